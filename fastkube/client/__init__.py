@@ -1,0 +1,1 @@
+"""A client, informer and work queue for any Kubernetes API server."""

@@ -1,0 +1,1 @@
+"""One file a controller: a pure reconcile, and one runner for all."""

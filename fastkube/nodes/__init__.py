@@ -1,0 +1,1 @@
+"""A simulated fleet: the life of nodes and Pods as data."""

@@ -1,0 +1,1 @@
+"""Generic verbs in one fixed order, and a strategy for each kind that differs."""

@@ -1,0 +1,127 @@
+"""What a kind may do differently from the generic registry, in the one fixed order in which the registry asks.
+
+    create:  mutating admission → default → prepare_for_create → validate → validating admission → store
+    update:  mutating admission → default → prepare_for_update → validate_update → validating admission → store
+
+Objects are dicts in the storage version. A strategy never touches the store and never awaits: whatever needs other
+objects (allotting a cluster IP, quota) is admission or a hook of the registry itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fastkube.errors import Cause
+
+if TYPE_CHECKING:
+    from fastkube.api.catalog import ResourceType
+
+Object = dict[str, Any]
+
+
+@dataclass(slots=True)
+class UserInfo:
+    """Who asks: the result of authentication."""
+
+    name: str
+    groups: tuple[str, ...] = ()
+    uid: str = ""
+    extra: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Call:
+    """One request to the registry, already authenticated and authorized.
+
+    `verb` is the Kubernetes request verb: create, get, list, watch, update, patch, delete, deletecollection.
+    `version` is the API version of the request, which the answer is given in. `now` is the wall time in seconds.
+    """
+
+    rtype: ResourceType
+    version: str
+    verb: str
+    namespace: str = ""
+    name: str = ""
+    subresource: str = ""
+    user: UserInfo = field(default_factory=lambda: UserInfo("system:anonymous", ("system:unauthenticated",)))
+    dry_run: bool = False
+    field_manager: str = "unknown"
+    field_validation: str = "Warn"
+    force: bool = False  # a server-side apply takes conflicting fields over
+    query: dict[str, str] = field(default_factory=dict)
+    now: float = 0.0
+    warnings: list[str] = field(default_factory=list)
+
+
+class Strategy:
+    """The behaviour of a kind without peculiarities; kinds that differ subclass it (fastkube/registry/strategies)."""
+
+    has_generation = True
+    """metadata.generation starts at 1 and rises with every change of spec (or whatever `spec_changed` says)."""
+
+    has_status = True
+    """On create status is reset by `reset_status`; on update of the main resource it is kept from the old object."""
+
+    allow_create_on_update = False
+    """PUT (and apply) to a name that does not exist creates it."""
+
+    allow_unconditional_update = True
+    """PUT without a resourceVersion is taken as an update of whatever is there."""
+
+    graceful = False
+    """Deletion is in two steps (Pods): a grace period first, removal when whoever runs the object says so."""
+
+    def default(self, obj: Object) -> None:
+        """Fill in the defaults of absent fields, in place. Also called on objects of old clients when they are read back."""
+
+    def prepare_for_create(self, call: Call, obj: Object) -> None:
+        """Drop what a client may not set; must leave the object in its initial state."""
+        if self.has_status:
+            self.reset_status(obj)
+
+    def reset_status(self, obj: Object) -> None:
+        """What status is on a new object; upstream kinds answer `status: {}` when all of its fields are unset."""
+        obj["status"] = {}
+
+    def prepare_for_update(self, call: Call, new: Object, old: Object) -> None:
+        """Keep what a client may not change on the main resource (status, by default)."""
+        if self.has_status:
+            if "status" in old:
+                new["status"] = old["status"]
+            else:
+                new.pop("status", None)
+
+    def prepare_for_status_update(self, call: Call, new: Object, old: Object) -> None:
+        """On /status only status (and metadata that upstream takes there) changes: spec is kept from the old object."""
+        for key in set(new) | set(old):
+            if key not in ("status", "metadata", "apiVersion", "kind"):
+                if key in old:
+                    new[key] = old[key]
+                else:
+                    new.pop(key, None)
+
+    def spec_changed(self, new: Object, old: Object) -> bool:
+        """Whether metadata.generation rises."""
+        return bool(new.get("spec") != old.get("spec"))
+
+    def validate_name(self, name: str, prefix: bool) -> list[str]:
+        """Complaints about metadata.name (`prefix`: a generateName); DNS-1123 subdomain unless a kind says otherwise."""
+        from fastkube.api import meta
+
+        return meta.dns1123_subdomain(name, prefix)
+
+    def validate(self, call: Call, obj: Object) -> list[Cause]:
+        """Complaints about a new object beyond what its schema says; metadata is checked by the registry."""
+        return []
+
+    def validate_update(self, call: Call, new: Object, old: Object) -> list[Cause]:
+        """Complaints about a changed object; by default those of a new one."""
+        return self.validate(call, new)
+
+    def validate_status_update(self, call: Call, new: Object, old: Object) -> list[Cause]:
+        return []
+
+    def warnings(self, call: Call, obj: Object, old: Object | None) -> list[str]:
+        """Texts for Warning headers."""
+        return []

@@ -1,0 +1,1 @@
+"""Queue, cache, plugins and the scheduling loop."""

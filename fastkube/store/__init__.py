@@ -1,0 +1,1 @@
+"""MVCC on LMDB with etcd's semantics; knows nothing about Kubernetes."""
