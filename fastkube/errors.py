@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 
 class Cause(NamedTuple):
-    """One field's complaint. `reason` is a CauseType such as FieldValueRequired; `field` a path such as spec.replicas."""
+    """One field's complaint. `reason` is a CauseType (FieldValueRequired), `field` a path (spec.replicas)."""
 
     reason: str
     message: str
@@ -157,9 +157,8 @@ def invalid(group: str, kind: str, name: str, causes: Iterable[Cause]) -> ApiErr
             told.append(text)
     joined = told[0] if len(told) == 1 else "[" + ", ".join(told) + "]"
     message = f"{whole}: {joined}" if told else whole
-    return ApiError(
-        422, "Invalid", message, details=_details(group, kind, name, causes=[cause.to_dict() for cause in causes] or None)
-    )
+    details = _details(group, kind, name, causes=[cause.to_dict() for cause in causes] or None)
+    return ApiError(422, "Invalid", message, details=details)
 
 
 def _quoted(name: str) -> str:
@@ -188,4 +187,5 @@ def unavailable(message: str) -> ApiError:
 
 
 def timeout(message: str, retry_after_s: int = 0) -> ApiError:
-    return ApiError(504, "Timeout", f"Timeout: {message}", details={"retryAfterSeconds": retry_after_s} if retry_after_s else {})
+    details = {"retryAfterSeconds": retry_after_s} if retry_after_s else {}
+    return ApiError(504, "Timeout", f"Timeout: {message}", details=details)

@@ -73,7 +73,7 @@ class Strategy:
     """Deletion is in two steps (Pods): a grace period first, removal when whoever runs the object says so."""
 
     def default(self, obj: Object) -> None:
-        """Fill in the defaults of absent fields, in place. Also called on objects of old clients when they are read back."""
+        """Fill in the defaults of absent fields, in place."""
 
     def prepare_for_create(self, call: Call, obj: Object) -> None:
         """Drop what a client may not set; must leave the object in its initial state."""
@@ -106,7 +106,7 @@ class Strategy:
         return bool(new.get("spec") != old.get("spec"))
 
     def validate_name(self, name: str, prefix: bool) -> list[str]:
-        """Complaints about metadata.name (`prefix`: a generateName); DNS-1123 subdomain unless a kind says otherwise."""
+        """Complaints about metadata.name (`prefix`: it is a generateName); a DNS-1123 subdomain by default."""
         from fastkube.api import meta
 
         return meta.dns1123_subdomain(name, prefix)
