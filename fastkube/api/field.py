@@ -37,8 +37,8 @@ class Literal(str):
     __slots__ = ()
 
 
-def struct(value: dict[str, Any]) -> Literal:
-    """A bad value that Go holds as a struct: printed as JSON in the order of its keys."""
+def struct(value: Any) -> Literal:
+    """A bad value that Go holds as a struct (or a list of them): printed as JSON in the order of its keys."""
     return Literal(_json(value, sort=False))
 
 
