@@ -23,7 +23,11 @@ class Cause(NamedTuple):
 
 
 class ApiError(Exception):
-    """A refusal with its HTTP status `code`, CamelCase `reason`, `message` for people and `details` for programs."""
+    """A refusal with its HTTP status `code`, CamelCase `reason`, `message` for people and `details` for programs.
+
+    An empty `reason` is left out of the Status, as upstream does for errors that it did not foresee. `metadata` is the
+    Status' list metadata: the answer to an expired continue token carries a fresh one there.
+    """
 
     def __init__(
         self,
@@ -33,6 +37,7 @@ class ApiError(Exception):
         *,
         details: dict[str, Any] | None = None,
         headers: dict[str, str] | None = None,
+        metadata: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -40,17 +45,19 @@ class ApiError(Exception):
         self.message = message
         self.details = details
         self.headers = headers or {}
+        self.metadata = metadata or {}
 
     def to_status(self) -> dict[str, Any]:
         """The Status object which answers the request."""
         status: dict[str, Any] = {
             "kind": "Status",
             "apiVersion": "v1",
-            "metadata": {},
+            "metadata": self.metadata,
             "status": "Failure",
             "message": self.message,
-            "reason": self.reason,
         }
+        if self.reason:
+            status["reason"] = self.reason
         if self.details is not None:
             status["details"] = self.details
         status["code"] = self.code
