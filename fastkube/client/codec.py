@@ -1,0 +1,123 @@
+"""Objects to bytes and back, as JSON and as msgpack; which of the two is settled with the server, not assumed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+import orjson
+
+from fastkube.errors import ApiError
+
+Object = dict[str, Any]
+
+JSON = "application/json"
+MSGPACK = "application/msgpack"
+
+ACCEPT = {"json": JSON, "msgpack": f"{MSGPACK}, {JSON};q=0.9"}
+ACCEPT_WATCH = {"json": JSON, "msgpack": f"{MSGPACK};stream=watch, {JSON};q=0.9"}
+
+FRAME_BYTES_MAX = 64 * 1024 * 1024
+
+
+def encode(obj: Any, codec: str) -> bytes:
+    """`codec`: json or msgpack."""
+    if codec == "msgpack":
+        data: bytes = msgpack.packb(obj)
+        return data
+    return orjson.dumps(obj)
+
+
+def decode(body: bytes, content_type: str) -> Any:
+    """A body by its Content-Type; raises ApiError when it is not what it says."""
+    try:
+        if content_type.startswith(MSGPACK):
+            return msgpack.unpackb(body)
+        return orjson.loads(body)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise ApiError(500, "InternalError", f"the server's answer could not be decoded: {error}") from error
+
+
+_REASONS = {
+    400: "BadRequest",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "NotFound",
+    405: "MethodNotAllowed",
+    406: "NotAcceptable",
+    409: "Conflict",
+    410: "Gone",
+    413: "RequestEntityTooLarge",
+    415: "UnsupportedMediaType",
+    422: "Invalid",
+    429: "TooManyRequests",
+    500: "InternalError",
+    503: "ServiceUnavailable",
+    504: "Timeout",
+}
+
+
+def error_from(status: int, headers: dict[str, str], body: bytes) -> ApiError:
+    """The ApiError of an answer of 400 or above, whether or not it carries a Status object."""
+    content_type = headers.get("content-type", "")
+    if content_type.startswith((JSON, MSGPACK)):
+        try:
+            told = decode(body, content_type)
+        except ApiError:
+            told = None
+        if isinstance(told, dict) and told.get("kind") == "Status":
+            error = ApiError.from_status(told)
+            error.headers = headers
+            return error
+    text = body[:2048].decode("utf-8", "replace").strip() or "the server gave no reason"
+    return ApiError(status, _REASONS.get(status, "Unknown"), text, headers=headers)
+
+
+class FrameError(Exception):
+    """A watch sent something that is not a frame."""
+
+
+def json_lines(data: bytes) -> tuple[list[Object], bytes]:
+    """The whole lines of `data`, decoded, and what is left of the last one."""
+    end = data.rfind(b"\n")
+    if end < 0:
+        return [], _bounded(data)
+    try:
+        return [orjson.loads(line) for line in data[:end].split(b"\n") if line], data[end + 1 :]
+    except ValueError as error:
+        raise FrameError(f"a watch event is not JSON: {error}") from error
+
+
+def msgpack_frames(data: bytes) -> tuple[list[Object], bytes]:
+    """The whole frames of `data` (4 bytes of big-endian length, then msgpack), and what is left."""
+    view = memoryview(data)
+    events: list[Object] = []
+    position, size = 0, len(data)
+    while size - position >= 4:
+        length = int.from_bytes(view[position : position + 4], "big")
+        if length > FRAME_BYTES_MAX:
+            raise FrameError(f"a watch frame of {length} bytes is too long")
+        end = position + 4 + length
+        if end > size:
+            break
+        try:
+            events.append(msgpack.unpackb(view[position + 4 : end]))
+        except (ValueError, msgpack.UnpackException) as error:
+            raise FrameError(f"a watch event is not msgpack: {error}") from error
+        position = end
+    return events, data[position:]
+
+
+def _bounded(data: bytes) -> bytes:
+    if len(data) > FRAME_BYTES_MAX:
+        raise FrameError("a watch event is too long")
+    return data
+
+
+Splitter = Callable[[bytes], tuple[list[Object], bytes]]
+
+
+def framing(content_type: str) -> Splitter:
+    """The splitter for a watch of this Content-Type."""
+    return msgpack_frames if content_type.startswith(MSGPACK) else json_lines
