@@ -1,0 +1,69 @@
+# make up      sets up, then runs the control plane with its embedded store and simulated nodes
+# make test    sets up, then runs lint and the tests
+# others       make test-long, test-pure, bench, profile, lint, format, clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CORES := $(wildcard fastkube/_*.pyx)
+NODES ?= 3
+
+.PHONY: up test test-long test-pure bench profile lint format setup setup-dev kubectl clean
+.DEFAULT_GOAL := up
+
+up: setup
+	@$(BIN)/fastkube up --nodes $(NODES)
+
+# A file per state of the environment: what is up to date is not done again.
+setup: $(VENV)/.installed
+setup-dev: $(VENV)/.installed-dev
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "fastkube needs Python 3.11 or later (set PYTHON=...)"; exit 1; }
+	@command -v $${CC:-cc} >/dev/null || { echo "a C compiler is needed: apt-get install gcc python3-dev"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "python3-venv is needed: apt-get install python3-venv"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --upgrade pip setuptools cython
+
+$(VENV)/.installed: pyproject.toml setup.py $(CORES) | $(VENV)/bin/python
+	@echo "setting up (once): packages and compiled cores"
+	@$(BIN)/python -m pip install --quiet --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+# The tests drive the real kubectl: the one on PATH or, where there is none, one built from its Go module.
+KUBECTL_VERSION := 0.34.3
+kubectl: | $(VENV)/bin/python
+	@command -v kubectl >/dev/null || test -x $(BIN)/kubectl || { \
+	  command -v go >/dev/null || { echo "kubectl (1.32 or newer) on PATH, or Go to build it, is needed for the tests"; exit 1; }; \
+	  echo "building kubectl (once)"; cd tools/kubectl && go build -trimpath \
+	    -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=v1.$(patsubst 0.%,%,$(KUBECTL_VERSION))" -o ../../$(BIN)/kubectl . ; }
+
+test: setup-dev kubectl lint
+	$(BIN)/python -m pytest
+
+test-long: setup-dev kubectl
+	$(BIN)/python -m pytest -m long --timeout 3600
+
+test-pure: setup-dev
+	FASTKUBE_PURE=1 $(BIN)/python -m pytest tests/api tests/store tests/sched
+
+bench: setup-dev
+	$(BIN)/python bench/run.py --contender fastkube --contender fastkube-pure
+
+profile: setup-dev
+	$(BIN)/python bench/profile.py
+
+lint: setup-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info fastkube/*.so fastkube/*.c .fastkube

@@ -1,0 +1,306 @@
+"""Load generators: closed-loop HTTP/1.1 connections over TLS, light enough not to be the bottleneck.
+
+A Python HTTP client costs more than the server's whole budget for a request, so requests are prepared bytes and answers
+are read only as far as is needed to find their end and their status. Each generator is a process of its own on uvloop
+that reports latencies (seconds) and the CPU time it used; a run in which a generator used more than 90 % of a core
+is marked, since it then may have measured the client.
+
+Times are CLOCK_MONOTONIC, which all processes of a Linux machine share: one process's "sent" can be compared with
+another's "seen".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import ssl
+import time
+import urllib.parse
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection as Pipe
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where to send: URL of an API server and a bearer token. Its certificate is not verified."""
+
+    url: str
+    token: str
+
+    @property
+    def address(self) -> tuple[str, int]:
+        parts = urllib.parse.urlsplit(self.url)
+        return parts.hostname or "127.0.0.1", parts.port or (443 if parts.scheme == "https" else 80)
+
+    def context(self) -> ssl.SSLContext | None:
+        if not self.url.startswith("https"):
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+
+    def head(self, method: str, path: str, body_length: int | None = None, extra: str = "") -> bytes:
+        lines = f"{method} {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {self.token}\r\n"
+        lines += f"Accept: application/json\r\n{extra}"
+        if body_length is not None:
+            if "Content-Type" not in extra:
+                lines += "Content-Type: application/json\r\n"
+            lines += f"Content-Length: {body_length}\r\n"
+        return (lines + "\r\n").encode()
+
+
+@dataclass
+class Result:
+    """What the generators saw: one latency (s) and one start time a request, statuses counted, CPU seconds used."""
+
+    latencies: array[float] = field(default_factory=lambda: array("d"))
+    started: array[float] = field(default_factory=lambda: array("d"))
+    statuses: dict[int, int] = field(default_factory=dict)
+    bytes_read: int = 0
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    processes: int = 0
+
+    @property
+    def rate(self) -> float:
+        return len(self.latencies) / self.wall_s if self.wall_s else 0.0
+
+    @property
+    def errors(self) -> int:
+        return sum(count for status, count in self.statuses.items() if status >= 400)
+
+    @property
+    def client_bound(self) -> bool:
+        return self.cpu_s > 0.9 * self.wall_s * max(1, self.processes)
+
+    def quantile_ms(self, q: float) -> float:
+        ordered = sorted(self.latencies)
+        return ordered[min(len(ordered) - 1, int(q * len(ordered)))] * 1e3 if ordered else 0.0
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "requests": len(self.latencies),
+            "rate": round(self.rate, 1),
+            "p50_ms": round(self.quantile_ms(0.50), 3),
+            "p90_ms": round(self.quantile_ms(0.90), 3),
+            "p99_ms": round(self.quantile_ms(0.99), 3),
+            "max_ms": round(self.quantile_ms(1.0), 3),
+            "errors": self.errors,
+            "statuses": {str(code): n for code, n in sorted(self.statuses.items())},
+            "bytes_read": self.bytes_read,
+            "wall_s": round(self.wall_s, 3),
+            "client_cpu_s": round(self.cpu_s, 3),
+            "client_bound": self.client_bound,
+        }
+
+
+class _Connection(asyncio.Protocol):
+    """Sends the next request when the answer of the last has come to its end."""
+
+    def __init__(self, requests: Iterator[bytes], result: Result, done: asyncio.Future[None]) -> None:
+        self.requests, self.result, self.done = requests, result, done
+        self.buffer = b""
+        self.missing = -1  # bytes of the body still to come; -1: in the header; -2: chunked
+        self.sent = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.send()
+
+    def send(self) -> None:
+        request = next(self.requests, None)
+        if request is None:
+            self.transport.close()
+            if not self.done.done():
+                self.done.set_result(None)
+            return
+        self.sent = time.monotonic()
+        self.transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        self.result.bytes_read += len(data)
+        if self.missing >= 0:
+            self.missing -= len(data)
+            if self.missing <= 0:
+                self.finish()
+            return
+        self.buffer += data
+        if self.missing == -2:
+            self.chunked()
+            return
+        end = self.buffer.find(b"\r\n\r\n")
+        if end < 0:
+            return
+        head = self.buffer[:end].lower()
+        self.status = int(head[9:12])
+        at = head.find(b"content-length:")
+        if at >= 0:
+            stop = head.find(b"\r\n", at)
+            length = int(head[at + 15 : stop if stop > 0 else end])
+            self.missing = length - (len(self.buffer) - end - 4)
+            self.buffer = b""
+            if self.missing <= 0:
+                self.finish()
+        elif b"chunked" in head:
+            self.missing, self.buffer = -2, self.buffer[end + 4 :]
+            self.chunked()
+        else:
+            self.missing = 0
+            self.finish()
+
+    def chunked(self) -> None:
+        if self.buffer.endswith(b"0\r\n\r\n"):
+            self.finish()
+        else:
+            self.buffer = self.buffer[-7:]  # only the end matters
+
+    def finish(self) -> None:
+        self.buffer, self.missing = b"", -1
+        result = self.result
+        result.latencies.append(time.monotonic() - self.sent)
+        result.started.append(self.sent)
+        result.statuses[self.status] = result.statuses.get(self.status, 0) + 1
+        self.send()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.done.done():
+            self.done.set_exception(exc or ConnectionError("the server closed the connection"))
+
+
+async def drive(target: Target, connections: int, requests: Iterator[bytes]) -> Result:
+    """Send all of `requests` over so many connections at once; returns when every answer has come."""
+    loop = asyncio.get_running_loop()
+    host, port = target.address
+    context, result = target.context(), Result(processes=1)
+    waits = []
+    cpu, wall = time.process_time(), time.monotonic()
+    for _ in range(connections):
+        done = loop.create_future()
+        waits.append(done)
+        await loop.create_connection(lambda done=done: _Connection(requests, result, done), host, port, ssl=context)  # type: ignore[misc]
+    await asyncio.gather(*waits)
+    result.wall_s, result.cpu_s = time.monotonic() - wall, time.process_time() - cpu
+    return result
+
+
+def _process(
+    pipe: Pipe, target: Target, connections: int, make: Callable[..., Iterator[bytes]], arguments: dict[str, Any]
+) -> None:
+    import uvloop
+
+    try:
+        pipe.send(("ready", None))
+        pipe.recv()
+        pipe.send(("done", uvloop.run(drive(target, connections, make(target, **arguments)))))
+    except Exception as error:
+        pipe.send(("failed", f"{type(error).__name__}: {error}"))
+
+
+def run(
+    target: Target,
+    make: Callable[..., Iterator[bytes]],
+    *,
+    connections: int,
+    count: int,
+    processes: int = 1,
+    **arguments: Any,
+) -> Result:
+    """`count` requests of `make(target, first=, count=, **arguments)` over `connections`, from `processes` processes.
+
+    Raises RuntimeError when a generator failed: half a load is no measurement.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    processes = max(1, min(processes, connections))
+    workers = []
+    for number in range(processes):
+        here, there = spawn.Pipe()
+        share = count // processes + (number < count % processes)
+        first = number * (count // processes) + min(number, count % processes)
+        own = connections // processes + (number < connections % processes)
+        worker = spawn.Process(
+            target=_process, args=(there, target, own, make, {"first": first, "count": share, **arguments}), daemon=True
+        )
+        worker.start()
+        workers.append((worker, here))
+    for _, pipe in workers:
+        pipe.recv()
+    for _, pipe in workers:
+        pipe.send("go")
+    total = Result()
+    try:
+        for _, pipe in workers:
+            word, value = pipe.recv()
+            if word != "done":
+                raise RuntimeError(f"a load generator failed: {value}")
+            total.latencies.extend(value.latencies)
+            total.started.extend(value.started)
+            for status, n in value.statuses.items():
+                total.statuses[status] = total.statuses.get(status, 0) + n
+            total.bytes_read += value.bytes_read
+            total.wall_s = max(total.wall_s, value.wall_s)
+            total.cpu_s += value.cpu_s
+            total.processes += 1
+    finally:
+        for worker, _ in workers:
+            worker.join(5)
+            if worker.is_alive():
+                worker.kill()
+    return total
+
+
+def pod(name: str, scheduler: str = "default-scheduler") -> dict[str, Any]:
+    """The Pod of scheduler_perf's basic workload: one container with small requests."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": "bench"}},
+        "spec": {
+            "schedulerName": scheduler,
+            "containers": [
+                {
+                    "name": "pause",
+                    "image": "registry.k8s.io/pause:3.10",
+                    "resources": {"requests": {"cpu": "1m", "memory": "1Mi"}},
+                }
+            ],
+        },
+    }
+
+
+def create_pods(target: Target, first: int, count: int, namespace: str, prefix: str, scheduler: str) -> Iterator[bytes]:
+    """POSTs of Pods `prefix-0000001` ..."""
+    marker = "N" * 7
+    body = json.dumps(pod(f"{prefix}-{marker}", scheduler), separators=(",", ":")).encode()
+    head = target.head("POST", f"/api/v1/namespaces/{namespace}/pods", len(body))
+    before, after = (head + body).split(marker.encode())
+    for number in range(first, first + count):
+        yield b"%s%07d%s" % (before, number, after)
+
+
+def get_pods(target: Target, first: int, count: int, namespace: str, prefix: str, existing: int) -> Iterator[bytes]:
+    for number in range(first, first + count):
+        yield target.head("GET", f"/api/v1/namespaces/{namespace}/pods/{prefix}-{number % existing:07d}")
+
+
+def delete_pods(target: Target, first: int, count: int, namespace: str, prefix: str) -> Iterator[bytes]:
+    for number in range(first, first + count):
+        yield target.head("DELETE", f"/api/v1/namespaces/{namespace}/pods/{prefix}-{number:07d}?gracePeriodSeconds=0")
+
+
+def patch_pods(target: Target, first: int, count: int, namespace: str, prefix: str, existing: int) -> Iterator[bytes]:
+    for number in range(first, first + count):
+        body = b'{"metadata":{"annotations":{"bench":"%d"}}}' % number
+        path = f"/api/v1/namespaces/{namespace}/pods/{prefix}-{number % existing:07d}"
+        yield target.head("PATCH", path, len(body), "Content-Type: application/merge-patch+json\r\n") + body
+
+
+def list_pods(target: Target, first: int, count: int, namespace: str) -> Iterator[bytes]:
+    request = target.head("GET", f"/api/v1/namespaces/{namespace}/pods")
+    for _ in range(count):
+        yield request

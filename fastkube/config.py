@@ -1,0 +1,132 @@
+"""Options: each is written once, as a field of a frozen dataclass, and from there becomes a flag, an environment
+variable, a key of the YAML file and a line of documentation.
+
+    @dataclass(frozen=True)
+    class StoreOptions:
+        data_dir: str = option("/var/lib/fastkube", "Folder of the store and of the certificates.")
+
+gives `--data-dir`, `FASTKUBE_DATA_DIR` and `data-dir:` in the file. A flag wins over the environment, the environment
+over the file, the file over the default. An unknown key in the file is an error: a typo must not go unnoticed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+
+Options = TypeVar("Options")
+
+
+def option(
+    default: Any, help: str, *, choices: tuple[str, ...] = (), metavar: str = "", flag: str = "", secret: bool = False
+) -> Any:
+    """A dataclass field that is an option. A tuple default makes a comma-separated, repeatable flag.
+
+    `flag` names the flag where it is not the field's name with dashes.
+    """
+    metadata = {"help": help, "choices": choices, "metavar": metavar, "flag": flag, "secret": secret}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptionInfo:
+    """What is known of one option: everything that a flag, a variable or a line of documentation needs."""
+
+    field: str
+    flag: str
+    kind: type
+    repeated: bool
+    default: Any
+    help: str
+    choices: tuple[str, ...]
+    metavar: str
+
+    @property
+    def variable(self) -> str:
+        return "FASTKUBE_" + self.flag.upper().replace("-", "_")
+
+
+def options_of(cls: type) -> Iterator[OptionInfo]:
+    """The options of a dataclass, in their order; fields made without `option` are wiring, not options."""
+    hints = get_type_hints(cls)
+    for entry in dataclasses.fields(cls):
+        if "help" not in entry.metadata:
+            continue
+        hint, repeated = hints[entry.name], False
+        if get_origin(hint) is tuple:
+            hint, repeated = get_args(hint)[0], True
+        elif get_args(hint):  # X | None
+            hint = next(part for part in get_args(hint) if part is not type(None))
+        yield OptionInfo(
+            field=entry.name,
+            flag=entry.metadata.get("flag") or entry.name.replace("_", "-"),
+            kind=cast(type, hint),
+            repeated=repeated,
+            default=entry.default,
+            help=entry.metadata["help"],
+            choices=entry.metadata.get("choices", ()),
+            metavar=entry.metadata.get("metavar", ""),
+        )
+
+
+def build(cls: type[Options], values: dict[str, Any]) -> Options:
+    """An instance from click's values; those of other classes are left alone."""
+    names = {entry.field for entry in options_of(cls)}
+    return cls(**{name: value for name, value in values.items() if name in names})
+
+
+def add_flags(*classes: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A decorator that gives a click command the flags of these dataclasses. The same flag twice is given once."""
+    import click
+
+    def kind_of(entry: OptionInfo) -> Any:
+        if entry.choices:
+            return click.Choice(entry.choices)
+        return {bool: click.BOOL, int: click.INT, float: click.FLOAT}.get(entry.kind, click.STRING)
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        seen: set[str] = set()
+        entries = [entry for cls in classes for entry in options_of(cls)]
+        for entry in reversed([e for e in entries if not (e.flag in seen or seen.add(e.flag))]):  # type: ignore[func-returns-value]
+            attributes: dict[str, Any] = {"help": entry.help, "envvar": entry.variable, "show_envvar": False}
+            if entry.kind is bool:
+                # as upstream's: `--flag`, `--flag=true` and `--flag=false` all work
+                attributes |= {"is_flag": False, "flag_value": True}
+            if entry.repeated:
+                attributes["callback"] = _split
+                attributes["metavar"] = entry.metavar or "LIST"
+                attributes["default"] = ",".join(map(str, entry.default or ()))
+            else:
+                attributes["default"] = entry.default
+            if entry.metavar:
+                attributes["metavar"] = entry.metavar
+            shown = entry.default not in ("", None, (), False)
+            option_type = click.STRING if entry.repeated else kind_of(entry)
+            command = click.option(
+                f"--{entry.flag}", entry.field, type=option_type, show_default=shown, **attributes
+            )(command)
+        return command
+
+    return decorate
+
+
+def _split(_context: Any, _parameter: Any, value: Any) -> tuple[str, ...]:
+    parts = value if isinstance(value, list | tuple) else (value or "").split(",")
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+def read_file(path: Path, known: set[str]) -> dict[str, Any]:
+    """The YAML file as {field name: value}; raises ValueError for a key that is no option."""
+    import yaml
+
+    document = yaml.safe_load(path.read_text()) or {}
+    if not isinstance(document, dict):
+        raise ValueError(f"{path}: a mapping of options to values is expected")
+    values = {}
+    for key, value in document.items():
+        if key not in known:
+            raise ValueError(f"{path}: unknown option {key!r}")
+        values[key] = ",".join(map(str, value)) if isinstance(value, list) else value
+    return values

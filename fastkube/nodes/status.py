@@ -1,0 +1,142 @@
+"""What a kubelet would write: the status of a Pod that runs, has ended well or has failed; the status of a ready node.
+
+Pure functions over dicts. Times are RFC 3339 texts. Source: the PodStatus and NodeStatus that a 1.36 kubelet reports.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+Object = dict[str, Any]
+
+
+def _condition(kind: str, status: str, now: str, reason: str = "") -> Object:
+    condition = {"type": kind, "status": status, "lastProbeTime": None, "lastTransitionTime": now}
+    if reason:
+        condition["reason"] = reason
+    return condition
+
+
+def _image_id(image: str) -> str:
+    return f"{image.partition('@')[0].rpartition(':')[0] or image}@sha256:{hashlib.sha256(image.encode()).hexdigest()}"
+
+
+def _container_id(pod: Object, container: str, restarts: int) -> str:
+    seed = f"{pod['metadata'].get('uid', '')}/{container}/{restarts}"
+    return "containerd://" + hashlib.sha256(seed.encode()).hexdigest()
+
+
+def _container(pod: Object, container: Object, state: Object, ready: bool, started: bool) -> Object:
+    return {
+        "name": container["name"],
+        "image": container["image"],
+        "imageID": _image_id(container["image"]),
+        "containerID": _container_id(pod, container["name"], 0),
+        "restartCount": 0,
+        "ready": ready,
+        "started": started,
+        "lastState": {},
+        "state": state,
+    }
+
+
+def _ended(pod: Object, container: Object, now: str, code: int, started_at: str) -> Object:
+    return {
+        "terminated": {
+            "exitCode": code,
+            "reason": "Completed" if code == 0 else "Error",
+            "startedAt": started_at,
+            "finishedAt": now,
+            "containerID": _container_id(pod, container["name"], 0),
+        }
+    }
+
+
+def _always_restarts(container: Object) -> bool:
+    return container.get("restartPolicy") == "Always"
+
+
+def running(pod: Object, now: str, host_ip: str, pod_ip: str) -> Object:
+    """All containers run and are ready; init containers have ended, sidecars go on."""
+    spec, generation = pod["spec"], pod["metadata"].get("generation", 1)
+    gates = [gate["conditionType"] for gate in spec.get("readinessGates") or ()]
+    present = {c["type"]: c.get("status") for c in pod.get("status", {}).get("conditions") or ()}
+    ready = all(present.get(gate) == "True" for gate in gates)
+    conditions = [
+        _condition(kind, "True", now)
+        for kind in ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
+    ]
+    if not ready:
+        conditions[2] = _condition("Ready", "False", now, "ReadinessGatesNotReady")
+    for condition in conditions:
+        condition["observedGeneration"] = generation
+    alive = {"running": {"startedAt": now}}
+    status: Object = {
+        "observedGeneration": generation,
+        "phase": "Running",
+        "conditions": conditions,
+        "hostIP": host_ip,
+        "hostIPs": [{"ip": host_ip}],
+        "podIP": pod_ip,
+        "podIPs": [{"ip": pod_ip}],
+        "startTime": now,
+        "containerStatuses": [_container(pod, each, alive, True, True) for each in spec["containers"]],
+    }
+    if spec.get("initContainers"):
+        status["initContainerStatuses"] = [
+            _container(pod, each, alive, True, True)
+            if _always_restarts(each)
+            else _container(pod, each, _ended(pod, each, now, 0, now), True, False)
+            for each in spec["initContainers"]
+        ]
+    return status
+
+
+def ended(pod: Object, now: str, failed: bool) -> Object:
+    """Every container has ended, well or (the first) with exit code 1."""
+    spec, present = pod["spec"], pod.get("status", {})
+    started_at = present.get("startTime") or now
+    reason = "PodFailed" if failed else "PodCompleted"
+    conditions = [
+        _condition("PodReadyToStartContainers", "False", now),
+        _condition("Initialized", "True", started_at, "" if failed else reason),
+        _condition("Ready", "False", now, reason),
+        _condition("ContainersReady", "False", now, reason),
+        _condition("PodScheduled", "True", started_at),
+    ]
+    statuses = []
+    for number, each in enumerate(spec["containers"]):
+        code = 1 if failed and number == 0 else 0
+        statuses.append(_container(pod, each, _ended(pod, each, now, code, started_at), False, False))
+    status = {
+        "phase": "Failed" if failed else "Succeeded",
+        "conditions": conditions,
+        "containerStatuses": statuses,
+    }
+    if spec.get("initContainers"):
+        status["initContainerStatuses"] = [
+            _container(pod, each, _ended(pod, each, now, 0, started_at), True, False) for each in spec["initContainers"]
+        ]
+    return status
+
+
+def node_conditions(now: str) -> list[Object]:
+    """The four conditions of a healthy node."""
+    healthy = (
+        ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+    )
+    return [
+        {
+            "type": kind,
+            "status": status,
+            "lastHeartbeatTime": now,
+            "lastTransitionTime": now,
+            "reason": reason,
+            "message": message,
+        }
+        for kind, status, reason, message in healthy
+    ]
