@@ -5,13 +5,15 @@ variable, a key of the YAML file and a line of documentation.
     class StoreOptions:
         data_dir: str = option("/var/lib/fastkube", "Folder of the store and of the certificates.")
 
-gives `--data-dir`, `FASTKUBE_DATA_DIR` and `data-dir:` in the file. A flag wins over the environment, the environment
-over the file, the file over the default. An unknown key in the file is an error: a typo must not go unnoticed.
+gives `--data-dir`, `FASTKUBE_DATA_DIR` and `data-dir:` in the file. A field in seconds ends in `_s`, its flag does not,
+and takes durations as upstream's flags do (`--request-timeout=1m30s`). A flag wins over the environment, that over the
+file, the file over the default. An unknown key in the file is an error: a typo must not go unnoticed.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
@@ -44,6 +46,10 @@ class OptionInfo:
     metavar: str
 
     @property
+    def is_duration(self) -> bool:
+        return self.kind is float and self.field.endswith("_s")
+
+    @property
     def variable(self) -> str:
         return "FASTKUBE_" + self.flag.upper().replace("-", "_")
 
@@ -61,7 +67,7 @@ def options_of(cls: type) -> Iterator[OptionInfo]:
             hint = next(part for part in get_args(hint) if part is not type(None))
         yield OptionInfo(
             field=entry.name,
-            flag=entry.metadata.get("flag") or entry.name.replace("_", "-"),
+            flag=entry.metadata.get("flag") or entry.name.removesuffix("_s").replace("_", "-"),
             kind=cast(type, hint),
             repeated=repeated,
             default=entry.default,
@@ -81,7 +87,18 @@ def add_flags(*classes: type) -> Callable[[Callable[..., None]], Callable[..., N
     """A decorator that gives a click command the flags of these dataclasses. The same flag twice is given once."""
     import click
 
+    class Duration(click.ParamType):  # type: ignore[type-arg]
+        name = "duration"
+
+        def convert(self, value: Any, param: Any, ctx: Any) -> float:
+            try:
+                return parse_duration(str(value))
+            except ValueError as error:
+                self.fail(str(error), param, ctx)
+
     def kind_of(entry: OptionInfo) -> Any:
+        if entry.is_duration:
+            return Duration()
         if entry.choices:
             return click.Choice(entry.choices)
         return {bool: click.BOOL, int: click.INT, float: click.FLOAT}.get(entry.kind, click.STRING)
@@ -104,12 +121,27 @@ def add_flags(*classes: type) -> Callable[[Callable[..., None]], Callable[..., N
                 attributes["metavar"] = entry.metavar
             shown = entry.default not in ("", None, (), False)
             option_type = click.STRING if entry.repeated else kind_of(entry)
-            command = click.option(
-                f"--{entry.flag}", entry.field, type=option_type, show_default=shown, **attributes
-            )(command)
+            command = click.option(f"--{entry.flag}", entry.field, type=option_type, show_default=shown, **attributes)(
+                command
+            )
         return command
 
     return decorate
+
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s|us)")
+_UNIT_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of Go's duration form ("1m30s", "500ms") or of a plain number; raises ValueError."""
+    parts = _DURATION.findall(text)
+    if parts and _DURATION.sub("", text) == "":
+        return sum(float(number) * _UNIT_S[unit] for number, unit in parts)
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a duration such as 1m30s") from None
 
 
 def _split(_context: Any, _parameter: Any, value: Any) -> tuple[str, ...]:

@@ -1,0 +1,92 @@
+"""The layers of ARCHITECTURE.md, as a failing test: a part may import those below it, never those above or beside."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "fastkube"
+
+# Each part and what it may import; a part may always import itself.
+BASE = {"errors", "config", "clock", "_pure", "__init__"}
+API = BASE | {"api", "_codec"}
+STORE = BASE | {"store", "_raft"}
+COMPONENT = API | {"client"}
+MAY_IMPORT = {
+    "errors": set(),
+    "config": set(),
+    "clock": set(),
+    "_pure": set(),
+    "__init__": {"_pure"},
+    "_codec": set(),
+    "_sched": set(),
+    "_raft": set(),
+    "api": API,
+    "store": STORE,
+    "registry": API | STORE,
+    "server": API | STORE | {"registry"},
+    "client": API,
+    "scheduler": COMPONENT | {"_sched"},
+    "controllers": COMPONENT,
+    "nodes": COMPONENT,
+    "cluster": None,
+    "testing": None,
+    "cli": None,
+    "__main__": {"cli"},
+}
+
+
+def part_of(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py").removesuffix(".pyx")
+
+
+def imported_parts(path: Path) -> set[tuple[str, int]]:
+    """(part, line) for each import of fastkube in a file, those inside functions included."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            words = name.split(".")
+            if words[0] == "fastkube" and len(words) > 1:
+                part = words[1] if words[1] in MAY_IMPORT else "__init__"
+                found.add((part, node.lineno))
+    return found
+
+
+SOURCES = sorted(path for pattern in ("*.py", "*.pyx") for path in PACKAGE.rglob(pattern))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_down(path: Path) -> None:
+    part = part_of(path)
+    assert part in MAY_IMPORT, f"{part} has no place in the layers: give it one here and in ARCHITECTURE.md"
+    allowed = MAY_IMPORT[part]
+    if allowed is None:
+        return
+    for other, line in imported_parts(path):
+        assert other == part or other in allowed, (
+            f"{path.relative_to(PACKAGE.parent)}:{line} imports fastkube.{other}, above or beside fastkube.{part}. "
+            "Move what is shared down to a part that both may import, or hand it in from fastkube.cluster."
+        )
+
+
+def test_no_relative_imports() -> None:
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            assert not (isinstance(node, ast.ImportFrom) and node.level), (
+                f"{path}: write absolute imports, so that layers can be read off them"
+            )
+
+
+def test_files_stay_readable() -> None:
+    for path in SOURCES:
+        lines = len(path.read_text().splitlines())
+        assert lines <= 1000, f"{path.relative_to(PACKAGE.parent)} has {lines} lines: split it by subject"
