@@ -146,8 +146,9 @@ class Stream:
         self._wake()
 
     def end(self, error: TransportError | None) -> None:
-        self._ended = True
-        self._error = error
+        if not self._ended:
+            self._ended = True
+            self._error = error
         self._wake()
 
     def _wake(self) -> None:
