@@ -1,0 +1,350 @@
+#!/usr/bin/env python3
+"""Writes fastkube/api/generated/: what the built-in kinds are, as compact JSON that the server loads lazily.
+
+    tools/generate_tables.py --facts DIR            write the tables
+    tools/generate_tables.py --facts DIR --check    exit 1 and say which tables differ from what would be written
+
+Sources: the JSON schemas of one Kubernetes release in the PyPI package `kubernetes-validate`, the facts of a running
+server in DIR (discovery, printer-columns, selectable-fields, protobuf, bootstrap; .json each), and go_types.py beside
+this file. Nothing here runs in the server, and users need none of it.
+
+| table          | what it holds |
+| -------------- | --- |
+| resources.json | a row for each resource: names, scope, verbs, served versions, subresources, columns, selectable fields |
+| schemas.json   | a structural schema for each type that a served kind reaches; the notation is that of api/schema.py |
+| protobuf.json  | for each of these types the fields of its wire message: [JSON name, number, type, label] |
+| bootstrap.json | the objects that a fresh server makes |
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+import go_types
+
+OUT = Path(__file__).resolve().parents[1] / "fastkube" / "api" / "generated"
+RELEASE = "v1.36.0-local"
+
+PACKAGES = {  # prefix of an OpenAPI name, prefix of a protobuf name
+    "io.k8s.api.": "k8s.io.api.",
+    "io.k8s.apimachinery.pkg.apis.": "k8s.io.apimachinery.pkg.apis.",
+    "io.k8s.apiextensions-apiserver.pkg.apis.": "k8s.io.apiextensions_apiserver.pkg.apis.",
+    "io.k8s.kube-aggregator.pkg.apis.": "k8s.io.kube_aggregator.pkg.apis.",
+    "io.k8s.apimachinery.pkg.": "k8s.io.apimachinery.pkg.",
+}
+SCALARS = {
+    "util.intstr.IntOrString": "x",
+    "api.resource.Quantity": "q",
+    "meta.v1.Time": "t",
+    "meta.v1.MicroTime": "u",
+    "meta.v1.Duration": "D",
+    "meta.v1.FieldsV1": "f",
+    "runtime.RawExtension": "j",
+    "apiextensions.v1.JSON": "j",
+}
+UNIONS = {
+    "apiextensions.v1.JSONSchemaPropsOrArray": "A@apiextensions.v1.JSONSchemaProps",
+    "apiextensions.v1.JSONSchemaPropsOrBool": "B@apiextensions.v1.JSONSchemaProps",
+    "apiextensions.v1.JSONSchemaPropsOrStringArray": "S@apiextensions.v1.JSONSchemaProps",
+}
+EXTENSIONS = {
+    "x-kubernetes-list-type": "listType",
+    "x-kubernetes-list-map-keys": "listKeys",
+    "x-kubernetes-patch-strategy": "patchStrategy",
+    "x-kubernetes-patch-merge-key": "patchKey",
+    "x-kubernetes-map-type": "mapType",
+}
+ALWAYS_WANTED = (
+    "meta.v1.Status",
+    "meta.v1.DeleteOptions",
+    "meta.v1.WatchEvent",
+    "meta.v1.ObjectMeta",
+    "meta.v1.ListMeta",
+)
+EMBEDDED_KINDS = "core.v1.PersistentVolumeClaim"  # has apiVersion and kind where it is a value (volumeClaimTemplates)
+SHARED_PREFIX = {"events.k8s.io/events": "events"}  # stored with the core group's events
+STORED_AS = {"events.k8s.io/events": ("", "v1"), "autoscaling/horizontalpodautoscalers": ("autoscaling", "v2")}
+
+
+def short(name: str, column: int = 0) -> str:
+    """`io.k8s.api.core.v1.Pod` (or the protobuf name, column 1) as `core.v1.Pod`."""
+    for pair in PACKAGES.items():
+        if name.startswith(pair[column]):
+            return name.removeprefix(pair[column])
+    return name
+
+
+def definitions() -> dict[str, Any]:
+    """The release's type definitions by short name."""
+    spec = importlib.util.find_spec("kubernetes_validate")
+    if spec is None or spec.origin is None:
+        raise SystemExit("the package kubernetes-validate is needed: pip install 'fastkube[explain]'")
+    path = Path(spec.origin).parent / "kubernetes-json-schema" / RELEASE / "_definitions.json"
+    return {short(name): schema for name, schema in json.loads(path.read_text())["$defs"].items()}
+
+
+def reference(schema: dict[str, Any]) -> str | None:
+    return short(schema["$ref"].rsplit("/", 1)[-1]) if "$ref" in schema else None
+
+
+def nested(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield schema
+    for child in (schema.get("properties") or {}).values():
+        yield from nested(child)
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            yield from nested(schema[key])
+
+
+def reachable(types: dict[str, Any], roots: list[str]) -> list[str]:
+    """All struct types that the roots lead to, sorted."""
+    found: set[str] = set()
+    waiting = list(roots)
+    while waiting:
+        name = waiting.pop()
+        if name in found or name in SCALARS or name in UNIONS:
+            waiting += [UNIONS[name][2:]] if name in UNIONS else []
+            continue
+        found.add(name)
+        waiting += [target for part in nested(types[name]) if (target := reference(part))]
+    return sorted(found)
+
+
+# ---------------------------------------------------------------- schemas.json
+
+
+def code(schema: dict[str, Any], integer: str) -> str:
+    """The notation of one type; `integer` is what the wire format says of a number without a format."""
+    target = reference(schema)
+    if target:
+        return SCALARS.get(target) or UNIONS.get(target) or "@" + target
+    kinds = schema.get("type", "object")
+    kind = next(k for k in kinds if k != "null") if isinstance(kinds, list) else kinds
+    if kind == "array":
+        return "[" + code(schema["items"], integer)
+    if kind == "object":
+        return "{" + code(schema["additionalProperties"], integer) if "additionalProperties" in schema else "j"
+    if kind == "string":
+        return {"byte": "y", "date-time": "t"}.get(schema.get("format", ""), "s")
+    if kind == "integer":
+        return {"int32": "i", "int64": "l"}.get(schema.get("format", ""), integer)
+    return {"boolean": "b", "number": "d"}[kind]
+
+
+def listed(table: dict[str, str], name: str, field: str) -> bool:
+    package = name.rsplit(".", 1)[0]
+    return any(field in table.get(key, "").split() for key in (name, package + ".*", "*"))
+
+
+def mark(name: str, field: str, kind: str, required: bool) -> str:
+    """`*` for a pointer, `!` for a field that is always written, `0` for one written as null when empty; see go_types."""
+    if listed(go_types.NULLS, name, field):
+        return "0"
+    scalar = kind[0] in "sbildxq"
+    if listed(go_types.POINTERS, name, field) and scalar:
+        return "*"
+    if listed(go_types.NULLABLE, name, field) or kind[0] in "[{tujyf":
+        return ""
+    if required or (kind[0] == "@" or kind == "s" or scalar) and listed(go_types.VALUES, name, field):
+        return "!"
+    return ""
+
+
+def schema_table(types: dict[str, Any], names: list[str], messages: dict[str, list[list[Any]]]) -> dict[str, Any]:
+    table = {}
+    for name in names:
+        schema = types[name]
+        wire = {row[0]: row[2] for row in messages.get(name, [])}
+        required = set(schema.get("required", ()))
+        fields: dict[str, Any] = {}
+        for field, part in sorted((schema.get("properties") or {}).items()):
+            kind = code(part, "i" if wire.get(field) == "int32" else "l")
+            suffix = mark(name, field, kind, field in required)
+            extras = {EXTENSIONS[key]: value for key, value in part.items() if key in EXTENSIONS}
+            whole = kind + suffix
+            fields[field] = [whole, extras] if extras else whole
+        row: dict[str, Any] = {"fields": fields} if "properties" in schema else {}
+        if required:
+            row["required"] = sorted(required)
+        if "x-kubernetes-map-type" in schema:
+            row["mapType"] = schema["x-kubernetes-map-type"]
+        kinds = [[k["group"], k["version"], k["kind"]] for k in schema.get("x-kubernetes-group-version-kind", ())]
+        if kinds:
+            row["kinds"] = kinds
+        table[name] = row
+    return table
+
+
+# ---------------------------------------------------------------- protobuf.json
+
+
+def wire_type(name: str) -> str:
+    if name.startswith("map<"):
+        key, value = name[4:-1].split(",")
+        return f"map<{key},{short(value, 1)}>"
+    return short(name, 1)
+
+
+def all_messages(facts: dict[str, Any]) -> dict[str, list[list[Any]]]:
+    found = {}
+    for package, messages in facts["packages"].items():
+        for name, rows in messages.items():
+            full = short(f"{package}.{name}", 1)
+            found[full] = [[field, number, wire_type(kind), label] for field, number, kind, label in rows]
+    return found
+
+
+def flat_messages(messages: dict[str, list[list[Any]]]) -> dict[str, list[list[Any]]]:
+    """Each message with the fields of its inline ones among its own: JSON's view of them."""
+
+    def rows(name: str) -> Iterator[list[Any]]:
+        for row in messages.get(name, []):
+            if row[3] == "inline":
+                yield from rows(row[2])
+            else:
+                yield row
+
+    return {name: list(rows(name)) for name in messages}
+
+
+def protobuf_table(messages: dict[str, list[list[Any]]], roots: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    waiting = list(roots)
+    while waiting:
+        name = waiting.pop()
+        if name not in messages or name in found:
+            continue
+        found[name] = messages[name]
+        for _, _, kind, _ in messages[name]:
+            waiting.append(kind[4:-1].split(",")[1] if kind.startswith("map<") else kind)
+    return dict(sorted(found.items()))
+
+
+# ---------------------------------------------------------------- resources.json
+
+
+def resource_rows(facts: Path) -> list[dict[str, Any]]:
+    discovery = read(facts, "discovery")
+    columns = {
+        (row["group"], row["version"], row["resource"]): row["columns"] for row in read(facts, "printer-columns")
+    }
+    fields = {
+        (row["group"], row["version"], row["resource"]): row["fields"] for row in read(facts, "selectable-fields")
+    }
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for group in (*discovery["api"]["items"], *discovery["apis"]["items"]):
+        name = group["metadata"].get("name", "")
+        for version in group["versions"]:
+            for found in version["resources"]:
+                row = rows.setdefault((name, found["resource"]), resource_row(name, found))
+                place = (name, version["version"], found["resource"])
+                row["versions"].append(version["version"])
+                if place in columns:
+                    row["columns"][version["version"]] = columns[place]
+                row["selectable"] = sorted({*row["selectable"], *fields.get(place, ())})
+    for row in rows.values():
+        where = f"{row['group']}/{row['resource']}"
+        row["storage"] = list(STORED_AS.get(where, (row["group"], row["versions"][0])))
+        folder = row["resource"] if not row["group"] else f"{row['group']}/{row['resource']}"
+        row["prefix"] = f"/registry/{SHARED_PREFIX.get(where, folder)}/"
+    return list(rows.values())
+
+
+def resource_row(group: str, found: dict[str, Any]) -> dict[str, Any]:
+    kind = found["responseKind"]
+    row: dict[str, Any] = {
+        "group": group,
+        "resource": found["resource"],
+        "kind": kind["kind"],
+        "singular": found["singularResource"],
+        "namespaced": found["scope"] == "Namespaced",
+        "shortNames": found.get("shortNames", []),
+        "categories": found.get("categories", []),
+        "verbs": found["verbs"],
+        "versions": [],
+        "subresources": [
+            [part["subresource"], *(part["responseKind"][key] for key in ("kind", "group", "version")), part["verbs"]]
+            for part in found.get("subresources", ())
+        ],
+        "selectable": [],
+        "columns": {},
+    }
+    return row
+
+
+# ---------------------------------------------------------------- all
+
+
+def read(facts: Path, name: str) -> Any:
+    return json.loads((facts / f"{name}.json").read_text())
+
+
+def roots_of(rows: list[dict[str, Any]], types: dict[str, Any]) -> list[str]:
+    """The types of all kinds served, of their lists and of their subresources."""
+    by_kind = {
+        (k["group"], k["version"], k["kind"]): name
+        for name, schema in types.items()
+        for k in schema.get("x-kubernetes-group-version-kind", ())
+    }
+    roots = list(ALWAYS_WANTED)
+    for row in rows:
+        for version in row["versions"]:
+            kinds = [(row["group"], version, row["kind"]), (row["group"], version, row["kind"] + "List")]
+            kinds += [(sub[2] or row["group"], sub[3] or version, sub[1]) for sub in row["subresources"]]
+            roots += [by_kind[kind] for kind in kinds if kind in by_kind]
+    return sorted(set(roots))
+
+
+def tables(facts: Path) -> dict[str, Any]:
+    """All tables by file name."""
+    types = definitions()
+    messages = all_messages(read(facts, "protobuf"))
+    rows = resource_rows(facts)
+    roots = roots_of(rows, types)
+    names = reachable(types, roots)
+    wire_roots = [*roots, "runtime.Unknown", "runtime.RawExtension", "util.intstr.IntOrString"]
+    return {
+        "resources.json": rows,
+        "schemas.json": schema_table(types, names, flat_messages(messages)),
+        "protobuf.json": protobuf_table(messages, wire_roots),
+        "bootstrap.json": read(facts, "bootstrap"),
+    }
+
+
+def render(table: Any) -> str:
+    """One entry a line, so that a change shows as a small difference."""
+    compact = {"separators": (",", ":"), "ensure_ascii": False}
+    if isinstance(table, list):
+        return "[\n" + ",\n".join(json.dumps(row, **compact) for row in table) + "\n]\n"
+    lines = (json.dumps(key) + ":" + json.dumps(value, **compact) for key, value in table.items())
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--facts", type=Path, required=True, help="folder with the facts of a running server")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a table would change")
+    options = parser.parse_args()
+    different = []
+    for name, table in tables(options.facts).items():
+        text, path = render(table), OUT / name
+        if options.check:
+            if not path.exists() or path.read_text() != text:
+                different.append(name)
+        else:
+            OUT.mkdir(exist_ok=True)
+            path.write_text(text)
+    if different:
+        print(f"{', '.join(different)}: not what the sources say; run tools/generate_tables.py --facts {options.facts}")
+    return 1 if different else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
