@@ -1,14 +1,15 @@
 """What a kind may do differently from the generic registry, in the one fixed order in which the registry asks.
 
-    create:  mutating admission → default → prepare_for_create → validate → validating admission → store
-    update:  mutating admission → default → prepare_for_update → validate_update → validating admission → store
+    create:  default → mutating admission → prepare_for_create → validate → validating admission → store
+    update:  default → mutating admission → prepare_for_update → validate_update → validating admission → store
 
 Objects are dicts in the storage version. A strategy never touches the store and never awaits: whatever needs other
-objects (allotting a cluster IP, quota) is admission or a hook of the registry itself.
+objects (allotting a cluster IP, quota) is admission or a `Companions` hook of the registry itself.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from fastkube.errors import Cause
 
 if TYPE_CHECKING:
     from fastkube.api.catalog import ResourceType
+    from fastkube.store import Compare, Delete, Put
 
 Object = dict[str, Any]
 
@@ -31,11 +33,35 @@ class UserInfo:
 
 
 @dataclass(slots=True)
+class Companions:
+    """Writes which must happen in the same transaction as the object's own, or not at all.
+
+    An IPAddress goes with its Service, a quota's usage with the object it counts. When a compare fails the registry
+    drops the companions, asks for new ones and tries again. `finish` is called once for each attempt, committed or not.
+    """
+
+    compares: list[Compare] = field(default_factory=list)
+    ops: list[Put | Delete] = field(default_factory=list)
+    finish: list[Callable[[], None]] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.ops or self.compares)
+
+    def clear(self) -> None:
+        """Let go of whatever is held (locks, reservations) and forget the writes."""
+        finish = self.finish
+        self.compares, self.ops, self.finish = [], [], []
+        for release in finish:
+            release()
+
+
+@dataclass(slots=True)
 class Call:
     """One request to the registry, already authenticated and authorized.
 
     `verb` is the Kubernetes request verb: create, get, list, watch, update, patch, delete, deletecollection.
     `version` is the API version of the request, which the answer is given in. `now` is the wall time in seconds.
+    `faults` is what decoding found already that strict field validation refuses (duplicate fields).
     """
 
     rtype: ResourceType
@@ -52,6 +78,8 @@ class Call:
     query: dict[str, str] = field(default_factory=dict)
     now: float = 0.0
     warnings: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    companions: Companions = field(default_factory=Companions)
 
 
 class Strategy:
@@ -71,6 +99,9 @@ class Strategy:
 
     graceful = False
     """Deletion is in two steps (Pods): a grace period first, removal when whoever runs the object says so."""
+
+    ttl_s = 0
+    """How long objects live before they vanish by themselves (Events), in seconds; 0 is for ever."""
 
     def default(self, obj: Object) -> None:
         """Fill in the defaults of absent fields, in place."""
@@ -104,6 +135,14 @@ class Strategy:
     def spec_changed(self, new: Object, old: Object) -> bool:
         """Whether metadata.generation rises."""
         return bool(new.get("spec") != old.get("spec"))
+
+    def grace_period_s(self, obj: Object, requested_s: int | None) -> int:
+        """Asked where `graceful` is set: how long the object may still run, in seconds; 0 removes it at once."""
+        return requested_s or 0
+
+    def removable(self, obj: Object) -> bool:
+        """Whether a terminating object without finalizers may go (a Namespace has finalizers of its own in spec)."""
+        return True
 
     def validate_name(self, name: str, prefix: bool) -> list[str]:
         """Complaints about metadata.name (`prefix`: it is a generateName); a DNS-1123 subdomain by default."""
