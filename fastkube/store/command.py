@@ -1,0 +1,231 @@
+"""The commands that change the store, and `apply`, which alone carries them out.
+
+Rules:
+ 1. `apply` is deterministic: the same commands in the same order on the same state give the same state and the same
+    results on every replica. It reads no clock, draws no number and does no I/O but its LMDB transaction.
+ 2. Conditions are decided here, inside the transaction that writes, and nowhere before.
+ 3. A command either holds whole or changes nothing: whatever can refuse it is looked at before its first change.
+ 4. A refusal is a result (a StoreError that is returned, not raised): the commands beside it in the batch go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+from fastkube.store.errors import (
+    Compacted,
+    FutureRevision,
+    KeyExists,
+    KeyMissing,
+    LeaseExists,
+    LeaseNotFound,
+    RevisionMismatch,
+    StoreError,
+)
+from fastkube.store.mvcc import Reading, Writing
+from fastkube.store.ops import (
+    ABSENT,
+    ANY,
+    Compare,
+    Delete,
+    DeleteResponse,
+    Op,
+    Put,
+    PutResponse,
+    Range,
+    Response,
+    TxnResult,
+    Write,
+)
+from fastkube.store.records import Deleted, Item
+
+
+class Txn(NamedTuple):
+    """etcd's transaction: all compares hold → success, else failure; each branch is one revision."""
+
+    compares: tuple[Compare, ...]
+    success: tuple[Op, ...]
+    failure: tuple[Op, ...] = ()
+
+
+class GrantLease(NamedTuple):
+    lease: int
+    ttl_s: int
+
+
+class RevokeLease(NamedTuple):
+    """Deletes the attached keys in one revision."""
+
+    lease: int
+
+
+class Compact(NamedTuple):
+    revision: int
+
+
+Command: TypeAlias = Write | Txn | GrantLease | RevokeLease | Compact
+Result: TypeAlias = int | Deleted | TxnResult | StoreError
+"""A revision, unless the command says more (a delete, a transaction) or was refused."""
+
+
+def apply(store: Writing, command: Command) -> Result:
+    """Carry one command out."""
+    return _APPLY[type(command)](store, command)
+
+
+def _write(store: Writing, write: Write) -> Result:
+    key, value, expected, lease = write
+    if lease and not store.has_lease(lease):
+        return LeaseNotFound(lease)
+    if value is None:
+        return _delete_one(store, key, expected)
+    if expected == ABSENT:
+        if store.insert(key, value, lease):
+            return store.close_revision()
+        found = store.get(key)
+        assert found is not None
+        return KeyExists(found)
+    prev = store.get(key)
+    if expected != ANY and (prev is None or prev.mod_revision != expected):
+        return RevisionMismatch(key, prev)
+    store.put(key, value, lease, prev)
+    return store.close_revision()
+
+
+def _delete_one(store: Writing, key: bytes, expected: int) -> Result:
+    prev = store.get(key)
+    if prev is None:
+        return KeyMissing(key)
+    if expected not in (ANY, prev.mod_revision):
+        return RevisionMismatch(key, prev)
+    store.delete(prev)
+    return Deleted(*prev, store.close_revision())
+
+
+def _txn(store: Writing, txn: Txn) -> Result:
+    succeeded = all(_holds(store, compare) for compare in txn.compares)
+    branch = txn.success if succeeded else txn.failure
+    refusal = _refusal(store, branch)
+    if refusal is not None:
+        return refusal
+    responses = [_respond(store, op) for op in branch]
+    return TxnResult(succeeded, store.close_revision(), responses)
+
+
+def read_txn(store: Reading, txn: Txn) -> TxnResult:
+    """A transaction that cannot change anything, answered by a view. Raises what `apply` would return."""
+    succeeded = all(_holds(store, compare) for compare in txn.compares)
+    branch = txn.success if succeeded else txn.failure
+    refusal = _refusal(store, branch)
+    if refusal is not None:
+        raise refusal
+    return TxnResult(succeeded, store.revision, [_range(store, op) for op in branch if isinstance(op, Range)])
+
+
+def _refusal(store: Reading, branch: tuple[Op, ...]) -> StoreError | None:
+    for op in branch:
+        if isinstance(op, Put):
+            if op.lease and not store.has_lease(op.lease):
+                return LeaseNotFound(op.lease)
+        elif isinstance(op, Range) and op.revision:
+            try:
+                store.check_revision(op.revision)
+            except StoreError as refusal:
+                return refusal
+    return None
+
+
+def _respond(store: Writing, op: Op) -> Response:
+    if isinstance(op, Put):
+        prev = store.get(op.key)
+        store.put(op.key, op.value, op.lease, prev)
+        return PutResponse(prev, store.revision + 1)
+    if isinstance(op, Delete):
+        return DeleteResponse(_delete_range(store, op))
+    return _range(store, op)
+
+
+def _delete_range(store: Writing, op: Delete) -> list[Item]:
+    if op.end is None:
+        found = store.get(op.key)
+        doomed = [] if found is None else [found]
+    else:
+        doomed = list(store.items(op.key, op.end))
+    for item in doomed:
+        store.delete(item)
+    return doomed
+
+
+def _range(store: Reading, op: Range) -> Response:
+    key, end, revision, limit, reverse, keys_only, count_only = op
+    return store.range(
+        key, end, revision=revision, limit=limit, reverse=reverse, keys_only=keys_only, count_only=count_only
+    )
+
+
+_VALUES: dict[str, Callable[[Item], int | bytes]] = {
+    "create": lambda item: item.create_revision,
+    "mod": lambda item: item.mod_revision,
+    "version": lambda item: item.version,
+    "lease": lambda item: item.lease,
+    "value": lambda item: item.value,
+}
+_ORDER: dict[str, tuple[int, ...]] = {"=": (0,), "!=": (-1, 1), "<": (-1,), ">": (1,)}
+
+
+def _holds(store: Reading, compare: Compare) -> bool:
+    if compare.end is None:
+        return _holds_for(compare, store.get(compare.key))
+    found = list(store.items(compare.key, compare.end))
+    if not found:
+        return _holds_for(compare, None)
+    return all(_holds_for(compare, item) for item in found)
+
+
+def _holds_for(compare: Compare, item: Item | None) -> bool:
+    if item is None:
+        if compare.target == "value":
+            return False  # etcd: no value is equal to, unequal to, less or more than any other
+        found: int | bytes = 0
+    else:
+        found = _VALUES[compare.target](item)
+    wanted = compare.value
+    order = (found > wanted) - (found < wanted)  # type: ignore[operator]
+    return order in _ORDER[compare.op]
+
+
+def _grant_lease(store: Writing, command: GrantLease) -> Result:
+    if store.has_lease(command.lease):
+        return LeaseExists(command.lease)
+    store.grant_lease(command.lease, command.ttl_s)
+    return store.revision
+
+
+def _revoke_lease(store: Writing, command: RevokeLease) -> Result:
+    if not store.has_lease(command.lease):
+        return LeaseNotFound(command.lease)
+    for key in store.lease_keys(command.lease):
+        item = store.get(key)
+        if item is not None:
+            store.delete(item)
+    store.drop_lease(command.lease)
+    return store.close_revision()
+
+
+def _compact(store: Writing, command: Compact) -> Result:
+    if command.revision > store.revision:
+        return FutureRevision(store.revision)
+    if command.revision <= store.compacted:
+        return Compacted(store.compacted)
+    store.compact(command.revision)
+    return store.revision
+
+
+_APPLY: dict[type, Callable[..., Result]] = {
+    Write: _write,
+    Txn: _txn,
+    GrantLease: _grant_lease,
+    RevokeLease: _revoke_lease,
+    Compact: _compact,
+}

@@ -1,0 +1,210 @@
+"""Group commit: a batch of commands becomes one LMDB transaction and one sync, beside a running event loop.
+
+LMDB's write transaction belongs to the thread that began it, and its commit blocks on the disk, so a thread of its own
+does both. But py-lmdb gives the GIL away around every put, and a thread that competes with a busy event loop gets it
+back only after the interpreter's switch interval (5 ms): 64 puts would take a third of a second. Hence the handover:
+
+    event loop                              committer thread
+    start(batch): go ──────────────────────▶ begin, apply every command (about 5 us each, the GIL uncontended)
+      blocked on `applied`, GIL free
+    goes on with requests ◀── applied ────── commit: write pages, sync; outside the GIL, in parallel with the loop
+      ...
+    on_done(batch) ◀─ call_soon_threadsafe ─ one GIL handover at the end, whatever the size of the batch
+
+While the loop is blocked the committer may touch what the loop owns; that is when the map grows (engine.py, rule 2).
+A store that does not sync commits in microseconds: then all of it happens on the loop, without a thread.
+
+What can go wrong, and what becomes of the batch (in every case it is all done or not at all):
+    map full        the map grows and the batch is applied again; at the size limit it fails with NoSpace
+    disk full       NoSpace: nothing was written, the store goes on and may recover
+    anything else   StoreFailed: nothing was written, the store takes no more writes; reads go on
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import threading
+from collections.abc import Callable
+
+import lmdb
+
+from fastkube.store.command import Result, apply
+from fastkube.store.engine import Engine
+from fastkube.store.errors import NoSpace, StoreFailed, StoreUnavailable
+from fastkube.store.mvcc import Writing
+from fastkube.store.records import Event, State
+from fastkube.store.replica import Proposal
+
+TRIM_REVISIONS = 256
+"""How much of a compaction one batch carries out: about 2 ms."""
+
+_HEADROOM_DIVISOR = 8
+_FULL_CODES = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+_SPACE_FLOOR_BYTES = 1 << 20
+
+
+class Batch:
+    """Commands that share a transaction, and afterwards what became of them."""
+
+    __slots__ = ("error", "events", "live_bytes", "must_grow", "proposals", "results", "state", "trim", "trim_left")
+
+    def __init__(self, proposals: list[Proposal], trim: bool) -> None:
+        self.proposals = proposals
+        self.trim = trim
+        self.must_grow = False
+        self.reset()
+
+    def reset(self) -> None:
+        self.results: list[Result | list[Result]] = []
+        self.events: list[Event] = []
+        self.state: State | None = None
+        self.live_bytes = 0
+        self.trim_left = False
+        self.error: StoreUnavailable | None = None
+
+
+class Committer:
+    """Takes one batch at a time: `start` may be called again once `on_done` was. Both happen on the loop."""
+
+    def __init__(
+        self, engine: Engine, *, threaded: bool, on_done: Callable[[Batch], None], on_grow: Callable[[], None]
+    ) -> None:
+        self._engine = engine
+        self._on_done = on_done
+        self._on_grow = on_grow
+        self._loop = asyncio.get_running_loop()
+        self._next: Batch | None = None
+        self._go = threading.Lock()
+        self._applied = threading.Lock()
+        self._thread: threading.Thread | None = None
+        if threaded:
+            self._go.acquire()
+            self._applied.acquire()
+            self._thread = threading.Thread(target=self._run, name="store-committer", daemon=True)
+            self._thread.start()
+
+    def start(self, batch: Batch) -> None:
+        """Returns as soon as every command was applied; the commit goes on and `on_done` tells its end."""
+        if self._thread is None:
+            self._commit(batch, self._apply(batch))
+            self._loop.call_soon(self._finish, batch)
+            return
+        self._next = batch
+        self._go.release()
+        self._applied.acquire()
+
+    def close(self) -> None:
+        """Ends the thread; the last batch must be done."""
+        if self._thread is not None:
+            self._next = None
+            self._go.release()
+            self._thread.join()
+            self._thread = None
+
+    def _run(self) -> None:
+        while True:
+            self._go.acquire()
+            batch = self._next
+            if batch is None:
+                return
+            txn = None
+            try:
+                txn = self._apply(batch)
+            finally:
+                self._applied.release()
+            self._commit(batch, txn)
+            self._loop.call_soon_threadsafe(self._finish, batch)
+
+    def _finish(self, batch: Batch) -> None:
+        if batch.must_grow:  # the commit itself found the map full: once more, with more room
+            self.start(batch)
+        else:
+            self._on_done(batch)
+
+    def _apply(self, batch: Batch) -> lmdb.Transaction[bytes] | None:
+        """The transaction to commit; None if nothing changed or the batch failed."""
+        try:
+            self._make_room(batch)
+            while True:
+                batch.reset()
+                txn = self._engine.env.begin(write=True)
+                try:
+                    return self._apply_in(txn, batch)
+                except lmdb.MapFullError:
+                    txn.abort()
+                    self._grow()
+                except BaseException:
+                    txn.abort()
+                    raise
+        except StoreUnavailable as error:
+            batch.error = error
+        except Exception as error:
+            batch.error = self._failure(error)
+        return None
+
+    def _apply_in(self, txn: lmdb.Transaction[bytes], batch: Batch) -> lmdb.Transaction[bytes] | None:
+        engine = self._engine
+        writing = Writing(txn, engine.databases, engine.state(txn))
+        results = batch.results
+        for proposal in batch.proposals:
+            if proposal.many:
+                results.append([apply(writing, command) for command in proposal.commands])
+            else:
+                results.append(apply(writing, proposal.commands[0]))
+        if batch.trim:
+            batch.trim_left = writing.trim(TRIM_REVISIONS)
+        if batch.proposals:
+            writing.applied = batch.proposals[-1].index
+        batch.state = State(writing.revision, writing.applied, writing.compacted)
+        batch.live_bytes = engine.live_bytes(txn)
+        if not writing.changed:  # every command was refused: there is nothing to make durable
+            txn.abort()
+            return None
+        writing.save_state()
+        batch.events = writing.events
+        return txn
+
+    def _commit(self, batch: Batch, txn: lmdb.Transaction[bytes] | None) -> None:
+        if txn is None:
+            return
+        try:
+            txn.commit()
+        except lmdb.MapFullError:
+            batch.must_grow = True
+        except Exception as error:
+            batch.error = self._failure(error)
+
+    def _make_room(self, batch: Batch) -> None:
+        """Grow before the map is full, so that a commit (which runs beside the loop) hardly ever finds it so."""
+        engine = self._engine
+        info = engine.env.info()
+        room = info["map_size"] - (info["last_pgno"] + 1) * engine.page_bytes
+        if batch.must_grow:
+            batch.must_grow = False
+            self._grow()
+        elif room < info["map_size"] // _HEADROOM_DIVISOR and info["map_size"] < engine.max_map_bytes:
+            self._grow()
+
+    def _grow(self) -> None:
+        """Double the map. The loop is blocked, or we are on it: its view is re-opened before it goes on."""
+        now = self._engine.map_bytes
+        if now >= self._engine.max_map_bytes:
+            raise NoSpace(f"{self._engine.path}: the map has reached its limit of {now} bytes")
+        self._engine.grow(min(now * 2, self._engine.max_map_bytes))
+        self._on_grow()
+
+    def _failure(self, error: Exception) -> StoreUnavailable:
+        code = error.code if isinstance(error, lmdb.Error) else getattr(error, "errno", 0)
+        if code in _FULL_CODES or (code == errno.EIO and self._disk_is_full()):
+            failure: StoreUnavailable = NoSpace(f"{self._engine.path}: nothing was written: {error}")
+        else:
+            failure = StoreFailed(f"{self._engine.path}: the store no longer takes writes: {error!r}")
+        failure.__cause__ = error
+        return failure
+
+    def _disk_is_full(self) -> bool:
+        """LMDB reports a write that was cut short as an I/O error."""
+        free = os.statvfs(self._engine.path)
+        return free.f_bavail * free.f_frsize < _SPACE_FLOOR_BYTES

@@ -1,0 +1,175 @@
+"""The read half of a store: what the writer's process and every reader process have in common.
+
+All reads of one turn of the event loop see one revision, that of the view; the view moves when the store says so:
+in the writer's process with each acknowledged commit, in a reader's when the writer's doorbell rings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import lmdb
+
+from fastkube.store.engine import Engine
+from fastkube.store.errors import Compacted, StoreClosed
+from fastkube.store.follow import Follower
+from fastkube.store.mvcc import Reading, View
+from fastkube.store.ops import TO_THE_END, RangeResult, single_key_end
+from fastkube.store.records import Item
+from fastkube.store.watch import DEFAULT_BUFFER, Callback, Hub, Lost, Subscription, Watcher
+
+_FOLLOW_REVISIONS = 1024  # dispatched between two turns of the loop
+_FOLLOW_EVENTS = 4096
+
+
+class ReadHalf:
+    """Reads, watches and subscriptions on one open engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._view = View(engine)
+        self._closed = False
+        self._hub = Hub(self._open_view, self._view.revision)
+
+    @property
+    def path(self) -> Path:
+        return self._engine.path
+
+    @property
+    def revision(self) -> int:
+        """The newest revision that reads see; FIRST_REVISION for an empty store."""
+        return self._open_view().revision
+
+    @property
+    def compacted(self) -> int:
+        """The oldest revision that can be read; 0 before the first compaction."""
+        return self._open_view().compacted
+
+    def get(self, key: bytes, revision: int = 0) -> Item | None:
+        """One key, now or at an older revision. Raises Compacted, FutureRevision."""
+        view = self._open_view()
+        return view.get_at(key, revision) if revision else view.get(key)
+
+    def range(
+        self,
+        start: bytes,
+        end: bytes,
+        *,
+        revision: int = 0,
+        limit: int = 0,
+        reverse: bool = False,
+        keys_only: bool = False,
+        count_only: bool = False,
+    ) -> RangeResult:
+        """The keys of [start, end) in order (TO_THE_END: all from `start`). Raises Compacted, FutureRevision."""
+        return self._open_view().range(
+            start, end, revision=revision, limit=limit, reverse=reverse, keys_only=keys_only, count_only=count_only
+        )
+
+    def scan(self, start: bytes, end: bytes, *, revision: int = 0) -> Iterator[Item]:
+        """The keys of [start, end) one by one, all at the revision of the call however long it takes.
+
+        An unfinished scan keeps LMDB from reusing pages: finish or close it. Raises Compacted, FutureRevision.
+        """
+        view = self._open_view()
+        revision = revision or view.revision
+        view.check_revision(revision)
+        return self._scan(self._begin(), start, end, revision)
+
+    def watch(self, start: bytes, end: bytes | None, revision: int = 0, *, buffer: int = DEFAULT_BUFFER) -> Watcher:
+        """Every event of [start, end) (None: the one key) from `revision` on, or from now. Raises Compacted."""
+        self._open_view()
+        return self._hub.watch(start, single_key_end(start) if end is None else end, revision, buffer)
+
+    def subscribe(
+        self, start: bytes, end: bytes | None, callback: Callback, *, lost: Lost | None = None
+    ) -> Subscription:
+        """Call `callback(events, revision)` on the loop after each commit, with [] if the range saw nothing.
+
+        It must be quick and must not raise. `lost` is called, and the subscription over, if compaction passes a
+        reader process that stood still; in the writer's process that cannot happen.
+        """
+        self._open_view()
+        return self._hub.subscribe(start, single_key_end(start) if end is None else end, callback, lost)
+
+    def _open_view(self) -> View:
+        if self._closed:
+            raise StoreClosed(f"{self._engine.path}: the store is closed")
+        return self._view
+
+    def _begin(self) -> lmdb.Transaction[bytes]:
+        """A read transaction of its own. To begin it may have made the map larger, which takes the view's away."""
+        generation = self._engine.generation
+        txn = self._engine.read()
+        if generation != self._engine.generation:
+            self._view.renew()
+        return txn
+
+    def _scan(self, txn: lmdb.Transaction[bytes], start: bytes, end: bytes, revision: int) -> Iterator[Item]:
+        while True:
+            generation = self._engine.generation
+            try:
+                reading = Reading(txn, self._engine.databases, self._engine.state(txn))
+                reading.check_revision(revision)
+                for item in reading.items(start, end, revision):
+                    start = single_key_end(item.key)
+                    yield item
+                return
+            except lmdb.Error:
+                if self._closed:
+                    raise StoreClosed(f"{self._engine.path}: the store is closed") from None
+                if generation == self._engine.generation:
+                    raise
+            finally:
+                txn.abort()
+            txn = self._begin()  # the map grew under the scan: go on behind the last key, at the same revision
+
+    def _close_reads(self) -> None:
+        self._closed = True
+        self._hub.close()
+        self._view.close()
+        self._engine.close()
+
+
+class StoreReader(ReadHalf):
+    """A store that another process writes. It follows by itself; `refresh` looks at once."""
+
+    def __init__(self, path: Path) -> None:
+        self._follower = Follower(path, self._on_ring)  # before the first look, so that nothing falls in between
+        try:
+            super().__init__(Engine(path, readonly=True, sync=True, map_bytes=0, max_bytes=1 << 62))
+        except BaseException:
+            self._follower.close()
+            raise
+
+    def refresh(self) -> int:
+        """See the newest durable commit now; returns its revision."""
+        self._open_view().renew()
+        return self._view.revision
+
+    async def close(self) -> None:
+        if not self._closed:
+            self._follower.close()
+            self._close_reads()
+
+    def _on_ring(self) -> None:
+        if not self._closed:
+            self.refresh()
+            self._dispatch()
+
+    def _dispatch(self) -> None:
+        """Hand the revisions after the last dispatched one to the hub, a bounded number in each turn of the loop."""
+        if self._closed:
+            return
+        hub, view = self._hub, self._view
+        if hub.revision >= view.revision:
+            return
+        try:
+            chunk = view.events_from(hub.revision + 1, b"", TO_THE_END, _FOLLOW_REVISIONS, _FOLLOW_EVENTS)
+        except Compacted as error:
+            hub.lose(error)
+            return
+        hub.dispatch(chunk.events, chunk.reached)
+        if chunk.reached < view.revision:
+            self._follower.ring_again()

@@ -1,0 +1,67 @@
+"""The seam where consensus stands, between what clients propose and what the store applies.
+
+    Store._submit → Replica.propose → (consensus) → committed(proposals, in log order) → committer → command.apply
+
+The contract of a Replica:
+ 1. It hands over every command exactly once, in the order of the log, with its index, to `committed`.
+ 2. A proposal of this server comes back as the same object, so that its waiting future is found; commands of other
+    servers come with no future. What it will never hand over, it fails: the future gets a StoreUnavailable.
+ 3. It does not look into commands, and the store does not know how many servers agreed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from fastkube.store.command import Command
+
+
+class Proposal:
+    """Commands on their way: one, or with `many` several independent ones of one caller.
+
+    `future`, if someone here waits, gets the result (of many: the list of results). `size` is that of the values,
+    `index` the place in the log.
+    """
+
+    __slots__ = ("commands", "future", "index", "many", "size")
+
+    def __init__(
+        self, commands: tuple[Command, ...], future: asyncio.Future[Any] | None, size: int = 0, many: bool = False
+    ) -> None:
+        self.commands = commands
+        self.many = many
+        self.future = future
+        self.size = size
+        self.index = 0
+
+
+Committed = Callable[[list[Proposal]], None]
+
+
+class Replica(Protocol):
+    """Runs on the event loop; neither method blocks."""
+
+    def propose(self, proposals: list[Proposal]) -> None:
+        """Have these agreed on, in this order."""
+
+    def close(self) -> None:
+        """Fail what is not agreed on yet, and stop."""
+
+
+class SingleReplica:
+    """One server is its own majority: what is proposed is committed at once."""
+
+    def __init__(self, applied: int, committed: Committed) -> None:
+        self._index = applied
+        self._committed = committed
+
+    def propose(self, proposals: list[Proposal]) -> None:
+        for proposal in proposals:
+            self._index += 1
+            proposal.index = self._index
+        self._committed(proposals)
+
+    def close(self) -> None:
+        """Nothing is ever waiting here."""

@@ -1,0 +1,430 @@
+"""The store as its callers see it: etcd's key-value model, one LMDB file, one process that writes.
+
+The way of a write, and the files it passes:
+
+    create/update/delete/write/txn/lease_*/compact     store.py      checked, queued, a future returned
+      → once per turn of the loop: propose             replica.py    (consensus) the order is agreed
+      → a batch of all that is committed               committer.py  handed to the thread, applied, synced
+      → apply(Writing, command)                        command.py    conditions decided, mvcc.py changes the data
+      → _done(batch)                                   store.py      view moved, futures answered
+      → dispatch(events, revision)                     watch.py      subscriptions called, watchers filled
+      → ring                                           follow.py     reader processes told
+
+What callers may rely on:
+ 1. A write that returned is on the disk. A write that raised a condition's error (KeyExists, ...) was not done.
+ 2. A read sees every write that was acknowledged before it, and none that is not durable.
+ 3. Each write is one revision (a transaction too, however many keys it changes); revisions have no gaps.
+ 4. No queue grows without a limit: a write too many is refused with Overloaded.
+ 5. After a failed commit no write is taken, `status` says why, and reads go on. A full disk is not the end: writes are
+    refused with NoSpace while it lasts, deletes and compaction are still tried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections import deque
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from fastkube.clock import Clock, RealClock
+from fastkube.store.command import Command, Compact, GrantLease, Result, RevokeLease, Txn, read_txn
+from fastkube.store.committer import Batch, Committer
+from fastkube.store.engine import Engine
+from fastkube.store.errors import InvalidRequest, NoSpace, Overloaded, StoreClosed, StoreError, StoreUnavailable
+from fastkube.store.follow import Bell
+from fastkube.store.lease import Lessor
+from fastkube.store.ops import (
+    ABSENT,
+    ANY,
+    Compare,
+    Op,
+    Put,
+    Range,
+    TxnResult,
+    Write,
+    check_branch,
+    check_compare,
+    check_key,
+    check_value,
+)
+from fastkube.store.reader import ReadHalf, StoreReader
+from fastkube.store.records import Deleted
+from fastkube.store.replica import Proposal, SingleReplica
+
+DEFAULT_MAX_BYTES = 64 << 30
+MAX_WRITES = 1024
+"""In one call of `Store.write`."""
+
+_BATCH_COMMANDS = 512  # a larger batch would hold the loop for longer than about 5 ms while it is applied
+_BATCH_BYTES = 8 << 20
+_QUEUE_COMMANDS = 16384
+_QUEUE_BYTES = 256 << 20
+_SPACE_BYTES = 8 << 20  # free on the disk before puts are tried again after it was full
+_MAX_LEASE = (1 << 63) - 1
+_MAX_TTL_S = 9_000_000_000  # etcd's limit
+
+_T = TypeVar("_T")
+
+
+class Status(NamedTuple):
+    """`health` is "serving", "no space" or "failed"; `reason` says why in words."""
+
+    health: str
+    reason: str
+    revision: int
+    compacted: int
+    applied: int
+    live_bytes: int
+    file_bytes: int
+    map_bytes: int
+    max_bytes: int
+    queued: int
+    watchers: int
+    leases: int
+    trimming: bool
+
+
+class LeaseInfo(NamedTuple):
+    lease: int
+    left_s: float
+    granted_s: int
+    keys: list[bytes]
+
+
+class Store(ReadHalf):
+    """The writing process's store. Everything is called on the loop that opened it."""
+
+    def __init__(self, engine: Engine, clock: Clock, *, threaded: bool) -> None:
+        super().__init__(engine)
+        view = self._view
+        state = engine.state(view.txn)
+        self._loop = asyncio.get_running_loop()
+        self._applied = state.applied
+        self._live_bytes = engine.live_bytes(view.txn)
+        self._proposed: list[Proposal] = []  # waits for the end of this turn
+        self._committed: deque[Proposal] = deque()  # agreed, waits for the committer
+        self._queued = 0
+        self._queued_bytes = 0
+        self._busy = False
+        self._closing = False
+        self._idle: list[asyncio.Future[None]] = []
+        self._trimming = view.needs_trim()
+        self._trim_again = False
+        self._trimmed: list[asyncio.Future[None]] = []
+        self._failure: StoreUnavailable | None = None
+        self._no_space: NoSpace | None = None
+        self._replica = SingleReplica(state.applied, self._on_committed)
+        self._committer = Committer(engine, threaded=threaded, on_done=self._done, on_grow=self._view.renew)
+        self._bell = Bell(engine.path)
+        self._lessor = Lessor(clock, view.leases(), self.lease_revoke)
+        if self._trimming:
+            self._loop.call_soon(self._apply_next)
+
+    @classmethod
+    async def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        sync: bool = True,
+        clock: Clock | None = None,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        map_bytes: int = 0,
+    ) -> Store:
+        """Open for writing, creating the directory if need be. Raises StoreLocked, CorruptStore.
+
+        `sync` False gives up durability against a crash of the machine (not of the process). `max_bytes` limits the
+        data; `map_bytes` is the size the map starts at, it grows by itself.
+        """
+        engine = Engine(Path(path), readonly=False, sync=sync, map_bytes=map_bytes, max_bytes=max_bytes)
+        return cls(engine, clock or RealClock(), threaded=sync)
+
+    @classmethod
+    async def open_reader(cls, path: str | os.PathLike[str]) -> StoreReader:
+        """Open, for reading, a store that another process writes. Raises CorruptStore."""
+        return StoreReader(Path(path))
+
+    # Writes. Each returns a future at once, for `await`; a bad request and a store that cannot serve raise at once.
+
+    def create(self, key: bytes, value: bytes, lease: int = 0) -> asyncio.Future[int]:
+        """Store a new key; its revision. Raises KeyExists."""
+        check_key(key)
+        check_value(value)
+        return self._submit((Write(key, value, ABSENT, lease),), len(value))
+
+    def update(self, key: bytes, value: bytes, expected_mod_revision: int, lease: int = 0) -> asyncio.Future[int]:
+        """Replace the version of `expected_mod_revision`; the new revision. Raises RevisionMismatch."""
+        if expected_mod_revision <= 0:
+            raise InvalidRequest("an update needs the mod revision that it replaces")
+        check_key(key)
+        check_value(value)
+        return self._submit((Write(key, value, expected_mod_revision, lease),), len(value))
+
+    def delete(self, key: bytes, expected_mod_revision: int = 0) -> asyncio.Future[Deleted]:
+        """Delete a key; what it was, and when it ended. Raises KeyMissing, RevisionMismatch."""
+        check_key(key)
+        return self._submit((Write(key, None, expected_mod_revision or ANY),), 0)
+
+    def write(self, writes: Iterable[Write]) -> asyncio.Future[list[Result]]:
+        """Independent writes, each with its own revision; for each its result, or its refusal as a StoreError."""
+        commands = tuple(writes)
+        if len(commands) > MAX_WRITES:
+            raise InvalidRequest(f"{len(commands)} writes in one call (at most {MAX_WRITES})")
+        size = 0
+        for write in commands:
+            check_key(write.key)
+            if write.value is not None:
+                check_value(write.value)
+                size += len(write.value)
+        return self._submit(commands, size, many=True)
+
+    def txn(
+        self, compares: Iterable[Compare], success: Iterable[Op], failure: Iterable[Op] = ()
+    ) -> asyncio.Future[TxnResult]:
+        """etcd's transaction. Raises Compacted, FutureRevision, LeaseNotFound, DuplicateKey; then nothing was done."""
+        command = Txn(tuple(compares), tuple(success), tuple(failure))
+        for compare in command.compares:
+            check_compare(compare)
+        check_branch(command.success)
+        check_branch(command.failure)
+        ops = command.success + command.failure
+        if all(isinstance(op, Range) for op in ops):
+            return self._answered(lambda: read_txn(self._open_view(), command))
+        return self._submit((command,), sum(len(op.value) for op in ops if isinstance(op, Put)))
+
+    async def lease_grant(self, ttl_s: int, lease: int = 0) -> int:
+        """A lease of `ttl_s` seconds; its id, drawn here unless given. Raises LeaseExists."""
+        if not 0 < ttl_s <= _MAX_TTL_S or not 0 <= lease <= _MAX_LEASE:
+            raise InvalidRequest(f"a lease of {ttl_s} s with id {lease}")
+        lease = lease or secrets.randbelow(_MAX_LEASE) + 1
+        await self._submit((GrantLease(lease, ttl_s),), 0)
+        return lease
+
+    def lease_revoke(self, lease: int) -> asyncio.Future[int]:
+        """End a lease and delete its keys, in one revision. Raises LeaseNotFound."""
+        return self._submit((RevokeLease(lease),), 0)
+
+    async def lease_keepalive(self, lease: int) -> int:
+        """Begin the lease's time again; returns it, in seconds. Raises LeaseNotFound."""
+        self._open_view()
+        return self._lessor.keep_alive(lease)
+
+    def lease_ttl(self, lease: int) -> LeaseInfo:
+        """Raises LeaseNotFound."""
+        view = self._open_view()
+        left_s, granted_s = self._lessor.time_left(lease)
+        return LeaseInfo(lease, left_s, granted_s, view.lease_keys(lease))
+
+    def leases(self) -> list[int]:
+        return self._lessor.ids()
+
+    async def compact(self, revision: int, *, physical: bool = False) -> None:
+        """Give up everything before `revision`. Raises Compacted (it is done already), FutureRevision.
+
+        The room is freed in the background, a little with each commit; `physical` waits for that.
+        """
+        if revision <= 0:
+            raise InvalidRequest(f"compaction at revision {revision}")
+        await self._submit((Compact(revision),), 0)
+        if physical and self._trimming:
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._trimmed.append(waiter)
+            await waiter
+
+    def status(self) -> Status:
+        """Where the store stands, and whether it serves."""
+        view = self._open_view()
+        health, reason = "serving", ""
+        if self._failure is not None:
+            health, reason = "failed", str(self._failure)
+        elif (full := self._find_space()) is not None:
+            health, reason = "no space", str(full)
+        return Status(
+            health,
+            reason,
+            view.revision,
+            view.compacted,
+            self._applied,
+            self._live_bytes,
+            self._engine.file_bytes,
+            self._engine.map_bytes,
+            self._engine.max_bytes,
+            self._queued,
+            self._hub.watchers,
+            len(self._lessor.ids()),
+            self._trimming,
+        )
+
+    async def close(self) -> None:
+        """Commit what was accepted, end every watch, close the files."""
+        first = not self._closing
+        self._closing = True
+        self._lessor.close()
+        while self._busy or self._queued:
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._idle.append(waiter)
+            await waiter
+        if first:
+            self._replica.close()
+            self._committer.close()
+            self._bell.close()
+            _fail_all(self._trimmed, StoreClosed(f"{self.path}: the store was closed before it was trimmed"))
+            self._close_reads()
+
+    def _submit(self, commands: tuple[Command, ...], size: int, many: bool = False) -> asyncio.Future[Any]:
+        self._admit(size)
+        future: asyncio.Future[Any] = self._loop.create_future()
+        if not self._proposed:
+            self._loop.call_soon(self._propose)
+        self._proposed.append(Proposal(commands, future, size, many))
+        self._queued += 1
+        self._queued_bytes += size
+        return future
+
+    def _admit(self, size: int) -> None:
+        if self._closing:
+            raise StoreClosed(f"{self.path}: the store is closed")
+        if self._failure is not None:
+            raise _again(self._failure)
+        if self._queued >= _QUEUE_COMMANDS or self._queued_bytes > _QUEUE_BYTES:
+            raise Overloaded(f"{self._queued} writes are waiting for the disk")
+        if size and (self._no_space is not None or self._live_bytes > self._engine.max_bytes):
+            full = self._find_space()
+            if full is not None:
+                raise _again(full)
+
+    def _find_space(self) -> NoSpace | None:
+        """Why there is no room for another put; None if there is."""
+        if self._no_space is not None:
+            disk = os.statvfs(self.path)
+            if disk.f_bavail * disk.f_frsize < _SPACE_BYTES:
+                return self._no_space
+            self._no_space = None
+        if self._live_bytes > self._engine.max_bytes:
+            return NoSpace(f"{self.path}: {self._live_bytes} bytes of data reach the limit of {self._engine.max_bytes}")
+        return None
+
+    def _answered(self, answer: Callable[[], _T]) -> asyncio.Future[_T]:
+        """A future for what needs no write."""
+        future: asyncio.Future[_T] = self._loop.create_future()
+        try:
+            future.set_result(answer())
+        except StoreError as refusal:
+            future.set_exception(refusal)
+        return future
+
+    def _propose(self) -> None:
+        proposed, self._proposed = self._proposed, []
+        self._replica.propose(proposed)
+
+    def _on_committed(self, proposals: list[Proposal]) -> None:
+        self._committed.extend(proposals)
+        if not self._busy:
+            self._apply_next()
+
+    def _apply_next(self) -> None:
+        """Give the committer the next batch, if there is anything to do."""
+        if self._failure is not None:
+            return
+        proposals = self._take()
+        trim = self._trimming and not self._closing
+        if proposals or trim:
+            self._busy = True
+            self._committer.start(Batch(proposals, trim))
+
+    def _take(self) -> list[Proposal]:
+        committed = self._committed
+        taken: list[Proposal] = []
+        room = _BATCH_BYTES
+        while committed and len(taken) < _BATCH_COMMANDS and room > 0:
+            proposal = committed.popleft()
+            room -= proposal.size
+            taken.append(proposal)
+        self._queued -= len(taken)
+        self._queued_bytes -= _BATCH_BYTES - room
+        return taken
+
+    def _done(self, batch: Batch) -> None:
+        self._busy = False
+        if batch.error is not None or batch.state is None:
+            self._failed(batch)
+            return
+        state = batch.state
+        compacted_before = self._view.compacted
+        if batch.events or state.compacted != compacted_before:
+            self._view.renew(state)
+        self._applied = state.applied
+        self._live_bytes = batch.live_bytes
+        self._trimming = batch.trim_left or state.compacted != compacted_before or self._trim_again
+        self._trim_again = False
+        if self._committed or self._trimming:
+            self._apply_next()  # first of all: the disk shall not wait while requests are answered
+        for proposal, result in zip(batch.proposals, batch.results, strict=True):
+            self._answer(proposal, result)
+        self._hub.dispatch(batch.events, state.revision)
+        if batch.events:
+            self._bell.ring()
+        self._wake_waiters()
+
+    def _answer(self, proposal: Proposal, result: Any) -> None:
+        future = proposal.future
+        if isinstance(result, StoreError):
+            if future is not None and not future.done():
+                future.set_exception(result)
+            return
+        if not proposal.many:
+            self._note_lease(proposal.commands[0])
+        if future is not None and not future.done():
+            future.set_result(result)
+
+    def _note_lease(self, command: Command) -> None:
+        if isinstance(command, GrantLease):
+            self._lessor.granted(command.lease, command.ttl_s)
+        elif isinstance(command, RevokeLease):
+            self._lessor.revoked(command.lease)
+
+    def _failed(self, batch: Batch) -> None:
+        """Nothing of the batch was written."""
+        error = batch.error or StoreUnavailable("the batch was not applied")
+        doomed = batch.proposals
+        if isinstance(error, NoSpace):
+            self._no_space = error
+            self._trim_again = self._trimming  # when a command gets through
+            self._trimming = False
+        else:
+            self._failure = error
+            doomed = [*doomed, *self._committed, *self._proposed]
+            self._committed.clear()
+            self._proposed.clear()
+            self._queued = self._queued_bytes = 0
+        _fail_all(self._trimmed, error)
+        self._trimmed.clear()
+        _fail_all([proposal.future for proposal in doomed], error)
+        if self._committed:
+            self._apply_next()
+        self._wake_waiters()
+
+    def _wake_waiters(self) -> None:
+        if self._trimmed and not self._trimming:
+            for waiter in self._trimmed:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self._trimmed.clear()
+        if self._idle and not self._busy and not self._queued:
+            for waiter in self._idle:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self._idle.clear()
+
+
+def _again(error: StoreUnavailable) -> StoreUnavailable:
+    """The same error for another caller: an exception instance carries the traceback of one."""
+    return type(error)(*error.args)
+
+
+def _fail_all(futures: Iterable[asyncio.Future[Any] | None], error: StoreUnavailable) -> None:
+    for future in futures:
+        if future is not None and not future.done():
+            future.set_exception(_again(error))
