@@ -14,10 +14,19 @@ from collections.abc import Callable
 from typing import Any
 
 from fastkube.api import field
-from fastkube.api.strategic import go_text, strategic_merge_patch
+from fastkube.api.strategic import go_text, restore_fault, strategic_merge_patch
 from fastkube.errors import ApiError, bad_request, invalid, too_large
 
-__all__ = ["clone", "go_text", "json_patch", "merge_patch", "rejected", "strategic_merge_patch", "undecodable"]
+__all__ = [
+    "clone",
+    "go_text",
+    "json_patch",
+    "merge_patch",
+    "rejected",
+    "restore_fault",
+    "strategic_merge_patch",
+    "undecodable",
+]
 
 _OPERATIONS_MAX = 10_000
 

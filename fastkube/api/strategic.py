@@ -16,8 +16,9 @@ as well as can be: {live: a b c, patch: c x} gives (a b c x), because c, known t
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
+from fastkube.api.schema import Schema
 from fastkube.errors import ApiError, bad_request
 
 Object = dict[str, Any]
@@ -28,29 +29,10 @@ _ORDER = "$setElementOrder"
 _DELETE = "$deleteFromPrimitiveList"
 
 
-class PatchSchema(Protocol):
-    """What this needs of fastkube.api.schema.Schema, at one place of an object."""
-
-    @property
-    def patch_strategy(self) -> str:
-        """Comma-separated: `merge`, `replace`, `retainKeys`."""
-
-    @property
-    def patch_key(self) -> str:
-        """The merge key of a list's items."""
-
-    @property
-    def items(self) -> PatchSchema | None:
-        """A list's items."""
-
-    def child(self, key: str) -> PatchSchema | None:
-        """A field of an object, or any value of a map."""
-
-
 class _Place(NamedTuple):
     """How the value under a key is merged; `inner` is the schema of the map itself, or of the list's items."""
 
-    inner: PatchSchema | None
+    inner: Schema | None
     strategies: Collection[str]
     merge_key: str
 
@@ -58,7 +40,7 @@ class _Place(NamedTuple):
 _UNKNOWN = _Place(None, (), "")
 
 
-def strategic_merge_patch(obj: Object, patch: Any, schema: PatchSchema) -> Object:
+def strategic_merge_patch(obj: Object, patch: Any, schema: Schema) -> Object:
     """The patched object; `obj` is changed in place, `patch` is not. Raises ApiError: 400 for directives of a wrong
     form, 500 (upstream's choice) for items without merge key and unknown directives."""
     if not isinstance(patch, dict):
@@ -84,18 +66,17 @@ def _bad_directive(directive: Any, holder: Object) -> ApiError:
     return _fault(f"unknown patch type: {go_text(directive)} in map: {go_text(holder)}")
 
 
-def _place(schema: PatchSchema | None, key: str) -> _Place:
-    found = schema.child(key) if schema is not None else None
+def _place(schema: Schema | None, key: str) -> _Place:
+    found = schema.field(key) if schema is not None else None
     if found is None:
         return _UNKNOWN
-    strategies = found.patch_strategy.split(",")
-    return _Place(found.items or found, strategies, found.patch_key)
+    return _Place(found.items if found.type == "array" else found, found.patch_strategies, found.patch_key)
 
 
 # ---------------------------------------------------------------- maps
 
 
-def _merge_map(live: Object, patch: Object, schema: PatchSchema | None) -> Object:
+def _merge_map(live: Object, patch: Object, schema: Schema | None) -> Object:
     directive = patch.get(_PATCH)
     if _PATCH in patch:
         if directive == "replace":
@@ -125,7 +106,7 @@ def _retain_keys(live: Object, rest: Object) -> None:
         del live[key]
 
 
-def _merge_key(live: Object, key: str, value: Any, schema: PatchSchema | None) -> None:
+def _merge_key(live: Object, key: str, value: Any, schema: Schema | None) -> None:
     """Merges one key of a patch into the live map."""
     deleting = key.startswith(_DELETE)
     if deleting:
@@ -258,7 +239,7 @@ def _apply_directives(live: list[Any], patch: list[Any], key: str) -> tuple[list
     return ([], plain) if replaced else (live, plain)
 
 
-def _merge_ordered(live: Object, rest: Object, directive: str, schema: PatchSchema | None) -> None:
+def _merge_ordered(live: Object, rest: Object, directive: str, schema: Schema | None) -> None:
     """Merges a list whose order the patch sets, and takes both the list and the directive out of the patch."""
     order = rest.pop(directive)
     if not isinstance(order, list):
@@ -330,6 +311,55 @@ def _arranged(merged: list[Any], order: list[Any], live: list[Any], merge_key: s
     return woven
 
 
+# ---------------------------------------------------------------- words for results that are no objects of their kind
+
+
+def restore_fault(schema: Schema, value: Any) -> str:
+    """What Go says when it turns a patched map into a struct and a value does not fit: the first misfit, "" if none.
+    A strategic patch goes through this conversion; all other bodies through JSON, whose words are the schema walk's."""
+    if value is None or schema.type == "any":
+        return ""
+    if schema.parse is not None:
+        try:
+            schema.parse(value)
+        except ValueError as error:
+            return str(error)
+        return ""
+    if schema.type == "object":
+        if not isinstance(value, dict):
+            return f"cannot restore struct from: {_go_kind(value)}"
+        known = ((schema.fields[key], part) for key, part in value.items() if key in schema.fields)
+        return next(filter(None, (restore_fault(inner, part) for inner, part in known)), "")
+    if schema.type in ("map", "array"):
+        name, kind = ("map", dict) if schema.type == "map" else ("slice", list)
+        if not isinstance(value, kind):
+            return f"cannot restore {name} from {_go_kind(value)}"
+        parts = value.values() if isinstance(value, dict) else value
+        return next(filter(None, (restore_fault(schema.items, part) for part in parts)), "") if schema.items else ""
+    return _scalar_fault(schema, value)
+
+
+def _scalar_fault(schema: Schema, value: Any) -> str:
+    if schema.int_or_string and isinstance(value, (int, str)):
+        return ""
+    given = _go_kind(value)
+    number = given in ("int64", "float64")
+    if schema.go_type == given or (number and schema.type == "number"):
+        return ""
+    if number and schema.type == "integer":
+        return "" if float(value).is_integer() else f"cannot convert float64 to {schema.go_type}"
+    if given == "int64" and schema.type == "string":
+        return "cannot convert int64 to string"
+    return f"unrecognized type: {schema.go_type}"
+
+
+_GO_KINDS: dict[type, str] = {dict: "map", list: "slice", bool: "bool", int: "int64", float: "float64", str: "string"}
+
+
+def _go_kind(value: Any) -> str:
+    return _GO_KINDS[type(value)]
+
+
 # ---------------------------------------------------------------- how Go prints JSON data
 
 
@@ -347,7 +377,4 @@ def go_text(value: Any) -> str:
 def _go_type(value: Any) -> str:
     if isinstance(value, dict):
         return "map[string]interface {}"
-    if isinstance(value, list):
-        return "[]interface {}"
-    names: dict[type, str] = {bool: "bool", int: "int64", float: "float64", str: "string"}
-    return names.get(type(value), "<nil>")
+    return "[]interface {}" if isinstance(value, list) else _GO_KINDS.get(type(value), "<nil>")

@@ -1,68 +1,21 @@
-"""Strategic merge patch: merge keys, directives, order, refusals. The schema is a small table of its own."""
+"""Strategic merge patch: merge keys, directives, order, refusals, on the schema of a Deployment."""
 
 import copy
-from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastkube.api.strategic import go_text, strategic_merge_patch
+from fastkube.api import quantity, schema
+from fastkube.api.strategic import go_text, restore_fault, strategic_merge_patch
 from fastkube.errors import ApiError
 
-
-@dataclass
-class Shape:
-    """A schema by hand; the real one answers the same questions."""
-
-    fields: dict = field(default_factory=dict)
-    values: "Shape | None" = None
-    items: "Shape | None" = None
-    patch_strategy: str = ""
-    patch_key: str = ""
-
-    def child(self, key):
-        return self.fields.get(key) or self.values
+POD = schema.struct("core.v1.PodTemplateSpec")
 
 
-SCALAR = Shape()
-ENV = Shape({"name": SCALAR, "value": SCALAR})
-PORT = Shape({"containerPort": SCALAR, "name": SCALAR})
-CONTAINER = Shape(
-    {
-        "name": SCALAR,
-        "image": SCALAR,
-        "command": Shape(items=SCALAR),
-        "env": Shape(items=ENV, patch_strategy="merge", patch_key="name"),
-        "ports": Shape(items=PORT, patch_strategy="merge", patch_key="containerPort"),
-    }
-)
-VOLUME = Shape({"name": SCALAR, "emptyDir": Shape(), "hostPath": Shape({"path": SCALAR})})
-POD = Shape(
-    {
-        "metadata": Shape(
-            {
-                "labels": Shape(values=SCALAR),
-                "finalizers": Shape(items=SCALAR, patch_strategy="merge"),
-            }
-        ),
-        "spec": Shape(
-            {
-                "containers": Shape(items=CONTAINER, patch_strategy="merge", patch_key="name"),
-                "volumes": Shape(items=VOLUME, patch_strategy="merge,retainKeys", patch_key="name"),
-                "tolerations": Shape(items=Shape()),
-                "strategy": Shape({"type": SCALAR, "rollingUpdate": Shape()}, patch_strategy="retainKeys"),
-                "whole": Shape({"a": SCALAR}, patch_strategy="replace"),
-                "keyless": Shape(items=Shape(), patch_strategy="merge"),
-            }
-        ),
-    }
-)
-
-
-def patched(live, patch, schema=POD):
+def patched(live, patch, shape=POD):
     before = copy.deepcopy(patch)
-    result = strategic_merge_patch(copy.deepcopy(live), patch, schema)
+    result = strategic_merge_patch(copy.deepcopy(live), patch, shape)
     assert patch == before
     return result
 
@@ -137,7 +90,9 @@ def test_other_lists_and_maps_are_replaced_whole():
     assert spec({"tolerations": [{"key": "a"}]}, {"tolerations": [{"key": "b"}]}) == {"tolerations": [{"key": "b"}]}
     live = [{"name": "c", "command": ["a", "b"]}]
     assert containers(live, [{"name": "c", "command": ["z"]}]) == [{"name": "c", "command": ["z"]}]
-    assert spec({"whole": {"a": 1}}, {"whole": {"b": 2}}) == {"whole": {"b": 2}}
+    budget = schema.load("policy/v1", "PodDisruptionBudget")
+    live, patch = ({"spec": {"selector": {"matchLabels": {key: "1"}}}} for key in "ab")
+    assert patched(live, patch, budget) == patch
 
 
 def test_null_removes():
@@ -148,10 +103,10 @@ def test_retain_keys_drops_the_others():
     live = [{"name": "v", "emptyDir": {}}]
     change = [{"name": "v", "$retainKeys": ["name", "hostPath"], "hostPath": {"path": "/x"}}]
     assert spec({"volumes": live}, {"volumes": change}) == {"volumes": [{"name": "v", "hostPath": {"path": "/x"}}]}
-    rolling = {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}
-    assert spec(rolling, {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}) == {
-        "strategy": {"type": "Recreate"}
-    }
+    rolling = {"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}}
+    recreate = {"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}}
+    deployment = schema.load("apps/v1", "Deployment")
+    assert patched(rolling, recreate, deployment) == {"spec": {"strategy": {"type": "Recreate"}}}
     new = [{"name": "w", "$retainKeys": ["name", "emptyDir"], "emptyDir": {}}]
     assert spec({"volumes": live}, {"volumes": new})["volumes"] == [{"name": "w", "emptyDir": {}}, *live]
 
@@ -221,7 +176,6 @@ def test_the_order_of_a_list_can_be_set():
             "expected a string, but received a map[string]interface {}",
         ),
         ({"spec": {"containers": ["x"]}}, 500, "list element types are not identical: [[map[name:x]] [x]]"),
-        ({"spec": {"keyless": [{"b": 1}]}}, 500, "cannot merge lists without merge key for type struct"),
         (
             {"spec": {"containers": [[1]]}},
             422,
@@ -236,10 +190,31 @@ def test_the_order_of_a_list_can_be_set():
     ],
 )
 def test_refusals(patch, code, message):
-    live = {"spec": {"containers": [{"name": "x"}], "keyless": [{"a": 1}]}}
+    live = {"spec": {"containers": [{"name": "x"}]}}
     with pytest.raises(ApiError) as caught:
         strategic_merge_patch(live, patch, POD)
     assert (caught.value.code, caught.value.message) == (code, message)
+
+
+@pytest.mark.parametrize(
+    ("spec", "fault"),
+    [
+        ({"containers": [{"name": "x", "ports": []}], "hostNetwork": True, "nodeName": None}, ""),
+        ({"containers": {"name": "x"}}, "cannot restore slice from map"),
+        ({"containers": ["x"]}, "cannot restore struct from: string"),
+        ({"nodeSelector": ["x"]}, "cannot restore map from slice"),
+        ({"priority": "x"}, "unrecognized type: int32"),
+        ({"priority": 1.5}, "cannot convert float64 to int32"),
+        ({"priority": 1.0}, ""),
+        ({"nodeName": 1}, "cannot convert int64 to string"),
+        ({"nodeName": True}, "unrecognized type: string"),
+        ({"hostNetwork": "yes"}, "unrecognized type: bool"),
+        ({"containers": [{"resources": {"limits": {"cpu": "1x"}}}]}, quantity.FORMAT_FAULT),
+        ({"containers": [{"livenessProbe": {"httpGet": {"port": "http"}}}]}, ""),
+    ],
+)
+def test_results_that_are_no_pods(spec, fault):
+    assert restore_fault(POD, {"spec": spec, "unknown": 1}) == fault
 
 
 def test_go_prints_maps_with_sorted_keys():
