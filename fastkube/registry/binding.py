@@ -1,0 +1,101 @@
+"""Binding a Pod to a node: the one write of the scheduler, so it touches nothing it need not.
+
+Source: the Binding API (core/v1). The Pod gets spec.nodeName, the binding's annotations and labels, and the condition
+PodScheduled; it is bound once and for all.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgpack
+
+from fastkube import errors
+from fastkube.api import field
+from fastkube.errors import ApiError
+from fastkube.registry.strategy import Call, Object
+from fastkube.store import RevisionMismatch
+
+if TYPE_CHECKING:
+    from fastkube.registry.registry import Registry
+    from fastkube.store import Item
+
+SUCCESS: Object = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
+
+_ATTEMPTS_MAX = 100
+
+
+async def bind(registry: Registry, call: Call, body: Object) -> Object:
+    """Raises 404 without such a Pod and 409 when it cannot be bound (any more)."""
+    metadata = body["metadata"]
+    if not metadata.get("name"):
+        metadata["name"] = call.name
+    if metadata["name"] != call.name:
+        raise errors.bad_request("name in URL does not match name in Binding object")
+    _check_target(body.get("target") or {})
+    await registry.admission.mutate(call, body, None)
+    await registry.admission.validate(call, body, None)
+    pods = registry.catalog.get("", "pods")
+    assert pods is not None
+    key = pods.key(call.namespace, call.name)
+    for _ in range(_ATTEMPTS_MAX):
+        item = registry.store.get(key)
+        if item is None:
+            raise errors.not_found("", "pods", call.name)
+        pod = _bound(registry, call, item, body)
+        if call.dry_run:
+            return SUCCESS
+        try:
+            await registry.store.update(key, msgpack.packb(pod), item.mod_revision)
+        except RevisionMismatch:
+            continue
+        return SUCCESS
+    raise errors.conflict("", "pods/binding", call.name, errors.MODIFIED)
+
+
+def _check_target(target: Object) -> None:
+    """Upstream answers these as plain errors, so without a reason."""
+    kind = target.get("kind")
+    if kind not in (None, "", "Node"):
+        cause = field.not_supported("target.kind", kind, ("Node", "<empty>"))
+        raise ApiError(500, "", f"{cause.field}: {cause.message}")
+    if not target.get("name"):
+        raise ApiError(500, "", "target.name: Required value")
+
+
+def _bound(registry: Registry, call: Call, item: Item, body: Object) -> Object:
+    """The Pod as it is once bound; 409 when it is bound, gated or going away."""
+    pod: Object = msgpack.unpackb(item.value)
+    binding, metadata, spec = body["metadata"], pod["metadata"], pod["spec"]
+    problem = ""
+    if binding.get("uid") and binding["uid"] != metadata["uid"]:
+        problem = f"Precondition failed: UID in precondition: {binding['uid']}, UID in object meta: {metadata['uid']}"
+    elif binding.get("resourceVersion") and binding["resourceVersion"] != str(item.mod_revision):
+        problem = errors.MODIFIED
+    elif "deletionTimestamp" in metadata:
+        problem = f"pod {call.name} is being deleted, cannot be assigned to a host"
+    elif spec.get("nodeName"):
+        problem = f'pod {call.name} is already assigned to node "{spec["nodeName"]}"'
+    elif spec.get("schedulingGates"):
+        problem = f"pod {call.name} has non-empty .spec.schedulingGates"
+    if problem:
+        raise errors.conflict("", "pods/binding", call.name, problem)
+    spec["nodeName"] = body["target"]["name"]
+    for key in ("annotations", "labels"):
+        if binding.get(key):
+            metadata[key] = {**(metadata.get(key) or {}), **binding[key]}
+    _mark_scheduled(pod.setdefault("status", {}), registry.timestamp(call))
+    return pod
+
+
+def _mark_scheduled(status: Object, now: str) -> None:
+    """Sets the condition PodScheduled; its transition time changes only with its status."""
+    conditions: list[Object] = status.setdefault("conditions", [])
+    scheduled = {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": now}
+    for index, condition in enumerate(conditions):
+        if condition.get("type") == "PodScheduled":
+            if condition.get("status") == "True":
+                scheduled["lastTransitionTime"] = condition.get("lastTransitionTime", now)
+            conditions[index] = scheduled
+            return
+    conditions.append(scheduled)

@@ -1,0 +1,98 @@
+"""From what a client sent to the object that is stored: apiVersion and kind, schema, field validation, version.
+
+    sent dict → right apiVersion and kind → schema walk (types, unknown fields) → storage version
+
+`fieldValidation` decides about unknown and duplicate fields: Strict refuses them, Warn (the default) tells, Ignore
+drops them silently. Wrong types are always refused.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastkube import errors
+from fastkube.api import schema
+from fastkube.api.catalog import api_version, split_api_version
+
+if TYPE_CHECKING:
+    from fastkube.api.catalog import ResourceType
+    from fastkube.registry.strategy import Call, Object
+
+
+class Unreadable(Exception):
+    """The body does not fit its schema; the text says how, in Go's words."""
+
+
+def decode(call: Call, obj: Object) -> Object:
+    """The object of a request for the resource itself, in its storage version. Raises 400."""
+    rtype = call.rtype
+    return to_storage(call, read(call, obj, rtype.group, call.version, rtype.kind))
+
+
+def read(call: Call, obj: Object, group: str, version: str, kind: str) -> Object:
+    """The body of a request as an object of this kind: what a subresource takes (Scale, Eviction, Binding)."""
+    obj = _typed(obj, group, version, kind)
+    try:
+        fit(call, obj, schema_of(call.rtype, group, version, kind))
+    except Unreadable as problem:
+        raise errors.bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: {problem}') from None
+    obj.setdefault("metadata", {})
+    return obj
+
+
+def schema_of(rtype: ResourceType, group: str, version: str, kind: str) -> schema.Schema:
+    """The schema of a custom type hangs on the type itself; all others are in the generated tables."""
+    if rtype.custom and kind == rtype.kind:
+        custom: schema.Schema = rtype.extra["schemas"][version]
+        return custom
+    return schema.load(api_version(group, version), kind)
+
+
+def fit(call: Call, obj: Object, shape: schema.Schema) -> None:
+    """Prunes what the schema does not know and normalises the rest, in place. Raises Unreadable."""
+    try:
+        faults = schema.walk(shape, obj)
+    except ValueError as problem:
+        raise Unreadable(str(problem)) from None
+    if call.faults:
+        faults = call.faults + faults
+    if faults and call.field_validation != "Ignore":
+        if call.field_validation == "Strict":
+            raise Unreadable("strict decoding error: " + ", ".join(faults))
+        call.warnings += faults
+
+
+def to_storage(call: Call, obj: Object) -> Object:
+    """From the version of the request to the one that is stored."""
+    stored = call.rtype.storage_api_version
+    return obj if obj["apiVersion"] == stored else _convert(call.rtype, obj, stored)
+
+
+def from_storage(call: Call, obj: Object) -> Object:
+    """From the stored version to the one of the request."""
+    wanted = call.rtype.api_version(call.version)
+    return obj if obj["apiVersion"] == wanted else _convert(call.rtype, obj, wanted)
+
+
+def _convert(rtype: ResourceType, obj: Object, wanted: str) -> Object:
+    from fastkube.api import conversion
+
+    return conversion.convert(rtype, obj, wanted)
+
+
+def _typed(obj: Object, group: str, version: str, kind: str) -> Object:
+    """The body with apiVersion and kind in front: those of the path where it has none; other ones are refused."""
+    wanted = api_version(group, version)
+    typed: Object = {"apiVersion": wanted, "kind": kind, **obj}
+    given_version, given_kind = typed["apiVersion"], typed["kind"]
+    if given_version == wanted and given_kind == kind:
+        return typed
+    if given_kind and given_kind != kind:
+        given = split_api_version(str(given_version))[1]
+        problem = f'no kind "{given_kind}" is registered for version "{given_version}"'
+        raise errors.bad_request(f'{given_kind} in version "{given}" cannot be handled as a {kind}: {problem}')
+    if given_version and given_version != wanted:
+        problem = f"the API version in the data ({given_version}) does not match the expected API version ({wanted})"
+        raise errors.bad_request(problem)
+    typed["apiVersion"], typed["kind"] = wanted, kind
+    return typed

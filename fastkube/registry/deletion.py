@@ -1,0 +1,393 @@
+"""Deletion: preconditions, grace periods, finalizers and propagation policies, and what the answer is.
+
+The life of an object that is asked to go (upstream's registry store and `rest.BeforeDelete`):
+
+    live ── no finalizers, no grace period ──────────────────────────────► removed
+      │                                                                      ▲
+      └─► terminating (deletionTimestamp, deletionGracePeriodSeconds) ───────┘
+            finalizers left: an update which empties them removes it
+            grace period left: a delete with a shorter one, at last with 0, removes it
+
+Rules:
+  1. A propagation policy is a finalizer: "orphan" or "foregroundDeletion", and neither for background. The garbage
+     collector acts on it and takes it away.
+  2. A second delete may only shorten the grace period and exchange those two finalizers.
+  3. A grace period of 0 writes the terminating state first and then removes it, so that watchers see both.
+  4. Terminating counts as a change of the object: its generation rises, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+
+from fastkube import errors
+from fastkube.api import field
+from fastkube.clock import parse_rfc3339, rfc3339
+from fastkube.errors import ApiError, Cause
+from fastkube.registry import listing
+from fastkube.registry.answers import Outcome, Page, Stored
+from fastkube.registry.strategy import Call, Object, Strategy
+from fastkube.store import RevisionMismatch
+
+if TYPE_CHECKING:
+    from fastkube.api.catalog import ResourceType
+    from fastkube.registry.listing import ListOptions
+    from fastkube.registry.registry import Registry
+    from fastkube.store import Item
+
+ORPHAN = "orphan"
+FOREGROUND = "foregroundDeletion"
+_POLICIES = ("Foreground", "Background", "Orphan")
+
+_ATTEMPTS_MAX = 100
+_COLLECTION_WORKERS = 32
+"""Objects of a collection that are deleted at the same time, so that they share commits."""
+
+_ORPHANING = frozenset((("", "replicationcontrollers"), ("batch", "jobs")))
+"""Kinds whose dependents stay when no policy is given: what their v1 API always did."""
+
+_NOT_COLLECTED = frozenset((("", "events"), ("events.k8s.io", "events")))
+"""Kinds for which propagation policies mean nothing."""
+
+_ANSWERED_WHOLE = frozenset(
+    (
+        ("", "persistentvolumeclaims"),
+        ("", "persistentvolumes"),
+        ("", "pods"),
+        ("", "podtemplates"),
+        ("", "resourcequotas"),
+        ("", "serviceaccounts"),
+        ("", "services"),
+        ("resource.k8s.io", "deviceclasses"),
+        ("resource.k8s.io", "resourceclaims"),
+        ("resource.k8s.io", "resourceclaimtemplates"),
+        ("resource.k8s.io", "resourceslices"),
+        ("storage.k8s.io", "csidrivers"),
+        ("storage.k8s.io", "csinodes"),
+        ("storage.k8s.io", "storageclasses"),
+        ("storage.k8s.io", "volumeattachments"),
+        ("storage.k8s.io", "volumeattributesclasses"),
+    )
+)
+"""Kinds whose deletion is answered with the object; the others answer a Status."""
+
+
+@dataclass(slots=True)
+class DeleteOptions:
+    """metav1.DeleteOptions, from the body and the query of a DELETE."""
+
+    grace_period_s: int | None = None
+    uid: str | None = None
+    resource_version: str | None = None
+    propagation: str | None = None
+    orphan_dependents: bool | None = None
+
+    @classmethod
+    def parse(cls, body: Object | None, query: Mapping[str, str]) -> DeleteOptions:
+        """A body overrides the query as a whole, as upstream has it. Raises 400 and 422."""
+        if body:
+            options = cls._from_body(body)
+        else:
+            options = cls(propagation=query.get("propagationPolicy"))
+            if "gracePeriodSeconds" in query:
+                options.grace_period_s = _integer(query["gracePeriodSeconds"])
+            if "orphanDependents" in query:
+                options.orphan_dependents = query["orphanDependents"].lower() not in ("false", "0")
+        causes = options._contradictions()
+        if causes:
+            raise errors.invalid("meta.k8s.io", "DeleteOptions", "", causes)
+        return options
+
+    @classmethod
+    def _from_body(cls, body: Object) -> DeleteOptions:
+        preconditions = body.get("preconditions") or {}
+        fields = (
+            ("gracePeriodSeconds", body, int, "int64"),
+            ("propagationPolicy", body, str, "string"),
+            ("orphanDependents", body, bool, "bool"),
+            ("uid", preconditions, str, "string"),
+            ("resourceVersion", preconditions, str, "string"),
+        )
+        found: dict[str, Any] = {}
+        for name, place, kind, go_name in fields:
+            value = found[name] = place.get(name)
+            if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
+                what = type(value).__name__
+                problem = f"json: cannot unmarshal {what} into Go struct field DeleteOptions.{name} of type {go_name}"
+                raise errors.bad_request(problem)
+        return cls(
+            found["gracePeriodSeconds"],
+            found["uid"],
+            found["resourceVersion"],
+            found["propagationPolicy"],
+            found["orphanDependents"],
+        )
+
+    def _contradictions(self) -> list[Cause]:
+        causes: list[Cause] = []
+        if self.propagation is not None and self.orphan_dependents is not None:
+            shown = field.quote(self.propagation)
+            problem = "orphanDependents and deletionPropagation cannot be both set"
+            causes.append(Cause("FieldValueInvalid", f"Invalid value: {shown}: {problem}", "propagationPolicy"))
+        if self.propagation is not None and self.propagation not in _POLICIES:
+            causes.append(field.not_supported("propagationPolicy", self.propagation, (*_POLICIES, "nil")))
+        return causes
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise errors.bad_request(f"strconv.ParseInt: parsing {field.quote(text)}: invalid syntax") from None
+
+
+# ---------------------------------------------------------------- one object
+
+
+async def delete(registry: Registry, call: Call, options: DeleteOptions) -> Outcome:
+    """Removes the object or begins its termination; raises 404, 409 for preconditions, and admission's refusals."""
+    options = replace(options)
+    await registry.admission.mutate(call, None, None)
+    if (call.rtype.group, call.rtype.resource) == ("", "namespaces"):
+        outcome = await _delete_namespace(registry, call, options)
+        if outcome is not None:
+            return outcome
+    return await _delete(registry, call, options)
+
+
+async def _delete(registry: Registry, call: Call, options: DeleteOptions) -> Outcome:
+    rtype = call.rtype
+    strategy = registry.strategy(rtype)
+    key = rtype.key(call.namespace, call.name)
+    for _ in range(_ATTEMPTS_MAX):
+        item = registry.store.get(key)
+        if item is None:
+            raise errors.not_found(rtype.group, rtype.resource, call.name)
+        try:
+            return await _try_delete(registry, call, strategy, item, options)
+        except RevisionMismatch:
+            continue
+        finally:
+            call.companions.clear()
+    raise errors.conflict(rtype.group, rtype.resource, call.name, errors.MODIFIED)
+
+
+async def _try_delete(
+    registry: Registry, call: Call, strategy: Strategy, item: Item, options: DeleteOptions
+) -> Outcome:
+    """One attempt on `item`; raises RevisionMismatch when it changed meanwhile."""
+    rtype = call.rtype
+    old: Object = msgpack.unpackb(item.value)
+    _check_preconditions(rtype, old, item, options)
+    await registry.admission.validate(call, None, old)
+    new: Object = {**old, "metadata": dict(old["metadata"])}
+    graceful = strategy.graceful and _shorten_life(call, registry, strategy, new, options)
+    if graceful is None:  # a deletion is pending, and this one does not hasten it
+        return _answer(rtype, old, item.value, item.mod_revision)
+    _set_policy(rtype, new["metadata"], options)
+    held = bool(new["metadata"].get("finalizers"))
+    if held and not graceful:
+        _mark_terminating(call, registry, new["metadata"])
+    removed_now = not held and not (graceful and new["metadata"]["deletionGracePeriodSeconds"] > 0)
+    value, revision = item.value, item.mod_revision
+    if (graceful or held) and new != old:
+        value = msgpack.packb(new)
+        if not call.dry_run:
+            revision = await registry.store.update(item.key, value, item.mod_revision)
+    if not removed_now:
+        code = 202 if options.orphan_dependents is False else 200
+        return Outcome(Stored(value, revision), code)
+    if not call.dry_run:
+        written = item._replace(value=value, mod_revision=revision)
+        revision = await registry.remove(call, item.key, written, new)
+    return _answer(rtype, new, value, revision)
+
+
+def _answer(rtype: ResourceType, obj: Object, value: bytes, revision: int) -> Outcome:
+    if (rtype.group, rtype.resource) in _ANSWERED_WHOLE:
+        return Outcome(Stored(value, revision))
+    metadata = obj["metadata"]
+    details = {"name": metadata["name"], "group": rtype.group, "kind": rtype.resource, "uid": metadata["uid"]}
+    status = {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Success",
+        "details": {name: text for name, text in details.items() if text},
+    }
+    return Outcome(status)
+
+
+def _check_preconditions(rtype: ResourceType, obj: Object, item: Item, options: DeleteOptions) -> None:
+    name, uid = obj["metadata"]["name"], obj["metadata"]["uid"]
+    if options.uid is not None and options.uid != uid:
+        problem = (
+            f"the UID in the precondition ({options.uid}) does not match the UID in record ({uid}). "
+            "The object might have been deleted and then recreated"
+        )
+        raise errors.conflict(rtype.group, rtype.kind, name, problem)
+    version = str(item.mod_revision)
+    if options.resource_version is not None and options.resource_version != version:
+        problem = (
+            f"the ResourceVersion in the precondition ({options.resource_version}) does not match the ResourceVersion "
+            f"in record ({version}). The object might have been modified"
+        )
+        raise errors.conflict(rtype.group, rtype.kind, name, problem)
+
+
+def _shorten_life(
+    call: Call, registry: Registry, strategy: Strategy, obj: Object, options: DeleteOptions
+) -> bool | None:
+    """Gives a graceful object its deletion time. False: it may go at once; None: nothing changes by this delete."""
+    metadata = obj["metadata"]
+    requested = options.grace_period_s
+    if requested is not None and requested < 0:
+        requested = 1
+    if "deletionTimestamp" not in metadata:
+        period = strategy.grace_period_s(obj, requested)
+        now = call.now or registry.clock.time()
+        metadata["deletionTimestamp"] = rfc3339(now + period)
+        metadata["deletionGracePeriodSeconds"] = period
+        _raise_generation(metadata)
+        return True
+    pending = metadata.get("deletionGracePeriodSeconds") or 0
+    if pending == 0:
+        return False
+    pending = max(pending, 1)
+    if requested is None or requested >= pending:
+        return None
+    begun = parse_rfc3339(metadata["deletionTimestamp"]) - pending
+    metadata["deletionTimestamp"] = rfc3339(begun + requested)
+    metadata["deletionGracePeriodSeconds"] = requested
+    return True
+
+
+def _mark_terminating(call: Call, registry: Registry, metadata: Object) -> None:
+    """What finalizers hold back is terminating from now on, with no grace period of its own."""
+    now = call.now or registry.clock.time()
+    if "deletionTimestamp" not in metadata:
+        _raise_generation(metadata)
+        metadata["deletionTimestamp"] = rfc3339(now)
+    elif parse_rfc3339(metadata["deletionTimestamp"]) > now:
+        metadata["deletionTimestamp"] = rfc3339(now)
+    metadata["deletionGracePeriodSeconds"] = 0
+
+
+def _raise_generation(metadata: Object) -> None:
+    if metadata.get("generation"):
+        metadata["generation"] += 1
+
+
+def _set_policy(rtype: ResourceType, metadata: Object, options: DeleteOptions) -> None:
+    """Exchanges the finalizers that stand for a propagation policy, if the policy asks for others."""
+    identity = (rtype.group, rtype.resource)
+    if identity in _NOT_COLLECTED:
+        return
+    finalizers: list[str] = metadata.get("finalizers") or []
+    wanted = _policy_finalizer(identity, finalizers, options)
+    kept = [name for name in finalizers if name not in (ORPHAN, FOREGROUND)]
+    if wanted:
+        kept.append(wanted)
+    if set(kept) == set(finalizers):
+        return
+    if kept:
+        metadata["finalizers"] = kept
+    else:
+        metadata.pop("finalizers", None)
+
+
+def _policy_finalizer(identity: tuple[str, str], finalizers: list[str], options: DeleteOptions) -> str:
+    if options.orphan_dependents is not None:
+        return ORPHAN if options.orphan_dependents else ""
+    if options.propagation is not None:
+        return {"Orphan": ORPHAN, "Foreground": FOREGROUND}.get(options.propagation, "")
+    for name in finalizers:
+        if name in (ORPHAN, FOREGROUND):
+            return name
+    return ORPHAN if identity in _ORPHANING else ""
+
+
+def is_finished(strategy: Strategy, new: Object, old: Object) -> bool:
+    """Whether an update leaves a terminating object that nothing holds any more."""
+    was = old["metadata"]
+    if "deletionTimestamp" not in was or new["metadata"].get("finalizers"):
+        return False
+    return not was.get("deletionGracePeriodSeconds") and strategy.removable(new)
+
+
+# ---------------------------------------------------------------- namespaces
+
+
+async def _delete_namespace(registry: Registry, call: Call, options: DeleteOptions) -> Outcome | None:
+    """The first delete makes a namespace Terminating; None once the namespace itself may go.
+
+    Its contents are removed by the namespace controller, which then empties spec.finalizers through /finalize.
+    """
+    rtype = call.rtype
+    key = rtype.key("", call.name)
+    for _ in range(_ATTEMPTS_MAX):
+        item = registry.store.get(key)
+        if item is None:
+            raise errors.not_found(rtype.group, rtype.resource, call.name)
+        old: Object = msgpack.unpackb(item.value)
+        _check_namespace_preconditions(call, old, item, options)
+        if "deletionTimestamp" in old["metadata"]:
+            if (old.get("spec") or {}).get("finalizers"):
+                return Outcome(Stored(item.value, item.mod_revision))
+            return None
+        await registry.admission.validate(call, None, old)
+        new: Object = {**old, "metadata": dict(old["metadata"])}
+        new["metadata"]["deletionTimestamp"] = registry.timestamp(call)
+        new["status"] = {**(old.get("status") or {}), "phase": "Terminating"}
+        _set_policy(rtype, new["metadata"], options)
+        value = msgpack.packb(new)
+        if call.dry_run:
+            return Outcome(Stored(value, item.mod_revision))
+        try:
+            return Outcome(Stored(value, await registry.store.update(key, value, item.mod_revision)))
+        except RevisionMismatch:
+            continue
+    raise errors.conflict(rtype.group, rtype.resource, call.name, errors.MODIFIED)
+
+
+def _check_namespace_preconditions(call: Call, obj: Object, item: Item, options: DeleteOptions) -> None:
+    uid, version = obj["metadata"]["uid"], str(item.mod_revision)
+    pairs = (("UID", options.uid, uid), ("ResourceVersion", options.resource_version, version))
+    for what, wanted, found in pairs:
+        if wanted is not None and wanted != found:
+            problem = f"Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
+            raise errors.conflict("", "namespaces", call.name, problem)
+
+
+# ---------------------------------------------------------------- collections
+
+
+async def delete_collection(registry: Registry, call: Call, selection: ListOptions, options: DeleteOptions) -> Page:
+    """Deletes what a list with `selection` shows and returns that list; an object that is gone already is no error."""
+    page = listing.list_page(registry.store, call, selection)
+    waiting = iter(page.items)
+
+    async def work() -> None:
+        for stored in waiting:
+            metadata = msgpack.unpackb(stored.value)["metadata"]
+            one = replace(
+                call,
+                verb="delete",
+                namespace=metadata.get("namespace", ""),
+                name=metadata["name"],
+                companions=type(call.companions)(),
+            )
+            try:
+                await delete(registry, one, options)
+            except ApiError as error:
+                if error.code != 404:
+                    raise
+
+    workers = min(_COLLECTION_WORKERS, len(page.items))
+    await asyncio.gather(*(work() for _ in range(workers)))
+    return page

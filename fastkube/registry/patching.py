@@ -1,0 +1,88 @@
+"""PATCH: one patch body made into a build for `Registry.modify`, which applies it to the latest state.
+
+A patch acts on what a GET of the same path and version would answer (resourceVersion included), and its result is read
+as a PUT body would be: unknown fields, wrong types, the name. Only a resourceVersion which the patch itself changes is
+a claim about the version it was made from; without one a patch never conflicts, it is applied again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+
+from fastkube import errors
+from fastkube.api import codec
+from fastkube.api import patch as patches
+from fastkube.api.strategic import go_text
+from fastkube.registry import applying, decoding, facets
+from fastkube.registry.answers import Stored
+from fastkube.registry.strategy import Call, Object
+from fastkube.registry.updating import Draft, check_name
+
+if TYPE_CHECKING:
+    from fastkube.registry.facets import Facet
+    from fastkube.registry.registry import Registry
+    from fastkube.registry.updating import Build
+    from fastkube.store import Item
+
+JSON = "application/json-patch+json"
+MERGE = "application/merge-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
+APPLY = "application/apply-patch+yaml"
+
+Apply = Callable[[Object], Object]
+"""What a patch does to an object (which it may change)."""
+
+
+async def patch(registry: Registry, call: Call, content_type: str, body: bytes) -> tuple[Stored, bool]:
+    """The patched object, and whether it was created (only apply does). Raises 400, 415 and 422 for bad patches."""
+    kind = content_type.partition(";")[0].strip().lower()
+    facet = facets.facet_of(registry, call)
+    if kind == APPLY:
+        return await applying.apply(registry, call, facet, body)
+    build = _build(call, facet, *_read_patch(call, facet, kind, body))
+    return facet.answer(call, await registry.modify(call, build, facet.rules)), False
+
+
+def _read_patch(call: Call, facet: Facet, kind: str, body: bytes) -> tuple[str, Apply]:
+    """How complaints show the patch ("" if they show its result), and what it does. It is read once, applied often."""
+    if kind not in (JSON, MERGE, STRATEGIC) or (kind == STRATEGIC and call.rtype.custom):
+        raise errors.unsupported_media_type("415: Unsupported Media Type")
+    patch, duplicates = codec.decode_patch(body)
+    call.faults += duplicates
+    if kind == JSON:
+        return "", lambda obj: patches.json_patch(obj, patch)
+    if kind == MERGE:
+        return "", lambda obj: patches.merge_patch(obj, patch)
+    shape = decoding.schema_of(call.rtype, facet.group, facet.version, facet.kind)
+    return go_text(patch), lambda obj: patches.strategic_merge_patch(obj, patch, shape)
+
+
+def _build(call: Call, facet: Facet, shown: str, apply: Apply) -> Build:
+    """`shown` is what a complaint about the result quotes: the patch as text, or ("") the patched object."""
+
+    warned = len(call.warnings)
+    schema = decoding.schema_of(call.rtype, facet.group, facet.version, facet.kind)
+
+    def build(old: Object, item: Item) -> Draft:
+        del call.warnings[warned:]  # an attempt that came too late has warned of the same things
+        patched = apply(facet.body(call, msgpack.unpackb(item.value), item.mod_revision))
+        if not isinstance(patched, dict):
+            raise errors.bad_request(f"the patch leaves a {type(patched).__name__} of the object")
+        try:
+            decoding.fit(call, patched, schema)
+        except decoding.Unreadable as problem:
+            raise patches.undecodable(shown or _as_json(patched), str(problem)) from None
+        metadata = patched.setdefault("metadata", {})
+        check_name(call, metadata)
+        claimed = metadata.pop("resourceVersion", "")
+        return Draft(facet.accept(call, item, patched), claimed)
+
+    return build
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

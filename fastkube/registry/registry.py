@@ -1,0 +1,378 @@
+"""The generic registry: every verb on every resource, in one fixed order, over the store.
+
+    create:  decode → default → mutating admission → name → prepare → validate → validating admission → write
+    update:  read → build the new object → default → mutating admission → version → prepare → validate
+             → validating admission → (nothing changed: no write) → write, and again from "read" if another was faster
+
+Rules:
+  1. What differs between kinds is in their `Strategy`; what needs other objects is admission or a companion hook. The
+     verbs here know no kind.
+  2. A write is conditional on the revision it was computed from; whether it happens is decided by the store alone.
+  3. A dry run does everything but the write.
+  4. An update which changes nothing writes nothing, and the resourceVersion stays.
+  5. The last finalizer's removal from a terminating object removes the object.
+Answers are encoded objects (`Stored`): what is written is also what is answered, encoded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgpack
+
+from fastkube import errors
+from fastkube.api import meta
+from fastkube.clock import Clock, rfc3339
+from fastkube.errors import ApiError
+from fastkube.registry import decoding, deletion, facets, listing, patching, subresources, updating
+from fastkube.registry.answers import Outcome, Page, Stored
+from fastkube.registry.deletion import DeleteOptions
+from fastkube.registry.leases import Leases
+from fastkube.registry.listing import ListOptions
+from fastkube.registry.strategies import STRATEGIES
+from fastkube.registry.strategy import Call, Object, Strategy
+from fastkube.registry.updating import Build, Rules
+from fastkube.store import Compare, Delete, KeyExists, KeyMissing, Put, RevisionMismatch
+
+if TYPE_CHECKING:
+    from fastkube.api.catalog import Catalog, ResourceType
+    from fastkube.registry.tokens import TokenSigner
+    from fastkube.store import Item, Store
+
+_GENERIC = Strategy()
+
+_CREATE_ATTEMPTS_MAX = 8
+"""How often a generated name that is taken is made up anew, or companions that were overtaken are."""
+
+_UPDATE_ATTEMPTS_MAX = 100
+"""How often an update without a resourceVersion is computed again because another writer was faster."""
+
+_OBJECT_MAX_BYTES = 3 * 1024 * 1024
+"""Larger objects are refused, as a request body of that size is."""
+
+pack: Callable[[Any], bytes] = msgpack.packb
+unpack: Callable[[bytes], Any] = msgpack.unpackb
+
+
+class Admission(Protocol):
+    """The chain of admission plugins (fastkube/server/admission). A create has no `old`, a delete no `obj`."""
+
+    async def mutate(self, call: Call, obj: Object | None, old: Object | None) -> None: ...
+
+    async def validate(self, call: Call, obj: Object | None, old: Object | None) -> None: ...
+
+
+class Attendant(Protocol):
+    """Keeps other stored things in step with a kind's objects, in the same transaction (`call.companions`).
+
+    Each method may change the new object. They run before `prepare_for_*`, once for every attempt at the write.
+    """
+
+    def on_create(self, call: Call, obj: Object) -> None: ...
+
+    def on_update(self, call: Call, new: Object, old: Object) -> None: ...
+
+    def on_delete(self, call: Call, old: Object) -> None: ...
+
+
+Review = Callable[[Call, Object], Awaitable[Object]]
+
+
+class Registry:
+    """Verbs over one store and one catalog.
+
+    `reviews` answer kinds which are never stored (TokenReview, SubjectAccessReview), by (group, resource).
+    `attendants` are asked by (group, resource) too. `token_signer` makes the tokens of service accounts.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        catalog: Catalog,
+        *,
+        clock: Clock,
+        admission: Admission,
+        strategies: Mapping[tuple[str, str], Strategy] = STRATEGIES,
+        attendants: Mapping[tuple[str, str], Attendant] | None = None,
+    ) -> None:
+        self.store = store
+        self.catalog = catalog
+        self.clock = clock
+        self.admission = admission
+        self.reviews: dict[tuple[str, str], Review] = {}
+        self.token_signer: TokenSigner | None = None
+        self._strategies = strategies
+        self._attendants = attendants or {}
+        self._leases = Leases(store, clock)
+        self._second, self._second_text = -1, ""
+
+    def strategy(self, rtype: ResourceType) -> Strategy:
+        return self._strategies.get((rtype.group, rtype.resource), _GENERIC)
+
+    # ---------------------------------------------------------------- reading
+
+    def get(self, call: Call) -> Stored:
+        """The object, or what a subresource shows of it.
+
+        Raises 404 when there is no such object, 504 when the resourceVersion asked for is not reached yet.
+        """
+        rtype = call.rtype
+        key = rtype.key(call.namespace, call.name)
+        item = listing.read_item(self.store, key, call.query.get("resourceVersion", ""))
+        if item is None:
+            raise errors.not_found(rtype.group, rtype.resource, call.name)
+        stored = Stored(item.value, item.mod_revision)
+        return facets.facet_of(self, call).answer(call, stored) if call.subresource else stored
+
+    def list(self, call: Call, options: ListOptions) -> Page:
+        return listing.list_page(self.store, call, options)
+
+    # ---------------------------------------------------------------- create
+
+    async def create(self, call: Call, obj: Object) -> Stored:
+        """Writes a new object; raises 409 AlreadyExists, 422 Invalid, and whatever admission refuses with."""
+        if call.subresource:
+            return await subresources.create(self, call, obj)
+        if not call.rtype.persisted:
+            return await self._answer_review(call, obj)
+        return await self.create_decoded(call, decoding.decode(call, obj))
+
+    async def _answer_review(self, call: Call, obj: Object) -> Stored:
+        review = self.reviews.get((call.rtype.group, call.rtype.resource))
+        if review is None:
+            raise errors.method_not_supported(call.rtype.group, call.rtype.resource, call.verb)
+        return Stored(pack(await review(call, decoding.decode(call, obj))), 0)
+
+    async def create_decoded(self, call: Call, obj: Object) -> Stored:
+        """`create` of an object which was decoded already (an apply to a name that does not exist)."""
+        strategy = self.strategy(call.rtype)
+        metadata = obj["metadata"]
+        claimed_version = metadata.pop("resourceVersion", "")
+        self._fill_system_fields(call, metadata)
+        if not call.name:
+            call.name = metadata.get("name") or ""
+        strategy.default(obj)
+        await self.admission.mutate(call, obj, None)
+        base = metadata.get("generateName") if not metadata.get("name") else None
+        for _ in range(_CREATE_ATTEMPTS_MAX):
+            if base:
+                metadata["name"] = meta.generate_name(base)
+            try:
+                stored = await self._try_create(call, strategy, obj, claimed_version)
+            except KeyExists as taken:
+                if base:
+                    continue
+                raise _already_exists(call, metadata["name"], taken.item) from None
+            finally:
+                call.companions.clear()
+            if stored is not None:
+                return stored
+        if base:
+            raise _no_unique_name(call, metadata["name"])
+        raise errors.conflict(call.rtype.group, call.rtype.resource, metadata["name"], errors.MODIFIED)
+
+    def _fill_system_fields(self, call: Call, metadata: Object) -> None:
+        """What only the server may say about a new object."""
+        for key in ("selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"):
+            if key in metadata:
+                del metadata[key]
+        if call.namespace and call.rtype.namespaced:
+            namespace = metadata.get("namespace")
+            if namespace and namespace != call.namespace:
+                problem = "the namespace of the provided object does not match the namespace sent on the request"
+                raise errors.bad_request(problem)
+            metadata["namespace"] = call.namespace
+        elif "namespace" in metadata:
+            del metadata["namespace"]
+        metadata["uid"] = meta.new_uid()
+        metadata["creationTimestamp"] = self.timestamp(call)
+
+    async def _try_create(self, call: Call, strategy: Strategy, obj: Object, claimed_version: str) -> Stored | None:
+        """One attempt with a settled name; None when a companion of the object was overtaken."""
+        rtype = call.rtype
+        attendant = self._attendants.get((rtype.group, rtype.resource))
+        if attendant is not None:
+            attendant.on_create(call, obj)
+        strategy.prepare_for_create(call, obj)
+        metadata = obj["metadata"]
+        if strategy.has_generation:
+            metadata["generation"] = 1
+        causes = meta.validate_object_meta(obj, rtype.namespaced, strategy.validate_name)
+        causes += strategy.validate(call, obj)
+        name = metadata.get("name") or ""
+        if causes:
+            raise errors.invalid(rtype.group, rtype.kind, name, causes)
+        call.warnings += strategy.warnings(call, obj, None)
+        await self.admission.validate(call, obj, None)
+        if claimed_version:
+            raise ApiError(500, "", "resourceVersion should not be set on objects to be created")
+        value = pack(obj)
+        if len(value) > _OBJECT_MAX_BYTES:
+            raise _too_big(len(value))
+        key = rtype.key(call.namespace, name)
+        if call.dry_run:
+            taken = self.store.get(key)
+            if taken is not None:
+                raise KeyExists(taken)
+            return Stored(value, 0)
+        if call.companions:
+            return await self._put_accompanied(call, key, value, None)
+        lease = await self._leases.get(strategy.ttl_s) if strategy.ttl_s else 0
+        return Stored(value, await self.store.create(key, value, lease))
+
+    async def _put_accompanied(self, call: Call, key: bytes, value: bytes, over: Item | None) -> Stored | None:
+        """Writes the object and its companions, or nothing: None when any of them changed meanwhile."""
+        companions = call.companions
+        unchanged = Compare(key, "mod", "=", over.mod_revision if over is not None else 0)
+        result = await self.store.txn([unchanged, *companions.compares], [Put(key, value), *companions.ops])
+        if result.succeeded:
+            return Stored(value, result.revision)
+        if over is None:
+            taken = self.store.get(key)
+            if taken is not None:
+                raise KeyExists(taken)
+        return None
+
+    # ---------------------------------------------------------------- update
+
+    async def update(self, call: Call, obj: Object) -> tuple[Stored, bool]:
+        """Replaces an object, or writes a subresource of it; True when it was created, where the kind allows that."""
+        facet = facets.facet_of(self, call)
+        body = decoding.read(call, obj, facet.group, facet.version, facet.kind)
+        updating.check_name(call, body.setdefault("metadata", {}))
+        if not call.subresource and self._creates_missing(call):
+            return await self.create_decoded(call, decoding.to_storage(call, body)), True
+        stored = await self.modify(call, facets.replacement(call, facet, body), facet.rules)
+        return facet.answer(call, stored), False
+
+    def _creates_missing(self, call: Call) -> bool:
+        """Whether a PUT to this name makes a new object."""
+        if not self.strategy(call.rtype).allow_create_on_update:
+            return False
+        return self.store.get(call.rtype.key(call.namespace, call.name)) is None
+
+    async def patch(self, call: Call, content_type: str, body: bytes) -> tuple[Stored, bool]:
+        """Applies a patch to the latest state, again and again until no other writer is in between."""
+        return await patching.patch(self, call, content_type, body)
+
+    async def modify(self, call: Call, build: Build, rules: Rules) -> Stored:
+        """The one way to change an object: `build` is given the old object (which it must not change) and its item.
+
+        Raises 404, 409 Conflict when the draft was made from another version, 422, and admission's refusals.
+        """
+        rtype = call.rtype
+        key = rtype.key(call.namespace, call.name)
+        for _ in range(_UPDATE_ATTEMPTS_MAX):
+            item = self.store.get(key)
+            if item is None:
+                raise errors.not_found(rtype.group, rtype.resource, call.name)
+            try:
+                stored = await self._try_update(call, key, item, build, rules)
+            except RevisionMismatch:
+                continue
+            finally:
+                call.companions.clear()
+            if stored is not None:
+                return stored
+        raise errors.conflict(rtype.group, rtype.resource, call.name, errors.MODIFIED)
+
+    async def _try_update(self, call: Call, key: bytes, item: Item, build: Build, rules: Rules) -> Stored | None:
+        """One attempt over `item`; None when a companion of the object was overtaken."""
+        rtype = call.rtype
+        strategy = self.strategy(rtype)
+        old = unpack(item.value)
+        new, claimed_version = build(old, item)
+        strategy.default(new)
+        await self.admission.mutate(call, new, old)
+        updating.check_version(call, strategy, claimed_version, item)
+        attendant = self._attendants.get((rtype.group, rtype.resource))
+        if attendant is not None:
+            attendant.on_update(call, new, old)
+        updating.keep_system_fields(new["metadata"], old["metadata"])
+        rules.prepare(call, new, old)
+        if rules.raises_generation and strategy.has_generation and strategy.spec_changed(new, old):
+            new["metadata"]["generation"] = (old["metadata"].get("generation") or 0) + 1
+        causes = updating.metadata_faults(rtype, strategy, new, old) + rules.validate(call, new, old)
+        if causes:
+            raise errors.invalid(rtype.group, rtype.kind, call.name, causes)
+        call.warnings += strategy.warnings(call, new, old)
+        await self.admission.validate(call, new, old)
+        if deletion.is_finished(strategy, new, old):
+            await self._remove_finished(call, key, item, old)
+            return Stored(pack(new), item.mod_revision)
+        if new == old:
+            return Stored(item.value, item.mod_revision)
+        value = pack(new)
+        if len(value) > _OBJECT_MAX_BYTES:
+            raise _too_big(len(value))
+        if call.dry_run:
+            return Stored(value, item.mod_revision)
+        if call.companions:
+            return await self._put_accompanied(call, key, value, item)
+        return Stored(value, await self.store.update(key, value, item.mod_revision))
+
+    async def _remove_finished(self, call: Call, key: bytes, item: Item, old: Object) -> None:
+        """Removes an object whose last finalizer goes; raises RevisionMismatch when it changed meanwhile."""
+        if call.dry_run:
+            return
+        call.companions.clear()
+        await self.remove(call, key, item, old)
+
+    async def remove(self, call: Call, key: bytes, item: Item, old: Object) -> int:
+        """Deletes the object (and what accompanies it) if it is still `item`; the revision of the deletion.
+
+        Raises RevisionMismatch when it is not.
+        """
+        attendant = self._attendants.get((call.rtype.group, call.rtype.resource))
+        if attendant is not None:
+            attendant.on_delete(call, old)
+        try:
+            if not call.companions:
+                try:
+                    return (await self.store.delete(key, item.mod_revision)).delete_revision
+                except KeyMissing:
+                    raise RevisionMismatch(key, None) from None
+            unchanged = Compare(key, "mod", "=", item.mod_revision)
+            ops = [Delete(key), *call.companions.ops]
+            result = await self.store.txn([unchanged, *call.companions.compares], ops)
+        finally:
+            call.companions.clear()
+        if not result.succeeded:
+            raise RevisionMismatch(key, self.store.get(key))
+        return result.revision
+
+    # ---------------------------------------------------------------- delete
+
+    async def delete(self, call: Call, options: DeleteOptions) -> Outcome:
+        return await deletion.delete(self, call, options)
+
+    async def delete_collection(self, call: Call, selection: ListOptions, options: DeleteOptions) -> Page:
+        return await deletion.delete_collection(self, call, selection, options)
+
+    # ---------------------------------------------------------------- helpers
+
+    def timestamp(self, call: Call) -> str:
+        """The time of the call as metav1.Time; formatted once a second."""
+        second = int(call.now or self.clock.time())
+        if second != self._second:
+            self._second, self._second_text = second, rfc3339(second)
+        return self._second_text
+
+
+def _already_exists(call: Call, name: str, taken: Item) -> ApiError:
+    error = errors.already_exists(call.rtype.group, call.rtype.resource, name)
+    if b"\xb1deletionTimestamp" in taken.value and "deletionTimestamp" in unpack(taken.value)["metadata"]:
+        error.message = f"object is being deleted: {error.message}"
+    return error
+
+
+def _no_unique_name(call: Call, name: str) -> ApiError:
+    error = errors.already_exists(call.rtype.group, call.rtype.resource, name)
+    error.message += ", the server was not able to generate a unique name for the object"
+    error.details = {**(error.details or {}), "retryAfterSeconds": 1}
+    return error
+
+
+def _too_big(size: int) -> ApiError:
+    return ApiError(500, "", f"etcdserver: request is too large ({size} bytes; at most {_OBJECT_MAX_BYTES})")

@@ -1,0 +1,92 @@
+"""The scale subresource: the replicas of any scalable kind, seen as an autoscaling/v1 Scale.
+
+Custom kinds say by JSON paths where their replicas and selector are; the built-in ones all keep them in
+`spec.replicas`, `status.replicas` and `spec.selector`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastkube import errors
+from fastkube.api import field, selectors
+from fastkube.registry.strategy import Call, Object
+
+if TYPE_CHECKING:
+    from fastkube.api.catalog import ResourceType
+
+_KEPT = ("name", "namespace", "uid", "creationTimestamp")
+
+_DEFAULT_PATHS = {
+    "specReplicasPath": ".spec.replicas",
+    "statusReplicasPath": ".status.replicas",
+    "labelSelectorPath": "",
+}
+
+
+def show(call: Call, obj: Object) -> Object:
+    """The Scale of an object, without resourceVersion."""
+    rtype = call.rtype
+    paths = _paths(rtype)
+    metadata = obj["metadata"]
+    status: Object = {"replicas": _at(obj, paths["statusReplicasPath"]) or 0}
+    selector = _selector(rtype, obj, paths["labelSelectorPath"])
+    if selector:
+        status["selector"] = selector
+    spec: Object = {}
+    replicas = _at(obj, paths["specReplicasPath"])
+    if replicas:
+        spec["replicas"] = replicas
+    return {
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": {key: metadata[key] for key in _KEPT if key in metadata},
+        "spec": spec,
+        "status": status,
+    }
+
+
+def take(call: Call, old: Object, scale: Object) -> Object:
+    """`old` with the replicas of the Scale. Raises 409 for another uid and 422 for a negative number."""
+    rtype = call.rtype
+    uid = scale["metadata"].get("uid")
+    if uid and uid != old["metadata"]["uid"]:
+        problem = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {old['metadata']['uid']}"
+        raise errors.conflict(rtype.group, f"{rtype.resource}/scale", call.name, problem)
+    replicas = (scale.get("spec") or {}).get("replicas") or 0
+    causes = field.non_negative("spec.replicas", replicas)
+    if causes:
+        raise errors.invalid("autoscaling", "Scale", call.name, causes)
+    _put(old, _paths(rtype)["specReplicasPath"], replicas)
+    return old
+
+
+def _paths(rtype: ResourceType) -> dict[str, str]:
+    custom: dict[str, str] = rtype.extra.get("scale") or {}
+    return {**_DEFAULT_PATHS, **custom}
+
+
+def _at(obj: Object, path: str) -> Any:
+    found: Any = obj
+    for key in path.split(".")[1:]:
+        if not isinstance(found, dict):
+            return None
+        found = found.get(key)
+    return found
+
+
+def _put(obj: Object, path: str, value: Any) -> None:
+    *parents, last = path.split(".")[1:]
+    for key in parents:
+        obj = obj.setdefault(key, {})
+    obj[last] = value
+
+
+def _selector(rtype: ResourceType, obj: Object, path: str) -> str:
+    """The selector in text form: of a custom kind it is that already."""
+    if rtype.custom:
+        return (_at(obj, path) or "") if path else ""
+    selector = obj["spec"].get("selector")
+    if rtype.resource == "replicationcontrollers":
+        return str(selectors.from_labels(selector))
+    return str(selectors.from_object(selector)) if selector else ""
