@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 from fastkube.api import field
@@ -223,7 +223,7 @@ class _Field(NamedTuple):
     kind: str
 
 
-@lru_cache(maxsize=None)
+@cache
 def _fields(struct: str) -> tuple[_Field, ...]:
     fields: list[_Field] = []
     for told in _STRUCTS[struct].split():
