@@ -1,6 +1,6 @@
 """The structural-schema walker: makes of what a client sent what the API server holds, in place, in one pass.
 
-What a walk does to an object of a built-in kind is what Go does when it decodes JSON into a struct and encodes it again:
+A walk does to an object of a built-in kind what Go does when it decodes JSON into a struct and encodes it again:
   1. A field that the schema does not know is removed and told as `unknown field "spec.foo"`, in document order.
   2. A value of the wrong type ends the walk with `WrongType`, in the words of Go's encoding/json.
   3. `null` is the same as absent. Zero values ("", 0, false, [], {}) are removed unless the field keeps them (`KEEP`).
@@ -220,7 +220,7 @@ def _walk_scalar(field: Node, obj: dict, key, value) -> cython.bint:
         if type(value) is not bool:
             raise _wrong(value, field)
         return field.keep == _DROP and value is False
-    if kind == _INT32 or kind == _INT64:
+    if kind == _INT32 or kind == _INT64:  # noqa: SIM109  (two comparisons of C ints)
         if type(value) is not int:
             raise _wrong(value, field)
         if kind == _INT32:
@@ -358,7 +358,7 @@ def _walk_item(items: Node, value, problems: list):
 
 @cython.cfunc
 def _walk_union(field: Node, value):
-    """A JSON schema in a place that also takes a bool or a list. Go reads it apart: unknown fields there are not told."""
+    """A JSON schema in a place that also takes a bool or a list. Go reads it apart, so unknown fields are not told."""
     if type(value) is dict:
         _walk_struct(field.items, value, [])
     elif type(value) is list:

@@ -10,7 +10,7 @@ this file. Nothing here runs in the server, and users need none of it.
 
 | table          | what it holds |
 | -------------- | --- |
-| resources.json | a row for each resource: names, scope, verbs, served versions, subresources, columns, selectable fields |
+| resources.json | a row for each resource: names, scope, verbs, versions, subresources, columns, field selectors |
 | schemas.json   | a structural schema for each type that a served kind reaches; the notation is that of api/schema.py |
 | protobuf.json  | for each of these types the fields of its wire message: [JSON name, number, type, label] |
 | bootstrap.json | the objects that a fresh server makes |
@@ -68,7 +68,6 @@ ALWAYS_WANTED = (
     "meta.v1.ObjectMeta",
     "meta.v1.ListMeta",
 )
-EMBEDDED_KINDS = "core.v1.PersistentVolumeClaim"  # has apiVersion and kind where it is a value (volumeClaimTemplates)
 SHARED_PREFIX = {"events.k8s.io/events": "events"}  # stored with the core group's events
 STORED_AS = {"events.k8s.io/events": ("", "v1"), "autoscaling/horizontalpodautoscalers": ("autoscaling", "v2")}
 
@@ -144,7 +143,7 @@ def listed(table: dict[str, str], name: str, field: str) -> bool:
 
 
 def mark(name: str, field: str, kind: str, required: bool) -> str:
-    """`*` for a pointer, `!` for a field that is always written, `0` for one written as null when empty; see go_types."""
+    """`*`: a pointer, `!`: always written, `0`: always written, as null when empty. The reasons stand in go_types."""
     if listed(go_types.NULLS, name, field):
         return "0"
     scalar = kind[0] in "sbildxq"
@@ -152,9 +151,8 @@ def mark(name: str, field: str, kind: str, required: bool) -> str:
         return "*"
     if listed(go_types.NULLABLE, name, field) or kind[0] in "[{tujyf":
         return ""
-    if required or (kind[0] == "@" or kind == "s" or scalar) and listed(go_types.VALUES, name, field):
-        return "!"
-    return ""
+    by_value = (kind[0] == "@" or scalar) and listed(go_types.VALUES, name, field)
+    return "!" if required or by_value else ""
 
 
 def schema_table(types: dict[str, Any], names: list[str], messages: dict[str, list[list[Any]]]) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """What OpenAPI cannot say of upstream's Go types: which fields are pointers, and which are written even when empty.
 
-It decides what a client reads back. `hostNetwork: false` disappears (a bool with omitempty), `automountServiceAccountToken:
-false` stays (a pointer); a container always shows `resources: {}` (omitempty does not leave out a struct), a Role without
-rules `rules: null`. The rules, with the exceptions listed below them:
+It decides what a client reads back. `hostNetwork: false` disappears (a bool with omitempty), `hostUsers: false` stays
+(a pointer); a container always shows `resources: {}` (omitempty does not leave out a struct), a Role without rules
+`rules: null`. The rules, with the exceptions listed below them:
 
-  1. An optional string, number or bool is a plain value: left out when zero. POINTERS are kept as the client wrote them.
+  1. An optional string, number or bool is a plain value: left out when zero. POINTERS stay as the client wrote them.
   2. An optional object or union is a pointer: left out when absent. VALUES are always written, if need be as `{}`.
   3. A required string, number, bool or object is always written. NULLABLE are pointers all the same.
   4. Lists, maps and times are left out when empty. NULLS are always written, as `null` when empty.
@@ -27,8 +27,8 @@ POINTERS = {
     "admissionregistration.v1.WebhookClientConfig": "url",
     "apiextensions.v1.CustomResourceDefinitionVersion": "deprecationWarning",
     "apiextensions.v1.CustomResourceSubresourceScale": "labelSelectorPath",
-    "apiextensions.v1.JSONSchemaProps": "maxItems maxLength maxProperties maximum minItems minLength minProperties minimum"
-    " multipleOf x-kubernetes-list-type x-kubernetes-map-type x-kubernetes-preserve-unknown-fields",
+    "apiextensions.v1.JSONSchemaProps": "maxItems maxLength maxProperties maximum minItems minLength minProperties"
+    " minimum multipleOf x-kubernetes-list-type x-kubernetes-map-type x-kubernetes-preserve-unknown-fields",
     "apiextensions.v1.ServiceReference": "path port",
     "apiextensions.v1.ValidationRule": "optionalOldSelf reason",
     "apiextensions.v1.WebhookClientConfig": "url",
@@ -52,9 +52,10 @@ POINTERS = {
     "autoscaling.v2.HorizontalPodAutoscalerStatus": "observedGeneration",
     "autoscaling.v2.MetricTarget": "averageUtilization averageValue value",
     "autoscaling.v2.MetricValueStatus": "averageUtilization averageValue value",
-    "batch.v1.CronJobSpec": "failedJobsHistoryLimit startingDeadlineSeconds successfulJobsHistoryLimit suspend timeZone",
-    "batch.v1.JobSpec": "activeDeadlineSeconds backoffLimit backoffLimitPerIndex completionMode completions managedBy"
-    " manualSelector maxFailedIndexes parallelism podReplacementPolicy suspend ttlSecondsAfterFinished",
+    "batch.v1.CronJobSpec": "failedJobsHistoryLimit startingDeadlineSeconds successfulJobsHistoryLimit suspend"
+    " timeZone",
+    "batch.v1.JobSpec": "activeDeadlineSeconds backoffLimit backoffLimitPerIndex completionMode completions"
+    " managedBy manualSelector maxFailedIndexes parallelism podReplacementPolicy suspend ttlSecondsAfterFinished",
     "batch.v1.JobStatus": "failedIndexes ready terminating",
     "batch.v1.PodFailurePolicyOnExitCodesRequirement": "containerName",
     "batch.v1.SuccessPolicyRule": "succeededCount succeededIndexes",
@@ -94,10 +95,11 @@ POINTERS = {
     "core.v1.PodResourceClaim": "resourceClaimName resourceClaimTemplateName",
     "core.v1.PodResourceClaimStatus": "resourceClaimName",
     "core.v1.PodSchedulingGroup": "podGroupName",
-    "core.v1.PodSecurityContext": "fsGroup fsGroupChangePolicy runAsGroup runAsNonRoot runAsUser seLinuxChangePolicy"
-    " supplementalGroupsPolicy",
-    "core.v1.PodSpec": "activeDeadlineSeconds automountServiceAccountToken enableServiceLinks hostUsers hostnameOverride"
-    " preemptionPolicy priority runtimeClassName setHostnameAsFQDN shareProcessNamespace terminationGracePeriodSeconds",
+    "core.v1.PodSecurityContext": "fsGroup fsGroupChangePolicy runAsGroup runAsNonRoot runAsUser"
+    " seLinuxChangePolicy supplementalGroupsPolicy",
+    "core.v1.PodSpec": "activeDeadlineSeconds automountServiceAccountToken enableServiceLinks hostUsers"
+    " hostnameOverride preemptionPolicy priority runtimeClassName setHostnameAsFQDN shareProcessNamespace"
+    " terminationGracePeriodSeconds",
     "core.v1.PortStatus": "error",
     "core.v1.Probe": "terminationGracePeriodSeconds",
     "core.v1.ReplicationControllerSpec": "replicas",
@@ -122,7 +124,8 @@ POINTERS = {
     "discovery.v1.EndpointConditions": "ready serving terminating",
     "discovery.v1.EndpointPort": "appProtocol name port protocol",
     "flowcontrol.v1.ExemptPriorityLevelConfiguration": "lendablePercent nominalConcurrencyShares",
-    "flowcontrol.v1.LimitedPriorityLevelConfiguration": "borrowingLimitPercent lendablePercent nominalConcurrencyShares",
+    "flowcontrol.v1.LimitedPriorityLevelConfiguration": "borrowingLimitPercent lendablePercent"
+    " nominalConcurrencyShares",
     "meta.v1.DeleteOptions": "gracePeriodSeconds ignoreStoreReadErrorWithClusterBreakingPotential orphanDependents"
     " propagationPolicy",
     "meta.v1.ListMeta": "remainingItemCount",

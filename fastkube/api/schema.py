@@ -6,7 +6,7 @@ Notation of the generated table (`schemas.json`): a type is one letter, possibly
     t Time     u MicroTime          q Quantity            x IntOrString
     @core.v1.Pod  the struct of that name       [T  list of T       {T  map of strings to T
     A@T, B@T, S@T  a struct or: a list of them, a bool, a list of strings (JSON schemas have such places)
-    suffix  (none) left out when empty   * a pointer: kept as written   ! always written   0 always written, null if empty
+    suffix  (none) left out when empty  * a pointer: kept as written  ! always written  0 always written, null if empty
 
 A field with more to tell is a pair of that and {listType, listKeys, mapType, patchStrategy, patchKey, default}.
 Types are loaded when they are first needed. The walk itself is in `_schema.pyx`.

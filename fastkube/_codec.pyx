@@ -1,0 +1,543 @@
+"""Encoded objects without Python objects: stored msgpack to JSON, and what can be read off or changed in the bytes.
+
+Stored values are msgpack maps with string keys, without metadata.resourceVersion; answers carry it. So every way out of
+here takes the revision and puts it first into `metadata`. Nothing here decodes more than it was asked for.
+
+Accepted msgpack: nil, booleans, integers, floats, strings, arrays and maps whose keys are strings, nested at most
+DEPTH_MAX deep; anything else is a ValueError. Strings are UTF-8 already and are copied, escaped where JSON demands it.
+Every read is checked against the end of the value: one cut short is a ValueError, never a read beyond it.
+
+Written in Cython's pure-Python syntax; runs interpreted under FASTKUBE_PURE=1 with equal results.
+"""
+
+import array
+import struct
+
+import cython
+import msgpack
+
+COMPILED = cython.compiled
+
+DEPTH_MAX = 1024
+_DEPTH = cython.declare(cython.int, 1024)
+
+_read_double = struct.Struct(">d").unpack_from
+_read_float = struct.Struct(">f").unpack_from
+
+_HEX = cython.declare(bytes, b"0123456789abcdef")
+# What follows the backslash for each byte that JSON escapes: a letter, `u` for \u00XX, or 0 for none
+_ESCAPES = cython.declare(
+    bytes,
+    bytes(
+        {8: 98, 9: 116, 10: 110, 12: 102, 13: 114, 34: 34, 92: 92}.get(code, 117 if code < 32 else 0)
+        for code in range(256)
+    ),
+)
+_METADATA = cython.declare(bytes, b"metadata")
+_LABELS = cython.declare(bytes, b"labels")
+_KIND = cython.declare(bytes, b"kind")
+_API_VERSION = cython.declare(bytes, b"apiVersion")
+_VERSION_START = cython.declare(bytes, b'"resourceVersion":"')
+_VERSION_KEY = cython.declare(bytes, msgpack.packb("resourceVersion"))
+
+_NIL = cython.declare(cython.int, 0)
+_FALSE = cython.declare(cython.int, 1)
+_TRUE = cython.declare(cython.int, 2)
+_NATURAL = cython.declare(cython.int, 3)
+_NEGATIVE = cython.declare(cython.int, 4)
+_DOUBLE = cython.declare(cython.int, 5)
+_STRING = cython.declare(cython.int, 6)
+_ARRAY = cython.declare(cython.int, 7)
+_MAP = cython.declare(cython.int, 8)
+
+_IN_MAP = cython.declare(cython.int, 1)
+_NOT_FIRST = cython.declare(cython.int, 2)
+
+_WORDS = cython.declare(tuple, (b"null", b"false", b"true"))
+
+
+# ---------------------------------------------------------------- reading msgpack
+
+
+@cython.final
+@cython.cclass
+class _Reader:
+    """A position in a value. `step` reads one head: `number` is then the integer (for a negative one, what is below
+    -1), or the length of a string in bytes, of an array in items, of a map in pairs; a string's bytes come next."""
+
+    source = cython.declare(bytes)
+    at = cython.declare(cython.Py_ssize_t)
+    end = cython.declare(cython.Py_ssize_t)
+    number = cython.declare(cython.ulonglong)
+
+    def __init__(self, source: bytes):
+        self.source = source
+        self.at = 0
+        self.end = len(source)
+        self.number = 0
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def step(self) -> cython.int:
+        if self.at >= self.end:
+            raise _cut_short()
+        head: cython.uchar = self.source[self.at]
+        self.at += 1
+        if head < 0x80:
+            self.number = head
+            return _NATURAL
+        if head < 0x90:
+            self.number = head & 15
+            return _MAP
+        if head < 0xA0:
+            self.number = head & 15
+            return _ARRAY
+        if head < 0xC0:
+            return self._string(head & 31)
+        if head >= 0xE0:
+            self.number = 0xFF - head
+            return _NEGATIVE
+        return self._long_head(head)
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _long_head(self, head: cython.uchar) -> cython.int:
+        if head == 0xC0:
+            return _NIL
+        if head in (0xC2, 0xC3):
+            return _FALSE if head == 0xC2 else _TRUE
+        if 0xCC <= head <= 0xCF:
+            self._big_endian(1 << (head - 0xCC))
+            return _NATURAL
+        if 0xD0 <= head <= 0xD3:
+            return self._signed(1 << (head - 0xD0))
+        if 0xD9 <= head <= 0xDB:
+            self._big_endian(1 << (head - 0xD9))
+            return self._string(self.number)
+        if 0xDC <= head <= 0xDD:
+            self._big_endian(2 << (head - 0xDC))
+            return _ARRAY
+        if 0xDE <= head <= 0xDF:
+            self._big_endian(2 << (head - 0xDE))
+            return _MAP
+        if head in (0xCA, 0xCB):
+            self.number = 4 if head == 0xCA else 8
+            if self.at + cython.cast(cython.Py_ssize_t, self.number) > self.end:
+                raise _cut_short()
+            return _DOUBLE
+        raise ValueError(f"a stored value holds the msgpack type {head:#04x}, which no object has")
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _big_endian(self, width: cython.int) -> cython.int:
+        if self.at + width > self.end:
+            raise _cut_short()
+        number: cython.ulonglong = 0
+        index: cython.int
+        for index in range(width):
+            number = (number << 8) | self.source[self.at + index]
+        self.at += width
+        self.number = number
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _signed(self, width: cython.int) -> cython.int:
+        self._big_endian(width)
+        if self.number >> (8 * width - 1) == 0:
+            return _NATURAL
+        # all ones minus the number is what is below -1, in any width
+        ones: cython.ulonglong = 0xFFFFFFFFFFFFFFFF >> (64 - 8 * width)
+        self.number = ones - self.number
+        return _NEGATIVE
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _string(self, length: cython.ulonglong) -> cython.int:
+        if length > cython.cast(cython.ulonglong, self.end - self.at):
+            raise _cut_short()
+        self.number = length
+        return _STRING
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def key(self) -> cython.Py_ssize_t:
+        """Read a key's head: the length of the key, whose bytes come next."""
+        if self.step() != _STRING:
+            raise ValueError("a stored value has a key which is no string")
+        return self.number
+
+    @cython.cfunc
+    @cython.exceptval(check=True)
+    def is_next(self, length: cython.Py_ssize_t, text: bytes) -> cython.bint:
+        """Whether the next `length` bytes are this text."""
+        if length != len(text):
+            return False
+        index: cython.Py_ssize_t
+        for index in range(length):  # noqa: SIM110  (a generator would not compile to a C loop)
+            if self.source[self.at + index] != text[index]:
+                return False
+        return True
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def skip(self) -> cython.int:
+        """Pass over one value."""
+        values: cython.ulonglong = 1
+        kind: cython.int
+        while values > 0:
+            values -= 1
+            kind = self.step()
+            if kind == _STRING or kind == _DOUBLE:  # noqa: SIM109
+                self.at += self.number
+            elif kind == _ARRAY:
+                values += self.number
+            elif kind == _MAP:
+                values += 2 * self.number
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(check=True)
+    def find(self, key: bytes) -> cython.bint:
+        """With the position at a map: go to the value under a key. False if it is no map or has no such key."""
+        pairs: cython.ulonglong
+        length: cython.Py_ssize_t
+        found: cython.bint
+        if self.step() != _MAP:
+            return False
+        pairs = self.number
+        while pairs > 0:
+            pairs -= 1
+            length = self.key()
+            found = self.is_next(length, key)
+            self.at += length
+            if found:
+                return True
+            self.skip()
+        return False
+
+    @cython.cfunc
+    def text(self, length: cython.Py_ssize_t):
+        """The next bytes as a str."""
+        start: cython.Py_ssize_t = self.at
+        self.at += length
+        return self.source[start : self.at].decode("utf-8", "surrogatepass")
+
+
+def _cut_short():
+    return ValueError("a stored value ends too early")
+
+
+def extract(value: bytes, path: tuple):
+    """What stands at a path of keys (bytes) in an encoded object, decoded; None if there is nothing."""
+    reader = _Reader(value)
+    for key in path:
+        if not reader.find(key):
+            return None
+    start: cython.Py_ssize_t = reader.at
+    reader.skip()
+    return msgpack.unpackb(value[start : reader.at], unicode_errors="surrogatepass")
+
+
+def matches(value: bytes, path: tuple, text: str) -> bool:
+    """Whether the string at a path equals `text`, where an absent one is the empty string."""
+    reader = _Reader(value)
+    for key in path:
+        if not reader.find(key):
+            return text == ""
+    if reader.step() != _STRING:
+        return False
+    return bool(reader.is_next(reader.number, text.encode()))
+
+
+def labels(value: bytes):
+    """metadata.labels of an encoded object as a dict, or None."""
+    reader = _Reader(value)
+    pairs: cython.ulonglong
+    if not (reader.find(_METADATA) and reader.find(_LABELS)) or reader.step() != _MAP:
+        return None
+    found = {}
+    pairs = reader.number
+    while pairs > 0:
+        pairs -= 1
+        key = reader.text(reader.key())
+        if reader.step() != _STRING:
+            raise ValueError("a label is no string")
+        found[key] = reader.text(reader.number)
+    return found
+
+
+def with_revision(value: bytes, revision: int) -> bytes:
+    """The same msgpack with metadata.resourceVersion in it."""
+    reader = _Reader(value)
+    if not reader.find(_METADATA):
+        return value
+    start: cython.Py_ssize_t = reader.at
+    if reader.step() != _MAP:
+        return value
+    pairs = int(reader.number) + 1
+    head = bytes((0x80 | pairs,)) if pairs < 16 else b"\xde" + pairs.to_bytes(2, "big")
+    text = b"%d" % revision
+    return b"".join((value[:start], head, _VERSION_KEY, bytes((0xA0 | len(text),)), text, value[reader.at :]))
+
+
+# ---------------------------------------------------------------- writing JSON
+
+
+@cython.final
+@cython.cclass
+class Writer:
+    """A growing buffer that JSON is written into; `take` empties it for the next use. Not for two threads at once."""
+
+    _data = cython.declare(bytearray)
+    _size = cython.declare(cython.Py_ssize_t)
+    _used = cython.declare(cython.Py_ssize_t)
+    # For each open container: how many values are left in it, and whether it is a map and has had one already
+    _left = cython.declare(cython.ulonglong[::1])
+    _state = cython.declare(cython.uchar[::1])
+
+    def __init__(self, size: cython.Py_ssize_t = 65536):
+        self._data = bytearray(size)
+        self._size = size
+        self._used = 0
+        self._left = array.array("Q", bytes(8 * (_DEPTH + 1)))
+        self._state = bytearray(_DEPTH + 1)
+
+    def __len__(self):
+        return self._used
+
+    def take(self) -> bytes:
+        """What was written since the last time."""
+        taken = bytes(memoryview(self._data)[: self._used])
+        self._used = 0
+        return taken
+
+    def raw(self, text: bytes):
+        """Bytes that are JSON already."""
+        self._raw(text)
+
+    def value(self, value: bytes, revision: cython.ulonglong = 0, bare: cython.bint = False):
+        """One stored object as JSON; `revision` 0 inserts none, `bare` leaves out its apiVersion and kind.
+
+        A value that cannot be read is a ValueError, and the writer is empty then.
+        """
+        try:
+            self._transcode(_Reader(value), revision, bare)
+        except BaseException:
+            self._used = 0
+            raise
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _room(self, wanted: cython.Py_ssize_t) -> cython.int:
+        """Make sure that `wanted` more bytes fit."""
+        if self._used + wanted > self._size:
+            self._size = max(self._size * 2, self._used + wanted)
+            self._data.extend(bytes(self._size - len(self._data)))
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _raw(self, text: bytes) -> cython.int:
+        length: cython.Py_ssize_t = len(text)
+        data: bytearray = self._data
+        index: cython.Py_ssize_t
+        self._room(length)
+        data = self._data
+        for index in range(length):
+            data[self._used + index] = text[index]
+        self._used += length
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _byte(self, code: cython.uchar) -> cython.int:
+        self._room(1)
+        self._data[self._used] = code
+        self._used += 1
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _number(self, number: cython.ulonglong) -> cython.int:
+        digits: cython.int = 1
+        rest: cython.ulonglong = number
+        at: cython.Py_ssize_t
+        while rest >= 10:
+            rest //= 10
+            digits += 1
+        self._room(digits)
+        at = self._used + digits
+        self._used = at
+        while digits > 0:
+            at -= 1
+            digits -= 1
+            self._data[at] = cython.cast(cython.uchar, 48 + number % 10)
+            number //= 10
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _string(self, reader: _Reader, length: cython.Py_ssize_t) -> cython.int:
+        """The next bytes of the reader as a JSON string."""
+        self._room(6 * length + 2)
+        source: bytes = reader.source
+        data: bytearray = self._data
+        escapes: bytes = _ESCAPES
+        at: cython.Py_ssize_t = self._used
+        index: cython.Py_ssize_t
+        code: cython.uchar
+        data[at] = 34
+        at += 1
+        for index in range(reader.at, reader.at + length):
+            code = source[index]
+            if escapes[code] == 0:
+                data[at] = code
+                at += 1
+            else:
+                data[at] = 92
+                data[at + 1] = escapes[code]
+                at += 2
+                if escapes[code] == 117:
+                    data[at] = 48
+                    data[at + 1] = 48
+                    data[at + 2] = _HEX[code >> 4]
+                    data[at + 3] = _HEX[code & 15]
+                    at += 4
+        data[at] = 34
+        self._used = at + 1
+        reader.at += length
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _scalar(self, kind: cython.int, reader: _Reader) -> cython.int:
+        if kind == _STRING:
+            self._string(reader, reader.number)
+        elif kind == _NATURAL:
+            self._number(reader.number)
+        elif kind == _NEGATIVE:
+            self._byte(45)
+            self._number(reader.number + 1)
+        elif kind == _DOUBLE:
+            self._double(reader)
+        else:
+            self._raw(_WORDS[kind])
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _double(self, reader: _Reader) -> cython.int:
+        read = _read_double if reader.number == 8 else _read_float
+        number = read(reader.source, reader.at)[0]
+        reader.at += reader.number
+        self._raw(b"null" if number != number or number in (_INFINITY, -_INFINITY) else repr(number).encode())
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _transcode(self, reader: _Reader, revision: cython.ulonglong, bare: cython.bint) -> cython.int:
+        """Each turn is one value, with its key if it stands in a map, or the end of a container."""
+        depth: cython.int = 0
+        state: cython.int
+        kind: cython.int
+        length: cython.Py_ssize_t
+        metadata: cython.bint = False  # whether the value to come is the object's own metadata
+        while True:
+            if depth > 0:
+                state = self._state[depth]
+                if self._left[depth] == 0:
+                    self._byte(125 if state & _IN_MAP else 93)
+                    depth -= 1
+                    if depth == 0:
+                        break
+                    continue
+                self._left[depth] -= 1
+                if state & _IN_MAP:
+                    length = reader.key()
+                    if depth == 1:
+                        if bare and (reader.is_next(length, _KIND) or reader.is_next(length, _API_VERSION)):
+                            reader.at += length
+                            reader.skip()
+                            continue
+                        metadata = revision != 0 and reader.is_next(length, _METADATA)
+                    if state & _NOT_FIRST:
+                        self._byte(44)
+                    self._string(reader, length)
+                    self._byte(58)
+                elif state & _NOT_FIRST:
+                    self._byte(44)
+                self._state[depth] = state | _NOT_FIRST
+            kind = reader.step()
+            if kind < _ARRAY:
+                self._scalar(kind, reader)
+                if depth == 0:
+                    break
+                continue
+            depth += 1
+            if depth > _DEPTH:
+                raise ValueError("a stored value is nested too deeply")
+            self._left[depth] = reader.number
+            self._state[depth] = _IN_MAP if kind == _MAP else 0
+            self._byte(123 if kind == _MAP else 91)
+            if metadata:
+                metadata = False
+                if kind == _MAP:
+                    self._raw(_VERSION_START)
+                    self._number(revision)
+                    self._byte(34)
+                    self._state[depth] = _IN_MAP | _NOT_FIRST
+        if reader.at != reader.end:
+            raise ValueError("a stored value has something after its end")
+        return 0
+
+
+_INFINITY = float("inf")
+
+
+# ---------------------------------------------------------------- duplicate keys
+
+
+def count_keys(body: bytes) -> int:
+    """How many keys the objects of a JSON text have: its colons outside of strings. The text must be valid."""
+    total: cython.Py_ssize_t = 0
+    at: cython.Py_ssize_t = 0
+    end: cython.Py_ssize_t = len(body)
+    code: cython.uchar
+    while at < end:
+        code = body[at]
+        at += 1
+        if code == 58:
+            total += 1
+        elif code == 34:
+            while at < end:
+                code = body[at]
+                at += 1
+                if code == 34:
+                    break
+                if code == 92:
+                    at += 1
+    return total
+
+
+def count_entries(value) -> int:
+    """How many keys the dicts inside a decoded value have."""
+    return _entries(value)
+
+
+@cython.cfunc
+@cython.exceptval(-1)
+def _entries(value) -> cython.Py_ssize_t:
+    total: cython.Py_ssize_t = 0
+    if type(value) is dict:
+        mapping: dict = value
+        total = len(mapping)
+        for item in mapping.values():
+            if type(item) is dict or type(item) is list:
+                total += _entries(item)
+    elif type(value) is list:
+        items: list = value
+        for item in items:
+            if type(item) is dict or type(item) is list:
+                total += _entries(item)
+    return total

@@ -1,0 +1,217 @@
+"""Bodies in and out: JSON, YAML and msgpack into objects and back, and stored values into answers.
+
+Rules:
+  1. A request's body is decoded once, into plain dicts. What Go would refuse is refused in Go's words.
+  2. A stored value leaves as JSON through the transcoder (`_codec.pyx`): no Python objects are made of it, and its
+     revision goes in as metadata.resourceVersion. msgpack answers are the stored form with the same insertion.
+  3. A watch event is one frame in each format: a line of JSON; for msgpack and protobuf a 4-byte big-endian length and
+     the event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgpack
+import orjson
+
+from fastkube import _codec
+from fastkube.api import gojson, yaml
+from fastkube.errors import ApiError, bad_request, unsupported_media_type
+
+JSON = "application/json"
+YAML = "application/yaml"
+MSGPACK = "application/msgpack"
+PROTOBUF = "application/vnd.kubernetes.protobuf"
+
+Object = dict[str, Any]
+
+_CHUNK_BYTES = 256 * 1024
+_TYPE_META = (
+    "couldn't get version/kind; json parse error: json: cannot unmarshal %s into Go value of type struct { APIVersion "
+    'string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
+)
+_ACCEPTED = f"{JSON}, {YAML}, {PROTOBUF}"
+
+
+# ---------------------------------------------------------------- requests
+
+
+def media_type(content_type: str) -> str:
+    """`application/json` of `Application/JSON; charset=utf-8`; JSON when nothing is given."""
+    return content_type.partition(";")[0].strip().lower() or JSON
+
+
+def decode(body: bytes, content_type: str = JSON, kind: str = "", duplicates: list[str] | None = None) -> Object:
+    """The object in a request's body. `kind` is what messages say was wanted.
+
+    Complaints about keys given twice are added to `duplicates`, in the words of strict decoding. Raises ApiError 400
+    for a body that is no object, 415 for a format that nobody knows.
+    """
+    media = media_type(content_type)
+    if media == JSON:
+        return _object(_decode_json(body, kind, duplicates), body, kind)
+    if media == YAML:
+        return _object(_decode_yaml(body, kind, duplicates), body, kind)
+    if media == MSGPACK:
+        return _object(_decode_msgpack(body, kind), body, kind)
+    raise unsupported_media_type(
+        f"the body of the request was in an unknown format - accepted media types include: {_ACCEPTED}"
+    )
+
+
+def decode_patch(body: bytes) -> tuple[Any, list[str]]:
+    """A JSON patch of any kind, and complaints about its duplicate keys. Raises ApiError 400 in Go's words."""
+    duplicates: list[str] = []
+    try:
+        return _read_json(body, duplicates), duplicates
+    except ValueError as fault:
+        raise bad_request(str(fault)) from None
+
+
+def _decode_json(body: bytes, kind: str, duplicates: list[str] | None) -> Any:
+    try:
+        return _read_json(body, duplicates)
+    except ValueError as fault:
+        raise _unrecognized(f"couldn't get version/kind; json parse error: {fault}", body, kind) from None
+
+
+def _read_json(body: bytes, duplicates: list[str] | None) -> Any:
+    """Raises ValueError with Go's message."""
+    try:
+        value = orjson.loads(body)
+    except ValueError:
+        fault = gojson.fault(body)
+        if fault:
+            raise ValueError(fault) from None
+        value = gojson.parse(body)
+    if duplicates is not None and _codec.count_keys(body) != _codec.count_entries(value):
+        duplicates += gojson.duplicates(body)
+    return value
+
+
+def _decode_yaml(body: bytes, kind: str, duplicates: list[str] | None) -> Any:
+    try:
+        value, told = yaml.load(body)
+    except yaml.YamlError as fault:
+        raise _unrecognized(f"couldn't get version/kind; {fault}", body, kind) from None
+    if duplicates is not None:
+        duplicates += told
+    return value
+
+
+def _decode_msgpack(body: bytes, kind: str) -> Any:
+    try:
+        return msgpack.unpackb(body)
+    except (ValueError, msgpack.UnpackException, RecursionError) as fault:
+        raise _unrecognized(f"couldn't get version/kind; msgpack: {fault}", body, kind) from None
+
+
+def _object(value: Any, body: bytes, kind: str) -> Object:
+    if isinstance(value, dict):
+        return value
+    if value is None:
+        return {}
+    told = {str: "string", bool: "bool", list: "array"}.get(type(value), "number")
+    raise _unrecognized(_TYPE_META % told, body, kind)
+
+
+def _unrecognized(why: str, body: bytes, kind: str) -> ApiError:
+    return bad_request(f"the object provided is unrecognized (must be of type {kind}): {why} ({_summary(body)})")
+
+
+def _summary(body: bytes) -> str:
+    """How upstream quotes a body that it could not read."""
+    if not body:
+        return "<empty>"
+    head = body[:30]
+    shown = head.decode("utf-8", "replace") if head[:1] == b"{" else head.hex()
+    return shown + " ..." if len(body) > 30 else shown
+
+
+# ---------------------------------------------------------------- objects out
+
+
+def encode(obj: Any, media: str = JSON) -> bytes:
+    """Whatever was made as a dict (a Status, a Table, discovery) in the format that was asked for."""
+    if media == JSON:
+        return orjson.dumps(obj)
+    if media == YAML:
+        return yaml.dump(obj)
+    if media == MSGPACK:
+        packed: bytes = msgpack.packb(obj)
+        return packed
+    raise unsupported_media_type(f"nothing here writes {media}")
+
+
+# ---------------------------------------------------------------- stored values out: JSON
+
+_writer = _codec.Writer()
+"""Every function leaves it empty, and none is interrupted while it writes: all run on the event loop's thread."""
+
+
+def value_to_json(value: bytes, revision: int) -> bytes:
+    """A stored object with its resourceVersion."""
+    _writer.value(value, revision)
+    return _writer.take()
+
+
+def list_to_json(
+    kind: str, api_version: str, items: Iterable[tuple[bytes, int]], list_meta: Object, *, bare: bool = True
+) -> Iterator[bytes]:
+    """A list in chunks. `kind` is the list's (PodList); `bare` leaves out apiVersion and kind of the items, as upstream
+    does for built-in kinds."""
+    writer = _codec.Writer(2 * _CHUNK_BYTES)
+    head = orjson.dumps({"kind": kind, "apiVersion": api_version, "metadata": list_meta})
+    writer.raw(head[:-1] + b',"items":[')
+    comma = False
+    for value, revision in items:
+        if comma:
+            writer.raw(b",")
+        comma = True
+        writer.value(value, revision, bare)
+        if len(writer) >= _CHUNK_BYTES:
+            yield writer.take()
+    writer.raw(b"]}")
+    yield writer.take()
+
+
+def event_to_json(event_type: str, value: bytes, revision: int) -> bytes:
+    """A watch event with a stored object, as a line."""
+    _writer.raw(b'{"type":"%s","object":' % event_type.encode())
+    _writer.value(value, revision)
+    _writer.raw(b"}\n")
+    return _writer.take()
+
+
+# ---------------------------------------------------------------- stored values out: msgpack
+
+
+def value_to_msgpack(value: bytes, revision: int) -> bytes:
+    """A stored object with its resourceVersion."""
+    return _codec.with_revision(value, revision)
+
+
+def list_to_msgpack(
+    kind: str, api_version: str, items: Iterable[tuple[bytes, int]], list_meta: Object
+) -> Iterator[bytes]:
+    """A list in chunks; its items keep their apiVersion and kind. They are counted first: msgpack leads with that."""
+    found = list(items)
+    head = msgpack.packb({"kind": kind, "apiVersion": api_version, "metadata": list_meta})
+    chunk = [b"\x84", head[1:], msgpack.packb("items"), msgpack.Packer().pack_array_header(len(found))]
+    size = 0
+    for value, revision in found:
+        chunk.append(_codec.with_revision(value, revision))
+        size += len(value)
+        if size >= _CHUNK_BYTES:
+            yield b"".join(chunk)
+            chunk, size = [], 0
+    yield b"".join(chunk)
+
+
+def event_to_msgpack(event_type: str, value: bytes, revision: int) -> bytes:
+    """A watch event with a stored object, as a frame: its length and the event."""
+    obj = _codec.with_revision(value, revision)
+    head: bytes = b"\x82\xa4type" + msgpack.packb(event_type) + b"\xa6object"
+    return (len(head) + len(obj)).to_bytes(4, "big") + head + obj

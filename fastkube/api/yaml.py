@@ -1,0 +1,126 @@
+"""YAML bodies with JSON's meaning, as upstream's YAML library has it: what resolves to a bool, a number or null.
+
+Upstream reads YAML 1.1 with differences that matter to manifests: `y`, `n`, `on` and `off` are bools, a date or `22:30`
+is text, keys become strings. Written YAML quotes whatever would be read as something else.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+
+class YamlError(ValueError):
+    """The text is no YAML; the message is close to that of upstream's parser."""
+
+
+_BOOL = re.compile(r"^(?:y|Y|yes|Yes|YES|true|True|TRUE|on|On|ON|n|N|no|No|NO|false|False|FALSE|off|Off|OFF)$")
+_TRUE = frozenset(("y", "yes", "true", "on"))
+_NULL = re.compile(r"^(?:~|null|Null|NULL|)$")
+_INT = re.compile(r"^[-+]?(?:0b[01_]+|0x[0-9a-fA-F_]+|0o?[0-7_]+|[0-9][0-9_]*)$")
+_FLOAT = re.compile(r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$")
+_MERGE = re.compile(r"^<<$")
+_RESOLVERS = (
+    ("tag:yaml.org,2002:bool", _BOOL, "yYnNtTfFoO"),
+    ("tag:yaml.org,2002:null", _NULL, ["~", "n", "N", ""]),
+    ("tag:yaml.org,2002:int", _INT, "-+0123456789"),
+    ("tag:yaml.org,2002:float", _FLOAT, "-+0123456789."),
+    ("tag:yaml.org,2002:merge", _MERGE, "<"),
+)
+
+
+class _Loader(yaml.CSafeLoader):
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  (PyYAML's own way to start with none)
+
+    def __init__(self, stream: bytes) -> None:
+        super().__init__(stream)
+        self.duplicates: list[str] = []
+
+
+def _bool(loader: _Loader, node: yaml.ScalarNode) -> bool:
+    return node.value.lower() in _TRUE
+
+
+def _int(loader: _Loader, node: yaml.ScalarNode) -> int:
+    text = node.value.replace("_", "")
+    digits = text.lstrip("+-")
+    number = int(digits, 8) if digits[0] == "0" and digits.isdigit() and "8" not in digits else int(digits, 0)
+    return -number if text[0] == "-" else number
+
+
+def _float(loader: _Loader, node: yaml.ScalarNode) -> float:
+    return float(node.value)
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
+    seen: set[str] = set()
+    for key_node, _ in node.value:
+        if key_node.tag != "tag:yaml.org,2002:merge" and key_node.value in seen:
+            loader.duplicates.append(f'line {key_node.start_mark.line + 1}: key "{key_node.value}" already set in map')
+        seen.add(key_node.value if isinstance(key_node, yaml.ScalarNode) else "")
+    loader.flatten_mapping(node)
+    made = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        made[_key(key)] = loader.construct_object(value_node, deep=True)
+    return made
+
+
+def _key(key: Any) -> str:
+    if isinstance(key, str):
+        return key
+    if isinstance(key, bool):
+        return "true" if key else "false"
+    if isinstance(key, int | float):
+        return str(key)
+    raise YamlError(f"error converting YAML to JSON: unsupported map key of type {type(key).__name__}")
+
+
+for _tag, _pattern, _first in _RESOLVERS:
+    _Loader.add_implicit_resolver(_tag, _pattern, list(_first))
+_Loader.add_constructor("tag:yaml.org,2002:bool", _bool)
+_Loader.add_constructor("tag:yaml.org,2002:int", _int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _float)
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+
+
+def load(body: bytes) -> tuple[Any, list[str]]:
+    """The first document, and complaints about duplicate keys. Raises YamlError."""
+    try:
+        loader = _Loader(body)
+        try:
+            value = loader.get_data() if loader.check_data() else None  # type: ignore[no-untyped-call]
+            return value, loader.duplicates
+        finally:
+            loader.dispose()
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as fault:
+        raise YamlError(f"error converting YAML to JSON: yaml: {_told(fault)}") from None
+
+
+def _told(fault: Exception) -> str:
+    if not isinstance(fault, yaml.MarkedYAMLError):
+        return str(fault).split("\n")[0]
+    where = f"line {fault.problem_mark.line + 1}: " if fault.problem_mark and fault.problem_mark.line else ""
+    return f"{where}{fault.problem}"
+
+
+class _Dumper(yaml.CSafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _text)
+for _tag, _pattern, _first in _RESOLVERS[:1]:
+    _Dumper.add_implicit_resolver(_tag, _pattern, list(_first))
+
+
+def dump(value: Any) -> bytes:
+    """A document in upstream's form: keys sorted, lists not indented."""
+    text: bytes = yaml.dump(value, Dumper=_Dumper, allow_unicode=True, width=1 << 30, encoding="utf-8")
+    return text
