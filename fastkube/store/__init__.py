@@ -36,6 +36,7 @@ from fastkube.store.ops import (
 )
 from fastkube.store.reader import StoreReader
 from fastkube.store.records import DELETE, PUT, Deleted, Event, Item
+from fastkube.store.snapshot import BackupFailed, restore
 from fastkube.store.store import LeaseInfo, Status, Store
 from fastkube.store.watch import Subscription, Watcher
 
@@ -45,6 +46,7 @@ __all__ = [
     "DELETE",
     "PUT",
     "TO_THE_END",
+    "BackupFailed",
     "Compacted",
     "Compare",
     "CorruptStore",
@@ -81,4 +83,5 @@ __all__ = [
     "Watcher",
     "Write",
     "prefix_end",
+    "restore",
 ]

@@ -179,6 +179,7 @@ class Committer:
     def _make_room(self, batch: Batch) -> None:
         """Grow before the map is full, so that a commit (which runs beside the loop) hardly ever finds it so."""
         engine = self._engine
+        engine.cover(sum(proposal.size for proposal in batch.proposals))
         info = engine.env.info()
         room = info["map_size"] - (info["last_pgno"] + 1) * engine.page_bytes
         if batch.must_grow:

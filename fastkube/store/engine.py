@@ -6,6 +6,10 @@ Rules:
     calls `grow` while the event loop stands still (committer.py), and re-opens its view before it goes on.
  3. A reader whose map became too small, because the writer grew it, adopts the new size when it next begins.
  4. Files that are not ours, or are damaged, are refused; they are never repaired or overwritten.
+ 5. The file covers every page that LMDB counts, for to read behind the end of a mapped file kills the process. LMDB
+    itself leaves pages at the end unwritten which a transaction took and gave back, so the file is extended (by a
+    hole) ahead of the data. A file that is shorter all the same was perhaps cut off: it is extended and then checked
+    in full before anyone uses it.
 """
 
 from __future__ import annotations
@@ -26,6 +30,8 @@ LOCK_FILE = "writer.lock"
 
 _INITIAL_MAP_BYTES = 1 << 30
 _SPARE_MAP_BYTES = 64 << 20  # beyond the size limit: for deletes, compaction, and pages that readers still hold
+_COVER_BYTES = 16 << 20  # how far the file is extended at a time
+_PAGES_PER_VALUE = 4  # bytes of pages a byte of values may take: itself, its older version, and the pages' slack
 _MAX_READERS = 1022
 _DATABASES = ("current", "history", "log", "leases", "lease_keys", "meta")
 
@@ -54,6 +60,8 @@ class Engine:
         try:
             self.env = self._open(sync, min(map_bytes or _INITIAL_MAP_BYTES, max_bytes))
             try:
+                if self.was_cut_off:
+                    self._cover_all()
                 self.databases = self._open_databases()
             except BaseException:
                 self.env.close()
@@ -61,12 +69,14 @@ class Engine:
         except BaseException:
             self._unlock()
             raise
-        self.page_bytes: int = self.env.stat()["psize"]
 
     def _open(self, sync: bool, map_bytes: int) -> lmdb.Environment:
-        fresh = not (self.path / DATA_FILE).exists()
+        data = self.path / DATA_FILE
+        fresh = not data.exists()
         if fresh and self.readonly:
             raise CorruptStore(f"{self.path}: there is no store here")
+        if not fresh and not data.stat().st_size:
+            raise CorruptStore(f"{self.path}: the data file is empty")
         try:
             env = lmdb.open(
                 str(self.path),
@@ -83,7 +93,10 @@ class Engine:
         except lmdb.Error as error:
             raise CorruptStore(f"{self.path}: {error}") from error
         if fresh and sync:
-            _sync_directory(self.path)
+            sync_directory(self.path)
+        self.page_bytes: int = env.stat()["psize"]
+        self._covered_bytes = data.stat().st_size
+        self.was_cut_off = self._covered_bytes < int(env.info()["last_pgno"] + 1) * self.page_bytes
         return env
 
     def _open_databases(self) -> Databases:
@@ -127,6 +140,32 @@ class Engine:
 
     def state(self, txn: lmdb.Transaction[bytes]) -> State:
         return State(*STATE.unpack(txn.get(b"state", b"", self.databases.meta)))
+
+    def cover(self, coming_bytes: int) -> None:
+        """Before a transaction that brings `coming_bytes` of values: extend the file ahead of its pages (rule 5)."""
+        needed = self.file_bytes + _COVER_BYTES // 2 + _PAGES_PER_VALUE * coming_bytes
+        if self._covered_bytes < needed:
+            self._extend(needed + _COVER_BYTES)
+
+    def _cover_all(self) -> None:
+        """For a file that is too short; but when a writer is alive, it has seen to that already."""
+        try:
+            lock = _lock(self.path) if self._lock is None else None
+        except StoreLocked:
+            self.was_cut_off = False
+            return
+        try:
+            self._extend(self.file_bytes)
+        finally:
+            if lock is not None:
+                os.close(lock)
+
+    def _extend(self, to_bytes: int) -> None:
+        with open(self.path / DATA_FILE, "r+b") as data:
+            if os.fstat(data.fileno()).st_size < to_bytes:
+                os.ftruncate(data.fileno(), to_bytes)
+                os.fsync(data.fileno())
+        self._covered_bytes = to_bytes
 
     def grow(self, to_bytes: int) -> None:
         """Replace the map by one of `to_bytes`. Every transaction of this process is invalid afterwards (rule 2)."""
@@ -178,7 +217,7 @@ def _lock(path: Path) -> int:
     return descriptor
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
     """Make the names of new files durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -71,6 +71,7 @@ class Follower:
 
     def __init__(self, path: Path, on_ring: Callable[[], None]) -> None:
         folder = path / _FOLDER
+        folder.mkdir(mode=0o700, exist_ok=True)
         name = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._name = folder / name
         unready = folder / (_UNREADY + name)

@@ -70,6 +70,7 @@ class Reading:
         self.databases = databases
         self.revision = state.revision
         self.compacted = state.compacted
+        self.applied = state.applied
         self._get = txn.get
 
     def get(self, key: bytes) -> Item | None:
@@ -258,6 +259,7 @@ class View(Reading):
             state = self._engine.state(txn)
         self.revision = state.revision
         self.compacted = state.compacted
+        self.applied = state.applied
 
     def close(self) -> None:
         """Let go of the transaction; LMDB keeps its reader slot for the next one."""
@@ -270,7 +272,6 @@ class Writing(Reading):
 
     def __init__(self, txn: lmdb.Transaction[bytes], databases: Databases, state: State) -> None:
         super().__init__(txn, databases, state)
-        self.applied = state.applied
         self.events: list[Event] = []
         self.changed = False
         self._ops: list[bytes] = []

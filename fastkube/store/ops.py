@@ -108,7 +108,12 @@ def prefix_end(prefix: bytes) -> bytes:
     return stripped[:-1] + bytes((stripped[-1] + 1,)) if stripped else TO_THE_END
 
 
+# What `apply` gets is sound in type and size: an exception inside it would stop the store, here it stops the caller.
+
+
 def check_key(key: bytes) -> None:
+    if key.__class__ is not bytes:
+        raise InvalidRequest(f"key is {type(key).__name__}, not bytes")
     if not key:
         raise InvalidRequest("key is not provided")
     if len(key) + key.count(0) > MAX_KEY_BYTES:
@@ -116,8 +121,30 @@ def check_key(key: bytes) -> None:
 
 
 def check_value(value: bytes) -> None:
+    if value.__class__ is not bytes:
+        raise InvalidRequest(f"value is {type(value).__name__}, not bytes")
     if len(value) > MAX_VALUE_BYTES:
         raise InvalidRequest(f"value of {len(value)} bytes is too large (at most {MAX_VALUE_BYTES})")
+
+
+def check_number(number: int, what: str) -> None:
+    """A revision, a lease or a limit."""
+    if not isinstance(number, int) or not 0 <= number < 1 << 63:
+        raise InvalidRequest(f"{what} {number!r} is not a number from 0 to 2^63-1")
+
+
+def check_write(write: Write) -> int:
+    """Returns the size of the value."""
+    key, value, expected, lease = write
+    check_key(key)
+    if expected != ANY:
+        check_number(expected, "expected revision")
+    if lease:
+        check_number(lease, "lease")
+    if value is None:
+        return 0
+    check_value(value)
+    return len(value)
 
 
 def check_compare(compare: Compare) -> None:
@@ -136,6 +163,10 @@ def check_branch(ops: tuple[Op, ...]) -> None:
         check_key(op.key)
         if isinstance(op, Put):
             check_value(op.value)
+            check_number(op.lease, "lease")
+        elif isinstance(op, Range):
+            check_number(op.revision, "revision")
+            check_number(op.limit, "limit")
     put_keys: set[bytes] = set()
     for op in ops:
         if isinstance(op, Put):

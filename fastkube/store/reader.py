@@ -6,11 +6,13 @@ in the writer's process with each acknowledged commit, in a reader's when the wr
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
 import lmdb
 
+from fastkube.store.check import Report, check_if_cut_off, inspect
 from fastkube.store.engine import Engine
 from fastkube.store.errors import Compacted, StoreClosed
 from fastkube.store.follow import Follower
@@ -93,6 +95,18 @@ class ReadHalf:
         self._open_view()
         return self._hub.subscribe(start, single_key_end(start) if end is None else end, callback, lost)
 
+    async def check(self) -> Report:
+        """Check the store as it is now (check.py), in a thread."""
+        self._open_view()
+        while True:
+            generation = self._engine.generation
+            txn = self._begin()
+            reading = Reading(txn, self._engine.databases, self._engine.state(txn))
+            report = await asyncio.to_thread(inspect, reading)
+            txn.abort()
+            if report.ok or generation == self._engine.generation:
+                return report  # else the map grew and took the transaction away
+
     def _open_view(self) -> View:
         if self._closed:
             raise StoreClosed(f"{self._engine.path}: the store is closed")
@@ -136,11 +150,13 @@ class StoreReader(ReadHalf):
     """A store that another process writes. It follows by itself; `refresh` looks at once."""
 
     def __init__(self, path: Path) -> None:
-        self._follower = Follower(path, self._on_ring)  # before the first look, so that nothing falls in between
+        engine = Engine(path, readonly=True, sync=True, map_bytes=0, max_bytes=1 << 62)
         try:
-            super().__init__(Engine(path, readonly=True, sync=True, map_bytes=0, max_bytes=1 << 62))
+            check_if_cut_off(engine)
+            self._follower = Follower(path, self._on_ring)  # before the first look, so that nothing falls in between
+            super().__init__(engine)
         except BaseException:
-            self._follower.close()
+            engine.close()
             raise
 
     def refresh(self) -> int:

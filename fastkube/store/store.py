@@ -30,10 +30,18 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from fastkube.clock import Clock, RealClock
+from fastkube.store.check import check_if_cut_off
 from fastkube.store.command import Command, Compact, GrantLease, Result, RevokeLease, Txn, read_txn
 from fastkube.store.committer import Batch, Committer
 from fastkube.store.engine import Engine
-from fastkube.store.errors import InvalidRequest, NoSpace, Overloaded, StoreClosed, StoreError, StoreUnavailable
+from fastkube.store.errors import (
+    InvalidRequest,
+    NoSpace,
+    Overloaded,
+    StoreClosed,
+    StoreError,
+    StoreUnavailable,
+)
 from fastkube.store.follow import Bell
 from fastkube.store.lease import Lessor
 from fastkube.store.ops import (
@@ -47,12 +55,13 @@ from fastkube.store.ops import (
     Write,
     check_branch,
     check_compare,
-    check_key,
-    check_value,
+    check_number,
+    check_write,
 )
 from fastkube.store.reader import ReadHalf, StoreReader
 from fastkube.store.records import Deleted
 from fastkube.store.replica import Proposal, SingleReplica
+from fastkube.store.snapshot import backup
 
 DEFAULT_MAX_BYTES = 64 << 30
 MAX_WRITES = 1024
@@ -139,7 +148,12 @@ class Store(ReadHalf):
         data; `map_bytes` is the size the map starts at, it grows by itself.
         """
         engine = Engine(Path(path), readonly=False, sync=sync, map_bytes=map_bytes, max_bytes=max_bytes)
-        return cls(engine, clock or RealClock(), threaded=sync)
+        try:
+            check_if_cut_off(engine)
+            return cls(engine, clock or RealClock(), threaded=sync)
+        except BaseException:
+            engine.close()
+            raise
 
     @classmethod
     async def open_reader(cls, path: str | os.PathLike[str]) -> StoreReader:
@@ -150,35 +164,27 @@ class Store(ReadHalf):
 
     def create(self, key: bytes, value: bytes, lease: int = 0) -> asyncio.Future[int]:
         """Store a new key; its revision. Raises KeyExists."""
-        check_key(key)
-        check_value(value)
-        return self._submit((Write(key, value, ABSENT, lease),), len(value))
+        write = Write(key, value, ABSENT, lease)
+        return self._submit((write,), check_write(write))
 
     def update(self, key: bytes, value: bytes, expected_mod_revision: int, lease: int = 0) -> asyncio.Future[int]:
         """Replace the version of `expected_mod_revision`; the new revision. Raises RevisionMismatch."""
         if expected_mod_revision <= 0:
             raise InvalidRequest("an update needs the mod revision that it replaces")
-        check_key(key)
-        check_value(value)
-        return self._submit((Write(key, value, expected_mod_revision, lease),), len(value))
+        write = Write(key, value, expected_mod_revision, lease)
+        return self._submit((write,), check_write(write))
 
     def delete(self, key: bytes, expected_mod_revision: int = 0) -> asyncio.Future[Deleted]:
         """Delete a key; what it was, and when it ended. Raises KeyMissing, RevisionMismatch."""
-        check_key(key)
-        return self._submit((Write(key, None, expected_mod_revision or ANY),), 0)
+        write = Write(key, None, expected_mod_revision or ANY)
+        return self._submit((write,), check_write(write))
 
     def write(self, writes: Iterable[Write]) -> asyncio.Future[list[Result]]:
         """Independent writes, each with its own revision; for each its result, or its refusal as a StoreError."""
         commands = tuple(writes)
         if len(commands) > MAX_WRITES:
             raise InvalidRequest(f"{len(commands)} writes in one call (at most {MAX_WRITES})")
-        size = 0
-        for write in commands:
-            check_key(write.key)
-            if write.value is not None:
-                check_value(write.value)
-                size += len(write.value)
-        return self._submit(commands, size, many=True)
+        return self._submit(commands, sum(map(check_write, commands)), many=True)
 
     def txn(
         self, compares: Iterable[Compare], success: Iterable[Op], failure: Iterable[Op] = ()
@@ -204,6 +210,7 @@ class Store(ReadHalf):
 
     def lease_revoke(self, lease: int) -> asyncio.Future[int]:
         """End a lease and delete its keys, in one revision. Raises LeaseNotFound."""
+        check_number(lease, "lease")
         return self._submit((RevokeLease(lease),), 0)
 
     async def lease_keepalive(self, lease: int) -> int:
@@ -232,6 +239,11 @@ class Store(ReadHalf):
             waiter: asyncio.Future[None] = self._loop.create_future()
             self._trimmed.append(waiter)
             await waiter
+
+    async def backup(self, target: str | os.PathLike[str]) -> None:
+        """Copy the store as it is now to the new directory `target`, writes going on. Raises BackupFailed."""
+        self._open_view()
+        await backup(self.path, Path(target))
 
     def status(self) -> Status:
         """Where the store stands, and whether it serves."""
