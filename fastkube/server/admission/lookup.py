@@ -1,0 +1,134 @@
+"""What plugins ask about other objects, answered from memory.
+
+`Mirror` holds all objects of a small kind (limit ranges, quotas, classes), decoded once for each change. `Memo` is for
+kinds of which there may be very many (namespaces, service accounts, nodes): one read of the store, and a decoding
+only when the object has changed since it was last asked for.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgpack
+
+from fastkube.store import DELETE
+
+if TYPE_CHECKING:
+    from fastkube.api.catalog import Catalog, ResourceType
+    from fastkube.registry.strategy import Object
+    from fastkube.store import Event, Store
+
+_MEMO_MAX = 4096
+
+
+class Kept(NamedTuple):
+    """A decoded object, its key and the revision it was written at. It must not be changed."""
+
+    key: bytes
+    revision: int
+    obj: Object
+
+
+class Mirror:
+    """All objects of one kind, by namespace and name, as of the last commit."""
+
+    def __init__(self, store: Store, rtype: ResourceType) -> None:
+        self._prefix = rtype.key_prefix
+        self._namespaced = rtype.namespaced
+        self._by_namespace: dict[str, dict[str, Kept]] = {}
+        end = self._prefix[:-1] + b"0"  # "0" follows "/"
+        self._subscription = store.subscribe(self._prefix, end, self._on_events)
+        for item in store.range(self._prefix, end).items:
+            self._keep(item.key, item.value, item.mod_revision)
+
+    def close(self) -> None:
+        self._subscription.cancel()
+
+    def of(self, namespace: str) -> dict[str, Kept]:
+        """The objects of a namespace by name; of a cluster-wide kind all are in ""."""
+        return self._by_namespace.get(namespace, _NONE)
+
+    def get(self, namespace: str, name: str) -> Object | None:
+        kept = self.of(namespace).get(name)
+        return kept.obj if kept is not None else None
+
+    def _on_events(self, events: list[Event], revision: int) -> None:
+        for event in events:
+            if event.type == DELETE:
+                namespace, name = self._identity(event.key)
+                self._by_namespace.get(namespace, {}).pop(name, None)
+            else:
+                self._keep(event.key, event.value, event.revision)
+
+    def _keep(self, key: bytes, value: bytes, revision: int) -> None:
+        namespace, name = self._identity(key)
+        kept = Kept(key, revision, msgpack.unpackb(value))
+        self._by_namespace.setdefault(namespace, {})[name] = kept
+
+    def _identity(self, key: bytes) -> tuple[str, str]:
+        text = key[len(self._prefix) :].decode()
+        if not self._namespaced:
+            return "", text
+        namespace, _, name = text.partition("/")
+        return namespace, name
+
+
+_NONE: dict[str, Kept] = {}
+
+
+class Memo:
+    """The last objects asked for of one kind."""
+
+    def __init__(self, store: Store, rtype: ResourceType) -> None:
+        self._store = store
+        self._rtype = rtype
+        self._kept: OrderedDict[bytes, Kept] = OrderedDict()
+
+    def get(self, namespace: str, name: str) -> Object | None:
+        """The object as it is now; it must not be changed."""
+        key = self._rtype.key(namespace, name)
+        item = self._store.get(key)
+        if item is None:
+            self._kept.pop(key, None)
+            return None
+        kept = self._kept.get(key)
+        if kept is None or kept.revision != item.mod_revision:
+            kept = self._kept[key] = Kept(key, item.mod_revision, msgpack.unpackb(item.value))
+            if len(self._kept) > _MEMO_MAX:
+                self._kept.popitem(last=False)
+        return kept.obj
+
+
+class Lookups:
+    """One of each, shared by all plugins."""
+
+    def __init__(self, store: Store, catalog: Catalog) -> None:
+        def mirror(group: str, resource: str) -> Mirror:
+            made = Mirror(store, _builtin(catalog, group, resource))
+            self._mirrors.append(made)
+            return made
+
+        self._mirrors: list[Mirror] = []
+        self.store = store
+        self.catalog = catalog
+        self.limit_ranges = mirror("", "limitranges")
+        self.quotas = mirror("", "resourcequotas")
+        self.priority_classes = mirror("scheduling.k8s.io", "priorityclasses")
+        self.runtime_classes = mirror("node.k8s.io", "runtimeclasses")
+        self.storage_classes = mirror("storage.k8s.io", "storageclasses")
+        self.ingress_classes = mirror("networking.k8s.io", "ingressclasses")
+        self.namespaces = Memo(store, _builtin(catalog, "", "namespaces"))
+        self.service_accounts = Memo(store, _builtin(catalog, "", "serviceaccounts"))
+        self.nodes = Memo(store, _builtin(catalog, "", "nodes"))
+        self.pods = Memo(store, _builtin(catalog, "", "pods"))
+
+    def close(self) -> None:
+        for mirror in self._mirrors:
+            mirror.close()
+
+
+def _builtin(catalog: Catalog, group: str, resource: str) -> ResourceType:
+    rtype = catalog.get(group, resource)
+    assert rtype is not None, f"{resource}.{group} is a built-in kind"
+    return rtype

@@ -1,0 +1,53 @@
+"""What an admission plugin is.
+
+Rules:
+  1. `mutate` may change the new object; `validate` may only look and refuse. Both see the storage version.
+  2. A create has no `old`, a delete no `obj` (and its `mutate` no `old` either); a connect has neither.
+  3. A method answers None, or an awaitable when it has to wait for something; most never wait, and cost no task.
+  4. A refusal is an ApiError: mostly `forbid`, which names the object as upstream does.
+  5. `handles` depends on its arguments alone: the chain asks once for each kind and operation and remembers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING
+
+from fastkube import errors
+
+if TYPE_CHECKING:
+    from fastkube.errors import ApiError
+    from fastkube.registry.strategy import Call, Object
+
+CREATE, UPDATE, DELETE, CONNECT = "CREATE", "UPDATE", "DELETE", "CONNECT"
+
+Identity = tuple[str, str, str]
+"""Group, resource and subresource."""
+
+
+class Plugin:
+    """Base of all plugins: handles nothing, changes nothing, refuses nothing."""
+
+    name = ""
+    """As in --enable-admission-plugins."""
+
+    mutates = False
+    validates = False
+
+    def handles(self, target: Identity, operation: str) -> bool:
+        return False
+
+    def mutate(self, call: Call, obj: Object, old: Object | None) -> Awaitable[None] | None:
+        return None
+
+    def validate(self, call: Call, obj: Object, old: Object | None) -> Awaitable[None] | None:
+        return None
+
+
+def forbid(call: Call, obj: Object | None, why: str) -> ApiError:
+    """403 for the object of the request; one without a name yet is known by its generateName."""
+    name = call.name
+    if not name and obj is not None:
+        metadata = obj.get("metadata") or {}
+        name = metadata.get("name") or metadata.get("generateName") or "Unknown"
+    return errors.forbidden(call.rtype.group, call.rtype.resource, name, why)

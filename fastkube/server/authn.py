@@ -1,0 +1,389 @@
+"""Who asks: from a client certificate, an authenticating proxy, a bearer token, or nobody.
+
+The order is upstream's: proxy headers, client certificate, bearer token (static, ServiceAccount, bootstrap), and, when
+no credentials at all were given, system:anonymous. Wrong credentials are 401 and never anonymous.
+
+The hot path is one dictionary: the whole Authorization header of a known token gives its user. ServiceAccount tokens
+are kept there too, for `_RECHECK_S`, after which the account and what the token is bound to are looked up again.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote
+
+import msgpack
+
+from fastkube import errors
+from fastkube.clock import Clock, parse_rfc3339
+from fastkube.registry.strategy import UserInfo
+from fastkube.server.request import ANONYMOUS, Request
+from fastkube.server.tokens import Claims, InvalidToken, KeyRing
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from fastkube.api.catalog import Catalog
+    from fastkube.server.options import ServerOptions
+    from fastkube.store import Store
+
+AUTHENTICATED = "system:authenticated"
+ACCOUNT_PREFIX = "system:serviceaccount:"
+CREDENTIAL_ID = "authentication.kubernetes.io/credential-id"
+POD_NAME, POD_UID = "authentication.kubernetes.io/pod-name", "authentication.kubernetes.io/pod-uid"
+NODE_NAME, NODE_UID = "authentication.kubernetes.io/node-name", "authentication.kubernetes.io/node-uid"
+
+_RECHECK_S = 10.0
+_KNOWN_MAX = 10_000
+_TERMINATED_GRACE_S = 60.0
+"""A token bound to a Pod that is being deleted is good for this long after its deletion time."""
+
+_BOOTSTRAP_TOKEN = re.compile(r"([a-z0-9]{6})\.([a-z0-9]{16})").fullmatch
+_BOOTSTRAP_GROUP = re.compile(r"system:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]").fullmatch
+_WEBSOCKET_TOKEN = "base64url.bearer.authorization.k8s.io."
+
+
+class _Checked(NamedTuple):
+    """A token that was verified, to be taken as it is until `until` (wall time)."""
+
+    user: UserInfo
+    until: float
+
+
+class _Verified(NamedTuple):
+    """Whose token it is, when it expires, and which of the audiences asked for it is good for."""
+
+    user: UserInfo
+    expires: float
+    audiences: tuple[str, ...]
+
+
+class Review(NamedTuple):
+    """The answer to a TokenReview: `user` None is not authenticated."""
+
+    user: UserInfo | None
+    audiences: tuple[str, ...] = ()
+    error: str = ""
+
+
+class Authenticator:
+    """`component_tokens` are tokens made for this process alone, in memory, with the users they stand for."""
+
+    def __init__(
+        self,
+        options: ServerOptions,
+        store: Store,
+        catalog: Catalog,
+        clock: Clock,
+        component_tokens: Mapping[str, UserInfo],
+    ) -> None:
+        self._options = options
+        self._store = store
+        self._clock = clock
+        self._tokens: dict[str, UserInfo] = {}
+        self._checked: dict[str, _Checked] = {}
+        self._key_files: tuple[Path, tuple[str, ...]] | None = None
+        self._ring: KeyRing | None = None
+        self._resources = {name: catalog.get("", name) for name in ("serviceaccounts", "pods", "nodes", "secrets")}
+        self._proxies = _ProxyHeaders(options) if options.requestheader_client_ca_file else None
+        for token, user in component_tokens.items():
+            self._tokens[f"Bearer {token}"] = _authenticated(user)
+        if options.token_auth_file:
+            for token, user in read_token_file(Path(options.token_auth_file)).items():
+                self._tokens[f"Bearer {token}"] = _authenticated(user)
+
+    def use_keys(self, signing_file: Path, verifying_files: tuple[str, ...]) -> None:
+        """Which keys sign and verify ServiceAccount tokens; they are loaded when first needed."""
+        self._key_files = (signing_file, verifying_files)
+
+    @property
+    def keys(self) -> KeyRing:
+        if self._ring is None:
+            if self._key_files is None:
+                raise errors.unavailable("the keys of service account tokens are not ready")
+            self._ring = KeyRing.load(*self._key_files)
+        return self._ring
+
+    # ---------------------------------------------------------------- the pipeline's question
+
+    def authenticate(self, request: Request) -> UserInfo:
+        """The user of a request; raises 401."""
+        connection = request.connection
+        identity = connection.certificate_user
+        if identity is False:
+            identity = connection.certificate_user = self._read_certificate(connection.transport)
+        if identity is not None:
+            if self._proxies is not None and isinstance(identity, _ProxyIdentity):
+                user = self._proxies.user(request.headers)
+                if user is not None:
+                    return user
+            elif isinstance(identity, UserInfo):
+                return identity
+        header = request.headers.get("Authorization")
+        if header is None:
+            header = _websocket_token(request.headers)
+            if header is None:
+                if self._options.anonymous_auth:
+                    return ANONYMOUS
+                raise errors.unauthorized()
+        user = self._tokens.get(header)
+        if user is not None:
+            return user
+        return self._slow_token(header)
+
+    def _slow_token(self, header: str) -> UserInfo:
+        now = self._clock.time()
+        checked = self._checked.get(header)
+        if checked is not None and now < checked.until:
+            return checked.user
+        scheme, _, token = header.strip().partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token:
+            if self._options.anonymous_auth:
+                return ANONYMOUS
+            raise errors.unauthorized()
+        user = self._tokens.get(f"Bearer {token}")
+        if user is not None:
+            return user
+        try:
+            user, expires, _ = self._check_token(token, self._options.audiences, now)
+        except InvalidToken:
+            raise errors.unauthorized() from None
+        if len(self._checked) >= _KNOWN_MAX:
+            self._checked.clear()
+        self._checked[header] = _Checked(user, min(expires, now + _RECHECK_S))
+        return user
+
+    def review(self, token: str, audiences: tuple[str, ...]) -> Review:
+        """Whose token it is, for a TokenReview which asks for one of `audiences` (none: the server's own)."""
+        wanted = audiences or self._options.audiences
+        user = self._tokens.get(f"Bearer {token}")
+        if user is not None:  # static tokens are good for the server's own audiences
+            shared = tuple(audience for audience in wanted if audience in self._options.audiences)
+            return Review(user, shared) if shared else Review(None, (), "token audiences do not match")
+        try:
+            user, _, shared = self._check_token(token, wanted, self._clock.time())
+        except InvalidToken as problem:
+            return Review(None, (), f"[invalid bearer token, {problem}]")
+        return Review(user, shared)
+
+    def _check_token(self, token: str, audiences: tuple[str, ...], now: float) -> _Verified:
+        """Verifies a token that is no static one."""
+        if self._options.enable_bootstrap_token_auth and _BOOTSTRAP_TOKEN(token):
+            user, expires = self._bootstrap_user(token, now)
+            return _Verified(user, expires, tuple(one for one in audiences if one in self._options.audiences))
+        if token.count(".") != 2:
+            raise InvalidToken("unknown token")
+        claims = self.keys.verify(token, now)
+        if claims.get("iss") != self._options.service_account_issuer:
+            raise InvalidToken("wrong issuer")
+        named = claims.get("aud")
+        given = {named} if isinstance(named, str) else set(named or ())
+        shared = tuple(audience for audience in audiences if audience in given)
+        if not shared:
+            raise InvalidToken(f"token audiences {sorted(given)} is invalid for the target audiences {list(audiences)}")
+        return _Verified(self._account_user(claims, now), float(claims["exp"]), shared)
+
+    # ---------------------------------------------------------------- ServiceAccounts
+
+    def _account_user(self, claims: Claims, now: float) -> UserInfo:
+        """The user of verified claims, if the account and what the token is bound to are still there."""
+        private = claims.get("kubernetes.io") or {}
+        namespace = private.get("namespace") or ""
+        account = private.get("serviceaccount") or {}
+        name, uid = account.get("name") or "", account.get("uid") or ""
+        if not namespace or not name or claims.get("sub") != f"{ACCOUNT_PREFIX}{namespace}:{name}":
+            raise InvalidToken("wrong subject")
+        extra: dict[str, list[str]] = {}
+        if claims.get("jti"):
+            extra[CREDENTIAL_ID] = [f"JTI={claims['jti']}"]
+        if self._options.service_account_lookup:
+            self._check_bound("serviceaccounts", namespace, account, now)
+            for claim, resource in (("pod", "pods"), ("secret", "secrets")):
+                if private.get(claim):
+                    self._check_bound(resource, namespace, private[claim], now)
+            if private.get("node") and not private.get("pod"):
+                self._check_bound("nodes", "", private["node"], now)
+        for claim, name_key, uid_key in (("pod", POD_NAME, POD_UID), ("node", NODE_NAME, NODE_UID)):
+            bound = private.get(claim)
+            if bound:
+                extra[name_key] = [bound["name"]]
+                if bound.get("uid"):
+                    extra[uid_key] = [bound["uid"]]
+        return account_user(namespace, name, uid, extra)
+
+    def _check_bound(self, resource: str, namespace: str, bound: Mapping[str, Any], now: float) -> None:
+        found = self.stored(resource, namespace, bound.get("name") or "")
+        if found is None or found["metadata"]["uid"] != bound.get("uid"):
+            raise InvalidToken(f"{resource} {bound.get('name')!r} is gone")
+        deleted = found["metadata"].get("deletionTimestamp")
+        if deleted and now > parse_rfc3339(deleted) + _TERMINATED_GRACE_S:
+            raise InvalidToken(f"{resource} {bound.get('name')!r} has been deleted")
+
+    def stored(self, resource: str, namespace: str, name: str) -> dict[str, Any] | None:
+        """An object of the core group, as it is stored now."""
+        rtype = self._resources[resource]
+        item = self._store.get(rtype.key(namespace, name)) if rtype is not None and name else None
+        return None if item is None else msgpack.unpackb(item.value)
+
+    # ---------------------------------------------------------------- bootstrap tokens
+
+    def _bootstrap_user(self, token: str, now: float) -> tuple[UserInfo, float]:
+        identifier, _, secret = token.partition(".")
+        found = self.stored("secrets", "kube-system", f"bootstrap-token-{identifier}")
+        if found is None or found.get("type") != "bootstrap.kubernetes.io/token":
+            raise InvalidToken("unknown bootstrap token")
+        encoded = found.get("data") or {}
+        data = {key: base64.b64decode(value).decode("utf-8", "replace") for key, value in encoded.items()}
+        right = hmac.compare_digest(data.get("token-secret", "").encode(), secret.encode())
+        if not right or data.get("token-id") != identifier or data.get("usage-bootstrap-authentication") != "true":
+            raise InvalidToken("wrong bootstrap token")
+        expires = now + _RECHECK_S
+        if data.get("expiration"):
+            try:
+                expires = parse_rfc3339(data["expiration"])
+            except ValueError:
+                raise InvalidToken("malformed expiration") from None
+            if expires <= now:
+                raise InvalidToken("token has expired")
+        groups = ["system:bootstrappers"]
+        for group in filter(None, data.get("auth-extra-groups", "").split(",")):
+            if not _BOOTSTRAP_GROUP(group):
+                raise InvalidToken("malformed group")
+            groups.append(group)
+        return UserInfo(f"system:bootstrap:{identifier}", (*groups, AUTHENTICATED)), expires
+
+    # ---------------------------------------------------------------- certificates
+
+    def _read_certificate(self, transport: asyncio.Transport | None) -> UserInfo | None:
+        """Whom the peer's certificate names; asked once for a connection."""
+        ssl_object = transport.get_extra_info("ssl_object") if transport is not None else None
+        if ssl_object is None:
+            return None
+        der = ssl_object.getpeercert(True)
+        if not der:
+            return None
+        names: dict[str, list[str]] = {}
+        for relative in ssl_object.getpeercert()["subject"]:
+            for key, value in relative:
+                names.setdefault(key, []).append(value)
+        common = (names.get("commonName") or [""])[0]
+        if self._proxies is not None and self._proxies.issued(der):
+            return _ProxyIdentity(common) if self._proxies.trusts(common) else None
+        if not common:
+            return None
+        digest = hashlib.sha256(der).hexdigest()
+        groups = (*names.get("organizationName", ()), AUTHENTICATED)
+        uid = (names.get("1.3.6.1.4.1.57683.2") or [""])[0]
+        return UserInfo(common, groups, uid, {CREDENTIAL_ID: [f"X509SHA256={digest}"]})
+
+
+class _ProxyIdentity(UserInfo):
+    """Marks a connection as that of an authenticating proxy: its headers say who asks."""
+
+
+class _ProxyHeaders:
+    """Users named by an authenticating proxy, which proves itself by a certificate of its own authority."""
+
+    def __init__(self, options: ServerOptions) -> None:
+        self._options = options
+        self._authorities: list[Any] = []
+
+    def issued(self, der: bytes) -> bool:
+        """Whether the proxies' authority signed the certificate (TLS has verified it against all authorities)."""
+        from cryptography import x509
+        from cryptography.exceptions import InvalidSignature
+
+        if not self._authorities:
+            pem = Path(self._options.requestheader_client_ca_file).read_bytes()
+            self._authorities = x509.load_pem_x509_certificates(pem)
+        certificate = x509.load_der_x509_certificate(der)
+        for authority in self._authorities:
+            try:
+                certificate.verify_directly_issued_by(authority)
+            except (ValueError, TypeError, InvalidSignature):
+                continue
+            return True
+        return False
+
+    def trusts(self, common_name: str) -> bool:
+        allowed = self._options.requestheader_allowed_names
+        return not allowed or common_name in allowed
+
+    def user(self, headers: Any) -> UserInfo | None:
+        """None when the proxy named nobody."""
+        options = self._options
+        name = next((headers[key] for key in options.requestheader_username_headers if headers.get(key)), "")
+        if not name:
+            return None
+        uid = next((headers[key] for key in options.requestheader_uid_headers if headers.get(key)), "")
+        groups = [group for key in options.requestheader_group_headers for group in headers.getall(key, ())]
+        if AUTHENTICATED not in groups:
+            groups.append(AUTHENTICATED)
+        extra: dict[str, list[str]] = {}
+        for prefix in options.requestheader_extra_headers_prefix:
+            for key, value in headers.items():
+                if key.lower().startswith(prefix.lower()):
+                    extra.setdefault(unquote(key[len(prefix) :].lower()), []).append(value)
+        return UserInfo(name, tuple(groups), uid, extra)
+
+
+def account_user(namespace: str, name: str, uid: str = "", extra: dict[str, list[str]] | None = None) -> UserInfo:
+    """The user that a ServiceAccount is."""
+    groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", AUTHENTICATED)
+    return UserInfo(f"{ACCOUNT_PREFIX}{namespace}:{name}", groups, uid, extra or {})
+
+
+def split_account(username: str) -> tuple[str, str] | None:
+    """(namespace, name) if the user name is that of a ServiceAccount."""
+    if not username.startswith(ACCOUNT_PREFIX):
+        return None
+    namespace, colon, name = username[len(ACCOUNT_PREFIX) :].partition(":")
+    return (namespace, name) if colon and namespace and name and ":" not in name else None
+
+
+def read_token_file(path: Path) -> dict[str, UserInfo]:
+    """Users by token of upstream's CSV file; raises ValueError, naming the line, for what it does not allow."""
+    users: dict[str, UserInfo] = {}
+    with path.open(newline="") as file:
+        for number, row in enumerate(csv.reader(file, skipinitialspace=True), 1):
+            fields = [field.strip() for field in row]
+            if not any(fields):
+                continue
+            if len(fields) < 3:
+                raise ValueError(f"{path}:{number}: a line needs at least token, user name and user uid")
+            token, name, uid, *rest = fields
+            if not token:
+                raise ValueError(f"{path}:{number}: the token is empty")
+            groups = tuple(group.strip() for group in rest[0].split(",") if group.strip()) if rest else ()
+            users[token] = UserInfo(name, groups, uid)
+    return users
+
+
+def _authenticated(user: UserInfo) -> UserInfo:
+    if AUTHENTICATED in user.groups:
+        return user
+    return UserInfo(user.name, (*user.groups, AUTHENTICATED), user.uid, user.extra)
+
+
+def _websocket_token(headers: Any) -> str | None:
+    """Browsers cannot set headers on a WebSocket: they send the token as a subprotocol."""
+    offered = headers.get("Sec-WebSocket-Protocol")
+    if not offered or _WEBSOCKET_TOKEN not in offered:
+        return None
+    for protocol in offered.split(","):
+        encoded = protocol.strip()
+        if encoded.startswith(_WEBSOCKET_TOKEN):
+            text = encoded[len(_WEBSOCKET_TOKEN) :]
+            try:
+                return "Bearer " + base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
+            except ValueError:
+                return "Bearer -"
+    return None

@@ -1,0 +1,197 @@
+"""How stored objects look in an answer: one object, a list, or a watch event, in each format and form.
+
+A `View` is one resource in one version, one format and one form; everything a watcher's group or a response needs to
+encode. Plain JSON and msgpack in the stored version go from bytes to bytes; only tables, metadata-only forms, YAML,
+indented JSON and other versions decode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgpack
+import orjson
+
+from fastkube import errors
+from fastkube.api import codec, conversion, table
+from fastkube.server.media import JSON, META, MSGPACK, PARTIAL, PARTIAL_LIST, TABLE, Form
+
+if TYPE_CHECKING:
+    from fastkube.api.catalog import ResourceType
+
+Object = dict[str, Any]
+
+ADDED, MODIFIED, DELETED, BOOKMARK, ERROR = "ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"
+
+INITIAL_EVENTS_END = "k8s.io/initial-events-end"
+
+_INCLUDES = ("Metadata", "Object", "None")
+
+
+class ListHead(NamedTuple):
+    """metadata of a list."""
+
+    revision: int
+    continue_token: str = ""
+    remaining: int | None = None
+
+    def to_dict(self) -> Object:
+        metadata: Object = {"resourceVersion": str(self.revision)}
+        if self.continue_token:
+            metadata["continue"] = self.continue_token
+        if self.remaining is not None:
+            metadata["remainingItemCount"] = self.remaining
+        return metadata
+
+
+class View(NamedTuple):
+    """`include` is what a table's rows carry: Metadata, Object or None. `converts`: not the stored version."""
+
+    rtype: ResourceType
+    version: str
+    form: Form
+    include: str = "Metadata"
+    converts: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Whether stored bytes become the answer without being decoded."""
+        return not self.form.kind and not self.converts
+
+    # ---------------------------------------------------------------- one object
+
+    def load(self, value: bytes, revision: int) -> Object:
+        """The object as a dict in the version asked for, with its resourceVersion."""
+        obj: Object = msgpack.unpackb(value)
+        if self.converts:
+            obj = conversion.convert(self.rtype, obj, self.rtype.api_version(self.version))
+        if revision:
+            obj["metadata"]["resourceVersion"] = str(revision)
+        return obj
+
+    def shape(self, value: bytes, revision: int, columns: bool = True) -> Object:
+        """The object in the form asked for."""
+        obj = self.load(value, revision)
+        kind = self.form.kind
+        if kind == TABLE:
+            made = table.table(self.rtype, self.version, [obj], self.include, self.form.version)
+            made["metadata"] = {"resourceVersion": str(revision)} if revision else {}
+            if not columns:
+                made["columnDefinitions"] = None
+            return made
+        return table.partial_metadata(obj, self.form.version) if kind else obj
+
+    def one(self, value: bytes, revision: int) -> bytes:
+        """The body that answers for a single object."""
+        form = self.form
+        if form.kind == PARTIAL_LIST:
+            told = f"you requested {PARTIAL_LIST}, but the requested object is not a list"
+            raise errors.not_acceptable(f"{told} (*{_go_package(self.rtype)}.{self.rtype.kind})")
+        if self.plain:
+            if form.media is JSON and not form.pretty:
+                return codec.value_to_json(value, revision)
+            if form.media is MSGPACK:
+                return codec.value_to_msgpack(value, revision)
+        return self.encode(self.shape(value, revision))
+
+    def encode(self, obj: Object) -> bytes:
+        form = self.form
+        if form.media is JSON:
+            return orjson.dumps(obj, option=orjson.OPT_INDENT_2) + b"\n" if form.pretty else orjson.dumps(obj)
+        return codec.encode(obj, form.media.decode())
+
+    # ---------------------------------------------------------------- lists
+
+    def many(self, items: Iterable[tuple[bytes, int]], head: ListHead) -> Iterator[bytes]:
+        """The body of a list, in pieces of some 64 KiB where it can be written as it is read."""
+        form, rtype = self.form, self.rtype
+        if form.kind == PARTIAL:
+            told = f"you requested {PARTIAL}, but the requested object is a list"
+            raise errors.not_acceptable(f"{told} (*{_go_package(rtype)}.{rtype.list_kind})")
+        api_version = rtype.api_version(self.version)
+        if self.plain and form.media is JSON and not form.pretty:
+            bare = not rtype.custom
+            yield from codec.list_to_json(rtype.list_kind, api_version, items, head.to_dict(), bare=bare)
+        elif self.plain and form.media is MSGPACK:
+            yield from codec.list_to_msgpack(rtype.list_kind, api_version, items, head.to_dict())
+        else:
+            yield self.encode(self._list(items, head))
+
+    def _list(self, items: Iterable[tuple[bytes, int]], head: ListHead) -> Object:
+        form, rtype = self.form, self.rtype
+        objects = [self.load(value, revision) for value, revision in items]
+        if form.kind == TABLE:
+            made = table.table(rtype, self.version, objects, self.include, form.version)
+            made["metadata"] = head.to_dict()
+            return made
+        if form.kind:
+            kind, api_version = PARTIAL_LIST, f"{META}/{form.version}"
+            objects = [table.partial_metadata(obj, form.version) for obj in objects]
+        else:
+            kind, api_version = rtype.list_kind, rtype.api_version(self.version)
+            if not rtype.custom:
+                for obj in objects:
+                    del obj["apiVersion"], obj["kind"]
+        return {"kind": kind, "apiVersion": api_version, "metadata": head.to_dict(), "items": objects}
+
+    # ---------------------------------------------------------------- watch events
+
+    def event_object(self, value: bytes, revision: int, columns: bool) -> bytes:
+        """The encoded object of an event, without its frame."""
+        form = self.form
+        if self.plain:
+            if form.media is JSON:
+                return codec.value_to_json(value, revision)
+            if form.media is MSGPACK:
+                return codec.value_to_msgpack(value, revision)
+        return self._encode_event_object(self.shape(value, revision, columns))
+
+    def bookmark(self, revision: int, initial_events_end: bool, columns: bool) -> bytes:
+        """A whole event that only says how far the watch has come."""
+        rtype = self.rtype
+        metadata: Object = {"resourceVersion": str(revision)}
+        if initial_events_end:
+            metadata["annotations"] = {INITIAL_EVENTS_END: "true"}
+        obj: Object = {"kind": rtype.kind, "apiVersion": rtype.api_version(self.version), "metadata": metadata}
+        if self.form.kind == TABLE:
+            made = table.table(rtype, self.version, [obj], self.include, self.form.version)
+            made["metadata"] = {"resourceVersion": str(revision)}
+            obj = made if columns else {**made, "columnDefinitions": None}
+        elif self.form.kind:
+            obj = table.partial_metadata(obj, self.form.version)
+        return self.frame(BOOKMARK, self._encode_event_object(obj))
+
+    def error(self, status: Object) -> bytes:
+        """A whole event that ends a watch."""
+        return self.frame(ERROR, self._encode_event_object(status))
+
+    def _encode_event_object(self, obj: Object) -> bytes:
+        media = self.form.media
+        return orjson.dumps(obj) if media is JSON else codec.encode(obj, media.decode())
+
+    def frame(self, event_type: str, obj: bytes) -> bytes:
+        """One event as it stands in the stream."""
+        if self.form.media is JSON:
+            return b'{"type":"%b","object":%b}\n' % (event_type.encode(), obj)
+        head: bytes = b"\x82\xa4type" + msgpack.packb(event_type) + b"\xa6object"
+        return (len(head) + len(obj)).to_bytes(4, "big") + head + obj
+
+
+def view_of(rtype: ResourceType, version: str, form: Form, query: dict[str, str], foreign: bool = False) -> View:
+    """`foreign`: the values are of a subresource's own kind (Scale) and in its only version."""
+    include = "Metadata"
+    if form.kind == TABLE:
+        include = query.get("includeObject") or "Metadata"
+        if include not in _INCLUDES:
+            known = ", ".join(f'"{one}"' for one in _INCLUDES)
+            raise errors.bad_request(f'unrecognized includeObject value: "{include}" (supported: {known})')
+    converts = not foreign and rtype.storage_api_version != rtype.api_version(version)
+    return View(rtype, version, form, include, converts)
+
+
+def _go_package(rtype: ResourceType) -> str:
+    """The name of upstream's package of internal types, which some messages show."""
+    if rtype.custom:
+        return "unstructured"
+    return rtype.group.split(".")[0] or "core"

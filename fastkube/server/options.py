@@ -1,0 +1,95 @@
+"""What the API server can be told: the flags of kube-apiserver that it knows, under the same names and meanings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastkube.config import option
+
+AUTHORIZATION_MODES = ("AlwaysAllow", "AlwaysDeny", "Node", "RBAC")
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """Immutable; `validate` is called when the server is made."""
+
+    # Listening.
+    bind_address: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 and :: are all interfaces.")
+    secure_port: int | None = option(6443, "Port for HTTPS; 0 takes a free one.")
+    http_port: int | None = option(None, "Port for plain HTTP on 127.0.0.1, for development; 0 takes a free one.")
+    unix_socket: str = option("", "Path of a Unix socket that serves plain HTTP to the same user.", metavar="FILE")
+    advertise_address: str = option("", "Address that members of the cluster reach this server at.")
+    external_hostname: str = option("", "Host name that clients reach this server by.")
+    max_connections: int = option(10_000, "Connections beyond this number are closed at once.")
+
+    # Certificates.
+    cert_dir: str = option("", "Folder of the keys and certificates that no flag names.", metavar="DIR")
+    tls_cert_file: str = option("", "Serving certificate (PEM), with its chain.", metavar="FILE")
+    tls_private_key_file: str = option("", "Key of the serving certificate.", metavar="FILE")
+    client_ca_file: str = option("", "Authority of client certificates; by default the cluster's own.", metavar="FILE")
+
+    # Authentication.
+    token_auth_file: str = option("", 'CSV of static tokens: token,user,uid,"group1,group2".', metavar="FILE")
+    anonymous_auth: bool = option(True, "Let requests without credentials in as system:anonymous.")
+    enable_bootstrap_token_auth: bool = option(False, "Accept the bootstrap tokens in Secrets of kube-system.")
+    requestheader_client_ca_file: str = option("", "Authority of authenticating proxies.", metavar="FILE")
+    requestheader_allowed_names: tuple[str, ...] = option((), "Common names of authenticating proxies; none: all.")
+    requestheader_username_headers: tuple[str, ...] = option(("X-Remote-User",), "Headers that name the user.")
+    requestheader_uid_headers: tuple[str, ...] = option(("X-Remote-Uid",), "Headers that give the user's UID.")
+    requestheader_group_headers: tuple[str, ...] = option(("X-Remote-Group",), "Headers that list the groups.")
+    requestheader_extra_headers_prefix: tuple[str, ...] = option(("X-Remote-Extra-",), "Prefixes of extra headers.")
+    service_account_issuer: str = option("https://kubernetes.default.svc", "Issuer of ServiceAccount tokens.")
+    service_account_signing_key_file: str = option("", "RSA key that signs ServiceAccount tokens.", metavar="FILE")
+    service_account_key_file: tuple[str, ...] = option((), "Further keys that verify ServiceAccount tokens.")
+    service_account_jwks_uri: str = option("", "Where the discovery document says the keys are.", metavar="URL")
+    service_account_max_token_expiration_s: float = option(0.0, "Longest life of a requested token; 0: no limit.")
+    service_account_lookup: bool = option(True, "Refuse tokens of ServiceAccounts that are gone.")
+    api_audiences: tuple[str, ...] = option((), "Audiences that tokens may be for; by default the issuer.")
+
+    # Authorization.
+    authorization_mode: tuple[str, ...] = option(("Node", "RBAC"), f"Any of {', '.join(AUTHORIZATION_MODES)}.")
+
+    # Limits.
+    request_timeout_s: float = option(60.0, "Requests other than watches are ended after this time.")
+    min_request_timeout_s: float = option(1800.0, "Watches without a timeout live this long, and up to twice as long.")
+    max_requests_inflight: int = option(400, "Requests that only read, under way at the same time.")
+    max_mutating_requests_inflight: int = option(200, "Requests that write, under way at the same time.")
+    enable_priority_and_fairness: bool = option(True, "Queue what is too much rather than refuse it.")
+    shutdown_delay_duration_s: float = option(0.0, "How long to serve on, no longer ready, before stopping.")
+    shutdown_grace_s: float = option(1.5, "How long requests under way may take to finish when the server stops.")
+
+    # The cluster.
+    service_cluster_ip_range: str = option("10.96.0.0/16", "Addresses of Services.", metavar="CIDR")
+
+    def validate(self) -> None:
+        """Raises ValueError, naming the flag, for what cannot be served."""
+        for mode in self.authorization_mode:
+            if mode not in AUTHORIZATION_MODES:
+                raise ValueError(f"authorization-mode: {mode!r} is not one of {', '.join(AUTHORIZATION_MODES)}")
+        if not self.authorization_mode:
+            raise ValueError("authorization-mode: at least one mode must be given")
+        if bool(self.tls_cert_file) != bool(self.tls_private_key_file):
+            raise ValueError("tls-cert-file and tls-private-key-file: either both or none must be given")
+        if self.secure_port is not None and not self.cert_dir and not self.tls_cert_file:
+            raise ValueError("cert-dir: must be given when no tls-cert-file is")
+        for name, port in (("secure-port", self.secure_port), ("http-port", self.http_port)):
+            if port is not None and not 0 <= port <= 65535:
+                raise ValueError(f"{name}: {port} is not a port between 0 and 65535")
+        if self.secure_port is None and self.http_port is None and not self.unix_socket:
+            raise ValueError("secure-port, http-port, unix-socket: at least one must be given")
+        if not self.service_account_issuer:
+            raise ValueError("service-account-issuer: must not be empty")
+        for flag, number in (
+            ("request-timeout", self.request_timeout_s),
+            ("min-request-timeout", self.min_request_timeout_s),
+            ("max-connections", self.max_connections),
+            ("max-requests-inflight", self.max_requests_inflight),
+            ("max-mutating-requests-inflight", self.max_mutating_requests_inflight),
+        ):
+            if number <= 0:
+                raise ValueError(f"{flag}: must be positive")
+
+    @property
+    def audiences(self) -> tuple[str, ...]:
+        """The audiences a token must be for: those given, or else the issuer itself."""
+        return self.api_audiences or (self.service_account_issuer,)

@@ -1,0 +1,266 @@
+"""Keys and certificates: made at the first start, kept in one directory, read by nobody else.
+
+    ca.crt ca.key                    the cluster's certificate authority (also signs client certificates)
+    apiserver.crt apiserver.key      what the server shows
+    admin.crt admin.key              a client of the group system:masters
+    sa.key sa.pub                    RSA pair that signs ServiceAccount tokens (RS256)
+
+Rules:
+  1. Private keys are created with mode 0600 and never leave the directory, except into a kubeconfig (also 0600).
+  2. A certificate's first line says what it was made for (names, last day). PEM allows such text, and so a later start
+     knows without parsing X.509 whether the file still serves; if not, it is made anew. The authority never is.
+  3. `cryptography` is imported only when something must be made: it costs more than the rest of a restart.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import ipaddress
+import os
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+
+_DAY_S = 86_400
+_CA_DAYS = 3650
+_LEAF_DAYS = 365
+_RENEW_DAYS = 90
+"""A certificate with fewer days left is made anew at start."""
+
+ADMIN_NAME = "kubernetes-admin"
+ADMIN_GROUP = "system:masters"
+
+
+class Pki(NamedTuple):
+    """The paths of what `prepare` has made."""
+
+    ca_cert: Path
+    ca_key: Path
+    server_cert: Path
+    server_key: Path
+    admin_cert: Path
+    admin_key: Path
+
+
+def prepare(directory: Path, names: Iterable[str], now: float) -> Pki:
+    """Makes what is missing or outdated at the time `now`; `names` (DNS names, IP addresses) are the server's."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    pki = Pki(
+        directory / "ca.crt",
+        directory / "ca.key",
+        directory / "apiserver.crt",
+        directory / "apiserver.key",
+        directory / "admin.crt",
+        directory / "admin.key",
+    )
+    if not (pki.ca_cert.exists() and pki.ca_key.exists()):
+        _make_authority(pki, now)
+    authority_changed = pki.ca_cert.stat().st_mtime_ns
+    latest = _day(now + _RENEW_DAYS * _DAY_S)
+    wanted = ",".join(sorted(set(names)))
+    for cert, key, purpose in (
+        (pki.server_cert, pki.server_key, f"server {wanted}"),
+        (pki.admin_cert, pki.admin_key, f"client {ADMIN_NAME}"),
+    ):
+        if not _serves(cert, key, purpose, authority_changed, latest):
+            _make_leaf(pki, cert, key, purpose, now)
+    return pki
+
+
+def server_names(*more: str, service_cluster_ip_range: str = "") -> list[str]:
+    """The names of a serving certificate: those every cluster's clients use, this host's, and `more`."""
+    names = {
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+        "localhost",
+        "127.0.0.1",
+        "::1",
+        socket.gethostname().lower() or "localhost",
+    }
+    if service_cluster_ip_range:
+        network = ipaddress.ip_network(service_cluster_ip_range.split(",")[0], strict=False)
+        names.add(str(network.network_address + 1))
+    names.update(name for name in more if name and name not in ("0.0.0.0", "::"))
+    return sorted(names)
+
+
+def service_account_key(directory: Path) -> Path:
+    """The path of the key that signs ServiceAccount tokens; made if missing (some 50 ms: call it in a thread)."""
+    private, public = directory / "sa.key", directory / "sa.pub"
+    if not private.exists():
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric import rsa
+
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        _write(
+            public,
+            key.public_key().public_bytes(
+                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+            ),
+            0o644,
+        )
+        _write(private, _private_pem(key), 0o600)
+    return private
+
+
+def write_kubeconfig(
+    path: Path, server: str, *, ca_file: Path | None, cert_file: Path | None = None, key_file: Path | None = None,
+    token: str = "", user: str = ADMIN_NAME, cluster: str = "fastkube",
+) -> None:  # fmt: skip
+    """Writes credentials for `server` with everything embedded, so that the file works wherever it is copied."""
+    lines = ["apiVersion: v1", "kind: Config", "clusters:", f"- name: {cluster}", "  cluster:", f"    server: {server}"]
+    if ca_file is not None:
+        lines.append(f"    certificate-authority-data: {_embedded(ca_file)}")
+    lines += ["users:", f"- name: {user}", "  user:"]
+    if cert_file is not None and key_file is not None:
+        lines.append(f"    client-certificate-data: {_embedded(cert_file)}")
+        lines.append(f"    client-key-data: {_embedded(key_file)}")
+    if token:
+        lines.append(f"    token: {token}")
+    context = f"{user}@{cluster}"
+    lines += ["contexts:", f"- name: {context}", "  context:", f"    cluster: {cluster}", f"    user: {user}"]
+    lines += [f"current-context: {context}", "preferences: {}", ""]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(path, "\n".join(lines).encode(), 0o600)
+
+
+def _embedded(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+def _serves(cert: Path, key: Path, purpose: str, not_before_ns: int, good_until: str) -> bool:
+    """Whether the files are there, made for `purpose`, by the present authority, and good until that day."""
+    if not (cert.exists() and key.exists()) or cert.stat().st_mtime_ns < not_before_ns:
+        return False
+    with cert.open() as file:
+        first = file.readline().strip()
+    made_for, _, until = first.rpartition(" until ")
+    return made_for == f"fastkube {purpose}" and until >= good_until
+
+
+def _day(now: float) -> str:
+    return datetime.datetime.fromtimestamp(now, datetime.UTC).date().isoformat()
+
+
+def _make_authority(pki: Pki, now: float) -> None:
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
+    key = _new_key()
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fastkube-ca")])
+    usage = x509.KeyUsage(
+        digital_signature=True, key_cert_sign=True, crl_sign=True, content_commitment=False, key_encipherment=False,
+        data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
+    )  # fmt: skip
+    builder = _builder(name, name, key, now, _CA_DAYS)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    builder = builder.add_extension(usage, critical=True)
+    builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    _write(pki.ca_key, _private_pem(key), 0o600)
+    _write(pki.ca_cert, _signed_pem(builder, key), 0o644)
+
+
+def _make_leaf(pki: Pki, cert_path: Path, key_path: Path, purpose: str, now: float) -> None:
+    """`purpose` is "server NAME,NAME..." or "client NAME"."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+    role, _, names = purpose.partition(" ")
+    authority = x509.load_pem_x509_certificate(pki.ca_cert.read_bytes())
+    signer = serialization.load_pem_private_key(pki.ca_key.read_bytes(), None)
+    if not isinstance(signer, EllipticCurvePrivateKey):
+        raise ValueError(f"{pki.ca_key}: not an elliptic curve key")
+    key = _new_key()
+    if role == "server":
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kube-apiserver")])
+        extended = ExtendedKeyUsageOID.SERVER_AUTH
+    else:
+        subject = x509.Name(
+            [
+                x509.NameAttribute(NameOID.ORGANIZATION_NAME, ADMIN_GROUP),
+                x509.NameAttribute(NameOID.COMMON_NAME, names),
+            ]
+        )
+        extended = ExtendedKeyUsageOID.CLIENT_AUTH
+    builder = _builder(subject, authority.subject, key, now, _LEAF_DAYS)
+    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    builder = builder.add_extension(x509.ExtendedKeyUsage([extended]), critical=False)
+    identifier = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    builder = builder.add_extension(
+        x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False
+    )
+    if role == "server":
+        builder = builder.add_extension(
+            x509.SubjectAlternativeName([_general_name(name) for name in names.split(",")]), critical=False
+        )
+    until = _day(now + _LEAF_DAYS * _DAY_S)
+    _write(key_path, _private_pem(key), 0o600)
+    _write(cert_path, f"fastkube {purpose} until {until}\n".encode() + _signed_pem(builder, signer), 0o644)
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    from cryptography import x509
+
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _new_key() -> EllipticCurvePrivateKey:
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: EllipticCurvePrivateKey, now: float, days: int
+) -> x509.CertificateBuilder:
+    from cryptography import x509
+
+    start = datetime.datetime.fromtimestamp(now, datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start - datetime.timedelta(minutes=5))  # clients' clocks may lag a little
+        .not_valid_after(start + datetime.timedelta(days=days))
+    )
+
+
+def _signed_pem(builder: x509.CertificateBuilder, signer: EllipticCurvePrivateKey) -> bytes:
+    from cryptography.hazmat.primitives import hashes, serialization
+
+    return builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def _private_pem(key: PrivateKeyTypes) -> bytes:
+    from cryptography.hazmat.primitives import serialization
+
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
+    """Replaces the file in one step, never readable by more than `mode` allows."""
+    temporary = path.with_name(path.name + ".new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+    os.replace(temporary, path)

@@ -1,0 +1,188 @@
+"""What a request is about: its path and method read as Kubernetes reads them ("Request verbs and authorization").
+
+    /api/v1/namespaces/{ns}/pods/{name}/log        group "", version v1, resource pods, subresource log
+    /apis/{group}/{version}/{resource}/{name}      the same for named groups
+    /apis/{group}/{version}/watch/...              the old form of a watch
+    everything else                                a non-resource path
+
+The verb is get, list, watch, create, update, patch, delete or deletecollection for resources, and the lower-case method
+for other paths. A list or watch whose field selector names one object counts, for authorization, as about that name.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, unquote
+
+from fastkube import errors
+from fastkube.registry.strategy import UserInfo
+
+if TYPE_CHECKING:
+    from aiohttp.web import BaseRequest
+
+    from fastkube.server.connection import Connection
+
+_VERBS = {"POST": "create", "GET": "get", "HEAD": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+_NAMESPACE_SUBRESOURCES = ("status", "finalize")
+_LONG_RUNNING_SUBRESOURCES = frozenset(("attach", "exec", "proxy", "log", "portforward"))
+_FALSE = ("false", "0")
+
+ANONYMOUS = UserInfo("system:anonymous", ("system:unauthenticated",))
+
+
+class Attributes:
+    """What is to be done to what: all that authorization looks at. For other paths only `path` and `verb` count."""
+
+    __slots__ = (
+        "field_selector", "group", "is_resource", "key", "name", "namespace", "path", "resource", "subresource", "verb",
+        "version",
+    )  # fmt: skip
+
+    field_selector: str
+    key: tuple[str, str, str, str, str]
+    """(verb, group, resource, subresource, namespace): all that most decisions depend on."""
+
+    def __init__(
+        self, verb: str, group: str = "", resource: str = "", subresource: str = "", namespace: str = "",
+        name: str = "", version: str = "", path: str = "", field_selector: str = "",
+    ) -> None:  # fmt: skip
+        self.verb = verb
+        self.group = group
+        self.version = version
+        self.resource = resource
+        self.subresource = subresource
+        self.namespace = namespace
+        self.name = name
+        self.path = path
+        self.field_selector = field_selector
+        self.is_resource = not path
+        self.key = (verb, group, resource, subresource, namespace)
+
+
+class RequestInfo(Attributes):
+    """The attributes of a request, read from its path."""
+
+    __slots__ = ("legacy_watch", "parts", "prefix")
+
+    prefix: str
+    """`api` or `apis`."""
+    parts: int
+    """How many segments follow the namespace: 1 a collection, 2 an object, 3 a subresource; more is no valid path."""
+    legacy_watch: bool
+
+    def __init__(self, method: str, path: str, query: dict[str, str]) -> None:
+        self.path = path
+        self.is_resource = self.legacy_watch = False
+        self.prefix = self.group = self.version = self.namespace = self.resource = self.subresource = self.name = ""
+        self.parts = 0
+        self.field_selector = query.get("fieldSelector", "")
+        parts = path.strip("/").split("/")
+        prefix = parts[0]
+        if prefix == "api" and len(parts) >= 3:
+            self._read_resource(method, parts, 1, query)
+        elif prefix == "apis" and len(parts) >= 4:
+            self.group = parts[1]
+            self._read_resource(method, parts, 2, query)
+        else:
+            self.verb = method.lower()
+        self.key = (self.verb, self.group, self.resource, self.subresource, self.namespace)
+
+    def _read_resource(self, method: str, parts: list[str], at: int, query: dict[str, str]) -> None:
+        self.is_resource = True
+        self.prefix = parts[0]
+        self.version = parts[at]
+        at += 1
+        verb = _VERBS.get(method, "")
+        if parts[at] in ("watch", "proxy"):
+            if len(parts) == at + 1:
+                raise errors.internal("unable to determine kind and namespace from url")
+            verb = parts[at]
+            self.legacy_watch = True
+            at += 1
+        if parts[at] == "namespaces" and len(parts) > at + 1:
+            self.namespace = parts[at + 1]
+            if len(parts) > at + 2 and parts[at + 2] not in _NAMESPACE_SUBRESOURCES:
+                at += 2
+        count = self.parts = len(parts) - at
+        self.resource = parts[at]
+        if count >= 2:
+            self.name = parts[at + 1]
+            if count >= 3 and verb != "proxy":
+                self.subresource = parts[at + 2]
+        elif verb == "get":
+            verb = "watch" if "watch" in query and query["watch"].lower() not in _FALSE else "list"
+            self.name = _single_name(self.field_selector)
+        elif verb == "delete":
+            verb = "deletecollection"
+        self.verb = verb
+
+    @property
+    def long_running(self) -> bool:
+        """Neither counted against the limits nor ended by the request timeout."""
+        return self.verb in ("watch", "proxy") or self.subresource in _LONG_RUNNING_SUBRESOURCES
+
+
+def exact_term(selector: str, path: str) -> str:
+    """The value which one term of a field selector demands of `path`; "" when none does."""
+    if path not in selector:
+        return ""
+    for term in selector.split(","):
+        field, found, value = term.partition("=")
+        if found and field.strip() == path:
+            return value.removeprefix("=").strip()
+    return ""
+
+
+def _single_name(selector: str) -> str:
+    """The name that a list or watch is restricted to; "" where it is none that a path could hold."""
+    name = exact_term(selector, "metadata.name")
+    return "" if "/" in name or "%" in name or name in (".", "..") else name
+
+
+def split_target(target: str) -> tuple[str, dict[str, str]]:
+    """The decoded path and the query (the first value of each key counts) of a request target."""
+    if not target.startswith("/"):  # absolute form: http://host/path
+        _, _, rest = target.partition("://")
+        _, slash, rest = rest.partition("/")
+        target = slash + rest or "/"
+    path, _, query = target.partition("?")
+    if "%" in path:
+        path = unquote(path)
+    return path, parse_query(query) if query else {}
+
+
+def parse_query(text: str) -> dict[str, str]:
+    parsed: dict[str, str] = {}
+    for key, value in parse_qsl(text, keep_blank_values=True):
+        if key not in parsed:
+            parsed[key] = value
+    return parsed
+
+
+class Request:
+    """One HTTP request on its way through the pipeline."""
+
+    __slots__ = (
+        "audit_id", "connection", "deadline", "flow", "headers", "http", "info", "method", "query", "seat", "started",
+        "timed_out", "user", "warnings",
+    )  # fmt: skip
+
+    info: RequestInfo
+
+    def __init__(self, http: BaseRequest, connection: Connection, started: float) -> None:
+        self.http = http
+        self.connection = connection
+        self.method: str = http.method
+        self.headers: Any = http.headers
+        self.query: dict[str, str] = {}
+        self.started = started
+        """Monotonic seconds."""
+        self.deadline = 0.0
+        self.timed_out = False
+        self.user = ANONYMOUS
+        self.audit_id = ""
+        self.flow = b""
+        """The header lines that tell which flow schema and priority level took the request."""
+        self.seat = False
+        """Whether it counts against the number of requests in flight."""
+        self.warnings: list[str] = []
