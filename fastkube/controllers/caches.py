@@ -1,0 +1,97 @@
+"""What controllers read: the informers of one process, by resource, with the indexes that views need.
+
+Every index is named and defined here, so that controllers share them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from fastkube.api.meta import controller_of
+from fastkube.client import Informer, InformerFactory
+from fastkube.client.informer import Indexer
+
+Object = dict[str, Any]
+Objects = list[Object]
+
+
+def by_namespace(obj: Object) -> Iterable[str]:
+    return (obj["metadata"].get("namespace", ""),)
+
+
+def by_controller(obj: Object) -> Iterable[str]:
+    """The uid of the controller which owns the object."""
+    ref = controller_of(obj)
+    return (ref["uid"],) if ref else ()
+
+
+def by_orphanage(obj: Object) -> Iterable[str]:
+    """The namespace of an object that no controller owns."""
+    return () if controller_of(obj) else (obj["metadata"].get("namespace", ""),)
+
+
+def by_node(obj: Object) -> Iterable[str]:
+    """The node that a Pod is bound to; "" for none."""
+    return (obj["spec"].get("nodeName", ""),)
+
+
+def by_claim(obj: Object) -> Iterable[str]:
+    """`namespace/name` of the PersistentVolumeClaims that a Pod uses."""
+    namespace, pod = obj["metadata"]["namespace"], obj["metadata"]["name"]
+    found = []
+    for volume in obj["spec"].get("volumes") or ():
+        if claim := volume.get("persistentVolumeClaim"):
+            found.append(f"{namespace}/{claim['claimName']}")
+        elif "ephemeral" in volume:
+            found.append(f"{namespace}/{pod}-{volume['name']}")
+    return found
+
+
+INDEXERS: dict[str, Indexer] = {
+    "namespace": by_namespace,
+    "controller": by_controller,
+    "orphan": by_orphanage,
+    "node": by_node,
+    "claim": by_claim,
+}
+
+
+class Caches:
+    """The local copies. Objects are shared: nobody changes them."""
+
+    def __init__(self, factory: InformerFactory) -> None:
+        self._factory = factory
+        self._informers: dict[str, Informer] = {}
+
+    def need(self, resource: str, indexes: Iterable[str] = ()) -> Informer:
+        """The informer of a resource, with these indexes."""
+        informer = self._informers.get(resource)
+        if informer is None:
+            informer = self._informers[resource] = self._factory.informer(resource)
+        for name in indexes:
+            informer.add_indexer(name, INDEXERS[name])
+        return informer
+
+    def get(self, resource: str, namespace: str, name: str) -> Object | None:
+        return self._informers[resource].get(namespace, name)
+
+    def by_key(self, resource: str, key: str) -> Object | None:
+        return self._informers[resource].by_key(key)
+
+    def list(self, resource: str) -> Objects:
+        return self._informers[resource].list()
+
+    def index(self, resource: str, name: str, key: str) -> Objects:
+        return self._informers[resource].by_index(name, key)
+
+    def observe(self, resource: str, obj: Object) -> None:
+        """Own writes are read at once; see Informer.observe."""
+        informer = self._informers.get(resource)
+        if informer is not None:
+            informer.observe(obj)
+
+    def observe_deleted(self, resource: str, obj: Object) -> None:
+        informer = self._informers.get(resource)
+        if informer is not None:
+            informer.observe_deleted(obj)
