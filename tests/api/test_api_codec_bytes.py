@@ -1,0 +1,220 @@
+"""The transcoder and the readers of encoded objects, on both builds."""
+
+from __future__ import annotations
+
+import math
+from types import ModuleType
+from typing import Any
+
+import msgpack
+import orjson
+import pytest
+from api_builds import builds
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+BUILDS = builds("_codec")
+Object = dict[str, Any]
+
+
+@pytest.fixture(params=BUILDS.values(), ids=BUILDS.keys())
+def codec(request: pytest.FixtureRequest) -> ModuleType:
+    module: ModuleType = request.param
+    return module
+
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text()
+)
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=20) | st.dictionaries(st.text(), inner, max_size=20), max_leaves=40
+)
+OBJECTS = st.fixed_dictionaries(
+    {"apiVersion": st.text(), "kind": st.text()},
+    optional={"metadata": VALUES, "spec": VALUES, "status": VALUES, "data": VALUES},
+)
+
+
+def to_json(codec: ModuleType, value: bytes, revision: int = 0, bare: bool = False) -> bytes:
+    writer = codec.Writer(16)
+    writer.value(value, revision, bare)
+    taken: bytes = writer.take()
+    return taken
+
+
+def expected(obj: Object, revision: int, bare: bool = False) -> Object:
+    """What `obj` should be on the wire."""
+    made = {key: value for key, value in obj.items() if not (bare and key in ("apiVersion", "kind"))}
+    if revision and isinstance(made.get("metadata"), dict):
+        made["metadata"] = {"resourceVersion": str(revision), **made["metadata"]}
+    return made
+
+
+@pytest.mark.parametrize("name", BUILDS)
+@given(obj=OBJECTS, revision=st.integers(0, 2**63 - 1), bare=st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_json_says_what_the_stored_value_says(name: str, obj: Object, revision: int, bare: bool) -> None:
+    text = to_json(BUILDS[name], msgpack.packb(obj), revision, bare)
+    assert orjson.loads(text) == expected(obj, revision, bare)
+
+
+@given(obj=OBJECTS, revision=st.integers(1, 2**63 - 1))
+@settings(max_examples=100, deadline=None)
+def test_both_builds_write_the_same_bytes(obj: Object, revision: int) -> None:
+    value = msgpack.packb(obj)
+    assert len({to_json(codec, value, revision) for codec in BUILDS.values()}) == 1
+    assert len({codec.with_revision(value, revision) for codec in BUILDS.values()}) == 1
+
+
+@given(text=st.text())
+@settings(max_examples=200, deadline=None)
+def test_strings_are_escaped_as_orjson_escapes(text: str) -> None:
+    for codec in BUILDS.values():
+        assert to_json(codec, msgpack.packb({"k": text})) == orjson.dumps({"k": text})
+
+
+@pytest.mark.parametrize("number", [0, 9, 10, 127, 128, 255, 256, 65535, 65536, 2**32, 2**63, 2**64 - 1])
+def test_every_width_of_integer(codec: ModuleType, number: int) -> None:
+    signed = [-number, -number - 1] if number <= 2**63 - 1 else []
+    for each in [number, *signed]:
+        assert to_json(codec, msgpack.packb({"n": each})) == b'{"n":%d}' % each
+
+
+@pytest.mark.parametrize("number", [0.5, -1.5, 1e300, 5e-324, math.pi])
+def test_floats_of_both_widths(codec: ModuleType, number: float) -> None:
+    assert orjson.loads(to_json(codec, msgpack.packb({"n": number}))) == {"n": number}
+    single = msgpack.packb({"n": 0.25}, use_single_float=True)
+    assert to_json(codec, single) == b'{"n":0.25}'
+
+
+def test_what_json_has_no_number_for_is_null(codec: ModuleType) -> None:
+    value = msgpack.packb([math.nan, math.inf, -math.inf])
+    assert to_json(codec, value) == b"[null,null,null]"
+
+
+@pytest.mark.parametrize("length", [0, 1, 31, 32, 255, 256, 65535, 65536, 300_000])
+def test_every_length_of_string_list_and_map(codec: ModuleType, length: int) -> None:
+    assert orjson.loads(to_json(codec, msgpack.packb({"s": "x" * length}))) == {"s": "x" * length}
+    if length <= 70_000:
+        numbers = list(range(length))
+        assert orjson.loads(to_json(codec, msgpack.packb({"l": numbers}))) == {"l": numbers}
+        mapping = {str(number): number for number in numbers}
+        assert orjson.loads(to_json(codec, msgpack.packb({"m": mapping}))) == {"m": mapping}
+
+
+def test_only_the_metadata_of_the_object_itself_gets_a_version(codec: ModuleType) -> None:
+    obj: Object = {"metadata": {}, "spec": {"template": {"metadata": {"name": "x"}}}, "list": [{"metadata": {}}]}
+    text = to_json(codec, msgpack.packb(obj), 7)
+    assert text == (
+        b'{"metadata":{"resourceVersion":"7"},"spec":{"template":{"metadata":{"name":"x"}}},"list":[{"metadata":{}}]}'
+    )
+
+
+@pytest.mark.parametrize("pairs", [0, 1, 14, 15, 16, 17, 300])
+def test_a_version_goes_into_msgpack_of_any_size(codec: ModuleType, pairs: int) -> None:
+    obj = {"kind": "X", "metadata": {str(number): number for number in range(pairs)}, "spec": {"metadata": {}}}
+    made = msgpack.unpackb(codec.with_revision(msgpack.packb(obj), 123))
+    assert made == expected(obj, 123)
+
+
+def test_values_without_metadata_stay(codec: ModuleType) -> None:
+    for obj in ({"kind": "X"}, {"metadata": None}, {"metadata": []}):
+        value = msgpack.packb(obj)
+        assert codec.with_revision(value, 5) == value
+        assert orjson.loads(to_json(codec, value, 5)) == obj
+
+
+BROKEN = {
+    "empty": b"",
+    "string cut short": b"\x81\xa5abc",
+    "map cut short": b"\x82\xa1a\x01",
+    "number cut short": b"\x81\xa1a\xcf\x00",
+    "double cut short": b"\x81\xa1a\xcb\x00",
+    "key is no string": b"\x81\x01\x01",
+    "binary": b"\x81\xa1a\xc4\x01x",
+    "extension": b"\x81\xa1a\xd4\x01x",
+    "reserved": b"\xc1",
+    "something after the end": b"\x80\x80",
+    "string longer than memory": b"\x81\xa1a\xdb\xff\xff\xff\xffx",
+}
+
+
+@pytest.mark.parametrize("value", BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_value_is_an_error_and_leaves_the_writer_empty(codec: ModuleType, value: bytes) -> None:
+    writer = codec.Writer()
+    with pytest.raises(ValueError, match="a stored value"):
+        writer.value(value, 1)
+    assert len(writer) == 0 and writer.take() == b""
+    writer.value(msgpack.packb({}))
+    assert writer.take() == b"{}"
+
+
+def test_depth_has_a_limit(codec: ModuleType) -> None:
+    def nested(depth: int) -> bytes:
+        return b"\x91" * depth + b"\x01"
+
+    assert to_json(codec, nested(codec.DEPTH_MAX)) == b"[" * codec.DEPTH_MAX + b"1" + b"]" * codec.DEPTH_MAX
+    with pytest.raises(ValueError, match="nested too deeply"):
+        to_json(codec, nested(codec.DEPTH_MAX + 1))
+
+
+@given(value=st.binary(max_size=60))
+@settings(max_examples=300, deadline=None)
+def test_arbitrary_bytes_never_do_more_than_raise(value: bytes) -> None:
+    outcomes = set()
+    for codec in BUILDS.values():
+        try:
+            outcomes.add(to_json(codec, value, 3))
+        except ValueError as error:
+            outcomes.add(str(error))
+        for read in (codec.labels, lambda v: codec.extract(v, (b"a", b"b")), lambda v: codec.with_revision(v, 3)):
+            try:
+                read(value)
+            except ValueError:
+                continue
+    assert len(outcomes) == 1
+
+
+def test_extract_reads_what_is_there(codec: ModuleType) -> None:
+    obj = {"metadata": {"labels": {"a": "b"}}, "spec": {"n": 5, "l": [1, {"x": None}]}, "s": "text"}
+    value = msgpack.packb(obj)
+    assert codec.extract(value, (b"spec", b"l")) == [1, {"x": None}]
+    assert codec.extract(value, (b"spec",)) == obj["spec"]
+    assert codec.extract(value, ()) == obj
+    assert codec.extract(value, (b"spec", b"none")) is None
+    assert codec.extract(value, (b"s", b"n")) is None
+
+
+def test_matches_compares_strings(codec: ModuleType) -> None:
+    value = msgpack.packb({"spec": {"nodeName": "n1", "other": 5}})
+    assert codec.matches(value, (b"spec", b"nodeName"), "n1")
+    assert not codec.matches(value, (b"spec", b"nodeName"), "n")
+    assert not codec.matches(value, (b"spec", b"other"), "5")
+    assert codec.matches(value, (b"status", b"phase"), "")
+    assert not codec.matches(value, (b"status", b"phase"), "Running")
+
+
+def test_labels(codec: ModuleType) -> None:
+    many = {f"key{number}": "é" * number for number in range(40)}
+    assert codec.labels(msgpack.packb({"metadata": {"labels": many}})) == many
+    assert codec.labels(msgpack.packb({"metadata": {"labels": {}}})) == {}
+    for obj in ({}, {"metadata": {}}, {"metadata": {"labels": None}}):
+        assert codec.labels(msgpack.packb(obj)) is None
+
+
+@given(value=VALUES)
+@settings(max_examples=150, deadline=None)
+def test_a_text_without_duplicates_has_as_many_keys_as_its_objects(value: Any) -> None:
+    text = orjson.dumps(value)
+    for codec in BUILDS.values():
+        assert codec.count_keys(text) == codec.count_entries(orjson.loads(text))
+
+
+def test_count_keys_sees_duplicates(codec: ModuleType) -> None:
+    text = rb'{"a":{"b:\"":1,"b:\"":2},"a":[{"c":":"}]}'
+    assert codec.count_keys(text) == 5
+    assert codec.count_entries(orjson.loads(text)) == 2
