@@ -1,7 +1,10 @@
-"""The strategy of each kind that differs from the generic one, by (group, resource): one visible dict."""
+"""What each built-in kind does differently, by (group, resource). A kind without an entry is wholly generic."""
 
 from __future__ import annotations
 
+from fastkube.registry.strategies import pods
 from fastkube.registry.strategy import Strategy
 
-STRATEGIES: dict[tuple[str, str], Strategy] = {}
+STRATEGIES: dict[tuple[str, str], Strategy] = {
+    **pods.STRATEGIES,
+}
