@@ -15,6 +15,7 @@ as well as can be: {live: a b c, patch: c x} gives (a b c x), because c, known t
 
 from __future__ import annotations
 
+import decimal
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
@@ -371,7 +372,18 @@ def go_text(value: Any) -> str:
         return "[" + " ".join(map(go_text, value)) + "]"
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, float):
+        return _go_float(value)
     return "<nil>" if value is None else str(value)
+
+
+def _go_float(value: float) -> str:
+    """%v of a float: the shortest digits that mean it, with an exponent from a million on."""
+    digits = decimal.Decimal(repr(value)).normalize()
+    if value == 0 or -4 <= digits.adjusted() < 6:
+        return f"{digits:f}"
+    mantissa, _, exponent = f"{digits:e}".partition("e")
+    return f"{mantissa}e{int(exponent):+03d}"
 
 
 def _go_type(value: Any) -> str:

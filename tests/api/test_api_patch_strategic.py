@@ -221,6 +221,14 @@ def test_go_prints_maps_with_sorted_keys():
     assert go_text({"b": [1, "x", True, None], "a": {"c": 2.5}}) == "map[a:map[c:2.5] b:[1 x true <nil>]]"
 
 
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [(1.0, "1"), (0.0, "0"), (100000.0, "100000"), (1e6, "1e+06"), (1234567.8, "1.2345678e+06"), (1e-5, "1e-05")],
+)
+def test_go_prints_floats_with_an_exponent_from_a_million_on(number, told):
+    assert go_text(number) == told
+
+
 names = st.sampled_from("abcde")
 lists = st.lists(names, unique=True, max_size=5)
 

@@ -1,0 +1,172 @@
+"""Tables and partial objects: what the server answers when a client asks for `as=Table` or `as=PartialObjectMetadata`.
+
+Rules:
+  1. Columns are upstream's (generated facts for built-in kinds, additionalPrinterColumns for custom ones), and so is
+     the content of every cell. kubectl prints them as they are.
+  2. Objects come in their storage version with `metadata.resourceVersion` set; `include="Object"` shows them as they
+     come, so whoever serves another version gives the objects of that version as `objects`.
+  3. In a watch each event is a table of one row, and only the first tells the columns (`headers=False` after it).
+
+The cells of each kind are made in table_workloads and table_cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+from fastkube.api import jsonpath, table_cluster, table_workloads
+from fastkube.api.catalog import ResourceType
+from fastkube.api.strategic import go_text
+from fastkube.api.table_text import UNKNOWN, Cell, Object, Printer, human_duration, name
+from fastkube.clock import parse_rfc3339
+
+_PRINTERS: dict[str, Printer] = {**table_workloads.PRINTERS, **table_cluster.PRINTERS}
+_SCALE = (
+    ("Name", "string", "name", 0),
+    ("Desired", "integer", "", 0),
+    ("Available", "integer", "", 0),
+    ("Age", "string", "", 0),
+)
+_AGE = ({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},)
+
+
+def table(
+    rtype: ResourceType,
+    version: str,
+    items: Sequence[Object],
+    *,
+    now: float,
+    include: str = "Metadata",
+    metadata: Object | None = None,
+    table_version: str = "v1",
+    headers: bool = True,
+    objects: Sequence[Object] | None = None,
+) -> Object:
+    """The items as a meta.k8s.io Table. `metadata` is the list's; a table of one object carries that object's
+    resourceVersion. `include` is the includeObject parameter: Metadata, None or Object."""
+    shown = objects if objects is not None else items
+    if metadata is None:
+        metadata = {key: items[0]["metadata"][key] for key in ("resourceVersion",) if key in items[0]["metadata"]}
+    if rtype.kind == "FlowSchema" and len(items) > 1:
+        items = sorted(items, key=lambda obj: ((obj.get("spec") or {}).get("matchingPrecedence") or 0, name(obj)))
+        shown = items
+    rows = [
+        _row(cells(rtype, version, item, now), item, _embedded(each, include, table_version))
+        for item, each in zip(items, shown, strict=True)
+    ]
+    is_scale = len(items) == 1 and items[0].get("kind") == "Scale"
+    return {
+        "kind": "Table",
+        "apiVersion": f"meta.k8s.io/{table_version}",
+        "metadata": metadata,
+        "columnDefinitions": (_scale_columns() if is_scale else columns(rtype, version)) if headers else None,
+        "rows": rows,
+    }
+
+
+def _row(told: list[Cell], item: Object, embedded: Object | None) -> Object:
+    row: Object = {"cells": told}
+    if item.get("kind") == "Pod" and (conditions := table_workloads.pod_conditions(item)):
+        row["conditions"] = conditions
+    row["object"] = embedded
+    return row
+
+
+def _embedded(obj: Object, include: str, version: str) -> Object | None:
+    if include == "None":
+        return None
+    return obj if include == "Object" else partial_metadata(obj, version)
+
+
+def partial_metadata(obj: Object, version: str = "v1") -> Object:
+    """The object without all that is not metadata."""
+    return {
+        "kind": "PartialObjectMetadata",
+        "apiVersion": f"meta.k8s.io/{version}",
+        "metadata": obj["metadata"],
+    }
+
+
+def partial_metadata_list(items: Iterable[Object], metadata: Object, version: str = "v1") -> Object:
+    return {
+        "kind": "PartialObjectMetadataList",
+        "apiVersion": f"meta.k8s.io/{version}",
+        "metadata": metadata,
+        "items": [partial_metadata(item, version) for item in items],
+    }
+
+
+# ---------------------------------------------------------------- columns and cells
+
+
+@lru_cache(maxsize=512)
+def columns(rtype: ResourceType, version: str) -> list[Object]:
+    """The columnDefinitions of a kind. The list is shared: callers must not change it."""
+    if not rtype.custom:
+        return [_column(rtype.kind, *told) for told in rtype.columns[version]]
+    custom = [
+        {
+            "name": each["name"],
+            "type": each["type"],
+            "format": each.get("format", ""),
+            "description": each.get("description") or f"The value at {each['jsonPath']}.",
+            "priority": each.get("priority", 0),
+        }
+        for each in _custom_columns(rtype, version)
+    ]
+    return [_column(rtype.kind, "Name", "string", "name", 0), *custom]
+
+
+@lru_cache(maxsize=1)
+def _scale_columns() -> list[Object]:
+    return [_column("Scale", *told) for told in _SCALE]
+
+
+def _column(kind: str, title: str, of_type: str, form: str, priority: int) -> Object:
+    return {
+        "name": title,
+        "type": of_type,
+        "format": form,
+        "description": f"{title} of the {kind}.",
+        "priority": priority,
+    }
+
+
+def _custom_columns(rtype: ResourceType, version: str) -> Sequence[Object]:
+    """`extra["columns"]` of a custom type holds the additionalPrinterColumns of each of its versions."""
+    found: Sequence[Object] = rtype.extra.get("columns", {}).get(version) or _AGE
+    return found
+
+
+def cells(rtype: ResourceType, version: str, obj: Object, now: float) -> list[Cell]:
+    """One cell for each column."""
+    if rtype.custom and obj.get("kind") != "Scale":
+        return [name(obj), *(_custom_cell(column, obj, now) for column in _custom_columns(rtype, version))]
+    return _PRINTERS.get(obj.get("kind", ""), table_cluster.dated)(obj, now)
+
+
+def _custom_cell(column: Object, obj: Object, now: float) -> Cell:
+    """The first value that the column's path finds, if it is of the column's type."""
+    found = jsonpath.compile(column["jsonPath"]).find(obj)
+    if not found:
+        return None
+    value, kind = found[0], column["type"]
+    if kind == "string":
+        return "null" if value is None else go_text(value)
+    if kind == "boolean":
+        return value if isinstance(value, bool) else None
+    if kind == "date":
+        return _date(value, now) if isinstance(value, str) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return int(value) if kind == "integer" else float(value) if kind == "number" else None
+
+
+def _date(text: str, now: float) -> str:
+    if not text:
+        return UNKNOWN
+    try:
+        return human_duration(now - parse_rfc3339(text))
+    except ValueError:
+        return "<invalid>"
