@@ -2,7 +2,8 @@
 """Writes fastkube/api/generated/: what the built-in kinds are, as compact JSON that the server loads lazily.
 
     tools/generate_tables.py --facts DIR            write the tables
-    tools/generate_tables.py --facts DIR --check    exit 1 and say which tables differ from what would be written
+    tools/generate_tables.py                        write schemas.json anew from the other tables (go_types.py changed)
+    tools/generate_tables.py [--facts DIR] --check  exit 1 and say which tables differ from what would be written
 
 Sources: the JSON schemas of one Kubernetes release in the PyPI package `kubernetes-validate`, the facts of a running
 server in DIR (discovery, printer-columns, selectable-fields, protobuf, bootstrap; .json each), and go_types.py beside
@@ -300,17 +301,19 @@ def roots_of(rows: list[dict[str, Any]], types: dict[str, Any]) -> list[str]:
     return sorted(set(roots))
 
 
-def tables(facts: Path) -> dict[str, Any]:
-    """All tables by file name."""
+def tables(facts: Path | None) -> dict[str, Any]:
+    """The tables by file name: all of them, or without facts the one that follows from the others."""
     types = definitions()
-    messages = all_messages(read(facts, "protobuf"))
-    rows = resource_rows(facts)
+    rows = resource_rows(facts) if facts else read(OUT, "resources")
+    messages = all_messages(read(facts, "protobuf")) if facts else read(OUT, "protobuf")
     roots = roots_of(rows, types)
-    names = reachable(types, roots)
+    schemas = {"schemas.json": schema_table(types, reachable(types, roots), flat_messages(messages))}
+    if facts is None:
+        return schemas
     wire_roots = [*roots, "runtime.Unknown", "runtime.RawExtension", "util.intstr.IntOrString"]
     return {
+        **schemas,
         "resources.json": rows,
-        "schemas.json": schema_table(types, names, flat_messages(messages)),
         "protobuf.json": protobuf_table(messages, wire_roots),
         "bootstrap.json": read(facts, "bootstrap"),
     }
@@ -327,7 +330,7 @@ def render(table: Any) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--facts", type=Path, required=True, help="folder with the facts of a running server")
+    parser.add_argument("--facts", type=Path, help="folder with the facts of a running server")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a table would change")
     options = parser.parse_args()
     different = []
@@ -340,7 +343,8 @@ def main() -> int:
             OUT.mkdir(exist_ok=True)
             path.write_text(text)
     if different:
-        print(f"{', '.join(different)}: not what the sources say; run tools/generate_tables.py --facts {options.facts}")
+        remedy = "tools/generate_tables.py" + (f" --facts {options.facts}" if options.facts else "")
+        print(f"{', '.join(different)}: not what the sources say; run {remedy}")
     return 1 if different else 0
 
 

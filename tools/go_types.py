@@ -7,7 +7,8 @@ It decides what a client reads back. `hostNetwork: false` disappears (a bool wit
   1. An optional string, number or bool is a plain value: left out when zero. POINTERS stay as the client wrote them.
   2. An optional object or union is a pointer: left out when absent. VALUES are always written, if need be as `{}`.
   3. A required string, number, bool or object is always written. NULLABLE are pointers all the same.
-  4. Lists, maps and times are left out when empty. NULLS are always written, as `null` when empty.
+  4. Lists, maps and times are left out when empty. NULLS are always written, as `null` when empty. (A required list
+     is written so too, but only those are listed here which validation lets pass empty.)
 
 Names are `package.version.Type`; `*` stands for every type of the package. The facts were read off the API types of
 Kubernetes 1.36 and off recorded answers of its server.
@@ -222,6 +223,7 @@ NULLS = {
     "apps.v1.StatefulSetCondition": "lastTransitionTime",
     "authentication.v1.TokenRequestSpec": "audiences boundObjectRef",
     "authentication.v1.TokenRequestStatus": "expirationTimestamp",
+    "authorization.v1.SubjectRulesReviewStatus": "nonResourceRules resourceRules",
     "autoscaling.v2.HorizontalPodAutoscalerCondition": "lastTransitionTime",
     "autoscaling.v2.HorizontalPodAutoscalerStatus": "currentMetrics",
     "batch.v1.JobCondition": "lastProbeTime lastTransitionTime",
@@ -232,6 +234,7 @@ NULLS = {
     "core.v1.Event": "eventTime firstTimestamp lastTimestamp",
     "core.v1.EventSeries": "lastObservedTime",
     "core.v1.GRPCAction": "service",
+    "core.v1.LimitRangeSpec": "limits",
     "core.v1.NamespaceCondition": "lastTransitionTime",
     "core.v1.NodeCondition": "lastHeartbeatTime lastTransitionTime",
     "core.v1.PersistentVolumeClaimCondition": "lastProbeTime lastTransitionTime",
@@ -246,5 +249,6 @@ NULLS = {
     "meta.v1.Condition": "lastTransitionTime",
     "rbac.v1.ClusterRole": "rules",
     "rbac.v1.Role": "rules",
+    "storage.v1.CSINodeSpec": "drivers",
     "storage.v1.VolumeError": "time",
 }
