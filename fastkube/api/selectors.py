@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
-import msgpack
-
+from fastkube import _codec
 from fastkube.api import field
 from fastkube.api.meta import validate_labels
 from fastkube.api.names import label_key, label_value
@@ -99,7 +98,7 @@ class LabelSelector:
 
     def matches_bytes(self, value: bytes) -> bool:
         """Whether the labels of a stored object match."""
-        return self.matches(msgpack.unpackb(value)["metadata"].get("labels"))
+        return self.matches(_codec.labels(value))
 
 
 EVERYTHING = LabelSelector()
@@ -317,13 +316,13 @@ class FieldTerm(NamedTuple):
 
 
 class FieldSelector:
-    """All of its terms; without any it matches everything."""
+    """All of its terms; without any it matches everything. Objects are matched in their stored form."""
 
-    __slots__ = ("_readers", "terms")
+    __slots__ = ("_checks", "terms")
 
     def __init__(self, terms: tuple[FieldTerm, ...] = ()) -> None:
         self.terms = terms
-        self._readers = tuple((_reader(path), operator == "=", told) for path, operator, told in terms)
+        self._checks = tuple((_field(path), operator == "=", told) for path, operator, told in terms)
 
     def __str__(self) -> str:
         return ",".join(f"{path}{operator}{_escape(told)}" for path, operator, told in self.terms)
@@ -339,14 +338,31 @@ class FieldSelector:
         return None
 
     def matches(self, obj: Object) -> bool:
-        return all((read(obj) == told) is equal for read, equal, told in self._readers)
+        return all((place.read(obj) == told) is equal for place, equal, told in self._checks)
 
     def matches_bytes(self, value: bytes) -> bool:
-        """Whether a stored object matches."""
-        return self.matches(msgpack.unpackb(value))
+        """Whether a stored object matches; of its bytes only what the terms ask for is decoded."""
+        return all((place.extract(value) == told) is equal for place, equal, told in self._checks)
 
 
 ALL_FIELDS = FieldSelector()
+
+
+class _Field:
+    """A selectable field: where it stands in the stored object, and how what stands there reads as text."""
+
+    __slots__ = ("_encoded", "_paths", "_tell")
+
+    def __init__(self, paths: tuple[str, ...], tell: Callable[..., str]) -> None:
+        self._paths = tuple(tuple(path.split(".")) for path in paths)
+        self._encoded = tuple(tuple(key.encode() for key in keys) for keys in self._paths)
+        self._tell = tell
+
+    def read(self, obj: Object) -> str:
+        return self._tell(*(_at(obj, keys) for keys in self._paths))
+
+    def extract(self, value: bytes) -> str:
+        return self._tell(*(_codec.extract(value, keys) for keys in self._encoded))
 
 
 def _at(obj: Object, keys: tuple[str, ...]) -> Any:
@@ -358,52 +374,38 @@ def _at(obj: Object, keys: tuple[str, ...]) -> Any:
     return found
 
 
-def _event_source(obj: Object) -> str:
-    return str(_at(obj, ("source", "component")) or obj.get("reportingComponent") or "")
+def _text(found: Any, absent: str = "") -> str:
+    if isinstance(found, bool):
+        return "true" if found else "false"
+    return absent if found is None else str(found)
 
 
-def _pod_ips(obj: Object) -> str:
-    return ",".join(each.get("ip", "") for each in _at(obj, ("status", "podIPs")) or ())
+def _first(*found: Any) -> str:
+    return next((str(each) for each in found if each), "")
 
 
-_DERIVED: dict[str, Callable[[Object], str]] = {
-    "source": _event_source,
-    "status.podIPs": _pod_ips,
+def _ips(found: Any) -> str:
+    return ",".join(each.get("ip", "") for each in found or ())
+
+
+# Fields that stand elsewhere or read in their own way. Events have two APIs and one stored form.
+_FIELDS = {
+    "source": _Field(("source.component", "reportingComponent"), _first),
+    "reportingController": _Field(("reportingComponent",), _text),
+    "status.podIPs": _Field(("status.podIPs",), _ips),
+    "status.successful": _Field(("status.succeeded",), partial(_text, absent="0")),
+    "status.replicas": _Field(("status.replicas",), partial(_text, absent="0")),
+    "spec.hostNetwork": _Field(("spec.hostNetwork",), partial(_text, absent="false")),
+    "spec.unschedulable": _Field(("spec.unschedulable",), partial(_text, absent="false")),
 }
 
-# Where a field stands in the stored object, if not under its own name: events have two APIs and one stored form.
-_STORED_AT = {
-    "reportingController": "reportingComponent",
-    "status.successful": "status.succeeded",
-}
 
-# What an absent field reads as, if not "": Go's zero values of booleans and numbers.
-_ABSENT = {
-    "spec.hostNetwork": "false",
-    "spec.unschedulable": "false",
-    "status.successful": "0",
-    "status.replicas": "0",
-}
-
-
-def _reader(path: str) -> Callable[[Object], str]:
-    """A function from an object to the text that a selector compares."""
-    if path in _DERIVED:
-        return _DERIVED[path]
-    stored = _STORED_AT.get(path, path)
-    if stored.startswith("regarding."):
-        stored = "involvedObject." + stored.removeprefix("regarding.")
-    keys, absent = tuple(stored.split(".")), _ABSENT.get(path, "")
-
-    def read(obj: Object) -> str:
-        found = _at(obj, keys)
-        if found is None:
-            return absent
-        if isinstance(found, bool):
-            return "true" if found else "false"
-        return found if isinstance(found, str) else str(found)
-
-    return read
+def _field(path: str) -> _Field:
+    if path in _FIELDS:
+        return _FIELDS[path]
+    if path.startswith("regarding."):
+        path = "involvedObject." + path.removeprefix("regarding.")
+    return _Field((path,), _text)
 
 
 _UNSUPPORTED = {

@@ -12,6 +12,7 @@ The cells of each kind are made in table_workloads and table_cluster.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
@@ -35,19 +36,22 @@ def table(
     rtype: ResourceType,
     version: str,
     items: Sequence[Object],
-    *,
-    now: float,
     include: str = "Metadata",
-    metadata: Object | None = None,
     table_version: str = "v1",
+    *,
+    metadata: Object | None = None,
     headers: bool = True,
     objects: Sequence[Object] | None = None,
+    now: float | None = None,
 ) -> Object:
     """The items as a meta.k8s.io Table. `metadata` is the list's; a table of one object carries that object's
-    resourceVersion. `include` is the includeObject parameter: Metadata, None or Object."""
+    resourceVersion. `include` is the includeObject parameter: Metadata, None or Object. Ages are told as of `now`
+    (seconds since the epoch), the present if it is not given."""
+    now = time.time() if now is None else now
     shown = objects if objects is not None else items
     if metadata is None:
-        metadata = {key: items[0]["metadata"][key] for key in ("resourceVersion",) if key in items[0]["metadata"]}
+        revisions = [item["metadata"].get("resourceVersion") for item in items]
+        metadata = {"resourceVersion": revisions[0]} if len(revisions) == 1 and revisions[0] else {}
     if rtype.kind == "FlowSchema" and len(items) > 1:
         items = sorted(items, key=lambda obj: ((obj.get("spec") or {}).get("matchingPrecedence") or 0, name(obj)))
         shown = items
