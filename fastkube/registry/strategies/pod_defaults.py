@@ -109,14 +109,32 @@ def default_pod_spec(spec: Object) -> None:
         spec["securityContext"] = {}
     if not spec.get("schedulerName"):
         spec["schedulerName"] = "default-scheduler"
+    if "overhead" in spec:
+        default_amounts(spec["overhead"])
+    if spec.get("resources"):
+        default_resources(spec["resources"])
     account = spec.get("serviceAccountName") or spec.get("serviceAccount")
     if account:  # `serviceAccount` is the old name of the field; both always read the same
         spec["serviceAccountName"] = spec["serviceAccount"] = account
 
 
+def default_amounts(amounts: dict[str, str] | None) -> None:
+    """Amounts finer than a thousandth are rounded up to one, in every list of resources."""
+    if amounts:
+        for name, amount in amounts.items():
+            amounts[name] = quantity.canonical_milli(amount)
+
+
+def default_resources(resources: Object) -> None:
+    default_amounts(resources.get("limits"))
+    default_amounts(resources.get("requests"))
+
+
 def default_container(container: Object) -> None:
     if "resources" not in container:
         container["resources"] = {}
+    elif container["resources"]:
+        default_resources(container["resources"])
     if not container.get("terminationMessagePath"):
         container["terminationMessagePath"] = "/dev/termination-log"
     if not container.get("terminationMessagePolicy"):
@@ -233,6 +251,8 @@ def default_claim_spec(spec: Object) -> None:
     """The spec of a PersistentVolumeClaim, wherever it stands."""
     if spec.get("volumeMode") is None:
         spec["volumeMode"] = "Filesystem"
+    if spec.get("resources"):
+        default_resources(spec["resources"])
 
 
 # ---------------------------------------------------------------- resources of the Pod as a whole
