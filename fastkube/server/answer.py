@@ -25,7 +25,10 @@ GZIP_MIN_BYTES = 128 * 1024
 _GZIP_LEVEL = 1
 _GZIP_INLINE_MAX_BYTES = 1024 * 1024
 """Longer answers are compressed in a thread."""
-_GZIP_WBITS = 31
+GZIP_WBITS = 31
+
+SEND_TIMEOUT_S = 60.0
+"""A client that takes nothing of what waits for it is cut off after this time."""
 
 _DRAIN_BYTES = 256 * 1024
 """After an answer of this size the next request of the connection waits until the client has taken most of it."""
@@ -38,10 +41,15 @@ def status_line(code: int) -> bytes:
     return STATUS_LINES.get(code) or f"HTTP/1.1 {code} {_UNKNOWN_PHRASE}\r\n".encode()
 
 
+NO_CACHE = b"Cache-Control: no-cache, private\r\n"
+
+
 class Answer:
     """A whole response. `headers` are further header lines, each with its line end."""
 
-    __slots__ = ("body", "code", "data", "headers", "keep_alive", "media", "prepared", "resource", "writer")
+    __slots__ = ("body", "cache", "code", "compressible", "data", "headers", "http", "keep_alive", "media", "prepared")
+
+    http: BaseRequest
 
     def __init__(self, code: int, body: bytes, media: bytes = JSON, headers: bytes = b"") -> None:
         self.code = code
@@ -49,42 +57,59 @@ class Answer:
         self.media = media
         self.headers = headers
         self.keep_alive = True
+        self.cache = NO_CACHE
+        self.compressible = True
         self.data = b""
-        self.resource = True
-        """Whether it may be compressed, as answers about resources are."""
         self.prepared = False
 
     def seal(self, request: Request, date: bytes) -> None:
         """Renders the response for its request."""
         body = self.body
-        head = [status_line(self.code), b"Audit-Id: ", request.audit_id.encode("latin-1"), b"\r\n"]
-        head.append(b"Cache-Control: no-cache, private\r\n")
-        if self.media:
-            head += (b"Content-Type: ", self.media, b"\r\n")
-        if self.headers:
-            head.append(self.headers)
-        if request.flow:
-            head.append(request.flow)
-        if request.warnings:
-            head.append(warning_lines(request.warnings))
-        if not self.keep_alive:
-            head.append(b"Connection: close\r\n")
-        head.append(b"Date: %b\r\nContent-Length: %d\r\n\r\n" % (date, len(body)))
-        if request.method != "HEAD":
-            head.append(body)
-        self.data = b"".join(head)
+        length = b"Content-Length: %d\r\n\r\n" % len(body)
+        head = render_head(request, self.code, self.media, self.headers, date, self.keep_alive, self.cache)
+        self.data = head + length if request.method == "HEAD" else b"".join((head, length, body))
 
     async def prepare(self, http: BaseRequest) -> None:
         transport = http.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client has gone")
-        self.writer = http.writer
+        self.http = http
         self.prepared = True
         transport.write(self.data)
 
     async def write_eof(self) -> None:
         if len(self.data) > _DRAIN_BYTES:
-            await self.writer.drain()
+            await drain(self.http)
+
+
+async def drain(http: BaseRequest) -> None:
+    """Wait until the client has taken most of what was written; cuts off one that takes nothing."""
+    try:
+        async with asyncio.timeout(SEND_TIMEOUT_S):
+            await http.writer.drain()
+    except TimeoutError:
+        if http.transport is not None:
+            http.transport.abort()
+        raise ConnectionResetError("the client takes nothing") from None
+
+
+def render_head(
+    request: Request, code: int, media: bytes, headers: bytes, date: bytes, keep_alive: bool, cache: bytes = NO_CACHE
+) -> bytes:
+    """The head of a response but for what says how long it is, and the empty line."""
+    head = [status_line(code), b"Audit-Id: ", request.audit_id.encode("latin-1"), b"\r\n", cache]
+    if media:
+        head += (b"Content-Type: ", media, b"\r\n")
+    if headers:
+        head.append(headers)
+    if request.flow:
+        head.append(request.flow)
+    if request.warnings:
+        head.append(warning_lines(request.warnings))
+    if not keep_alive:
+        head.append(b"Connection: close\r\n")
+    head += (b"Date: ", date, b"\r\n")
+    return b"".join(head)
 
 
 class Streamed:
@@ -115,13 +140,14 @@ def warning_lines(warnings: list[str]) -> bytes:
 
 
 async def gzipped(body: bytes) -> bytes:
+    """The body compressed; longer ones without holding up the loop."""
     if len(body) <= _GZIP_INLINE_MAX_BYTES:
         return _gzip(body)
     return await asyncio.to_thread(_gzip, body)
 
 
 def _gzip(body: bytes) -> bytes:
-    return zlib.compress(body, _GZIP_LEVEL, wbits=_GZIP_WBITS)
+    return zlib.compress(body, _GZIP_LEVEL, wbits=GZIP_WBITS)
 
 
 def takes_gzip(accept_encoding: str) -> bool:

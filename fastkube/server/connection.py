@@ -109,6 +109,9 @@ class HttpServer(web.Server):
         super().__init__(handle)
         self.connections_max = connections_max
         self.open: set[Connection] = set()
+        self.working = 0
+        """Requests under way, watches included."""
+        self._finished: asyncio.Future[None] | None = None
 
     def __call__(self) -> web.RequestHandler:
         return Connection(self, asyncio.get_running_loop())
@@ -118,3 +121,15 @@ class HttpServer(web.Server):
         silent = [one for one in self.open if not one.served and now - one.opened > HEADER_TIMEOUT_S]
         for connection in silent:
             connection.force_close()
+
+    def worked(self) -> None:
+        """A request is done."""
+        self.working -= 1
+        if not self.working and self._finished is not None and not self._finished.done():
+            self._finished.set_result(None)
+
+    async def finish(self, grace_s: float) -> None:
+        """Wait until no request is under way, but not longer than `grace_s`."""
+        if self.working:
+            self._finished = asyncio.get_running_loop().create_future()
+            await asyncio.wait((self._finished,), timeout=grace_s)

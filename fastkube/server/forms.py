@@ -15,10 +15,11 @@ import orjson
 
 from fastkube import errors
 from fastkube.api import codec, conversion, table
-from fastkube.server.media import JSON, META, MSGPACK, PARTIAL, PARTIAL_LIST, TABLE, Form
+from fastkube.server.media import JSON, MSGPACK, PARTIAL, PARTIAL_LIST, TABLE, Form
 
 if TYPE_CHECKING:
     from fastkube.api.catalog import ResourceType
+    from fastkube.clock import Clock
 
 Object = dict[str, Any]
 
@@ -36,9 +37,10 @@ class ListHead(NamedTuple):
     continue_token: str = ""
     remaining: int | None = None
 
-    def to_dict(self) -> Object:
+    def to_dict(self, custom: bool) -> Object:
+        """Lists of custom resources say that there is no further page."""
         metadata: Object = {"resourceVersion": str(self.revision)}
-        if self.continue_token:
+        if self.continue_token or custom:
             metadata["continue"] = self.continue_token
         if self.remaining is not None:
             metadata["remainingItemCount"] = self.remaining
@@ -51,6 +53,7 @@ class View(NamedTuple):
     rtype: ResourceType
     version: str
     form: Form
+    clock: Clock
     include: str = "Metadata"
     converts: bool = False
 
@@ -61,26 +64,15 @@ class View(NamedTuple):
 
     # ---------------------------------------------------------------- one object
 
-    def load(self, value: bytes, revision: int) -> Object:
-        """The object as a dict in the version asked for, with its resourceVersion."""
-        obj: Object = msgpack.unpackb(value)
-        if self.converts:
-            obj = conversion.convert(self.rtype, obj, self.rtype.api_version(self.version))
-        if revision:
-            obj["metadata"]["resourceVersion"] = str(revision)
-        return obj
-
     def shape(self, value: bytes, revision: int, columns: bool = True) -> Object:
-        """The object in the form asked for."""
-        obj = self.load(value, revision)
+        """The object in the version and form asked for. A table without `columns` leaves their definitions out."""
+        obj = load(value, revision)
         kind = self.form.kind
         if kind == TABLE:
-            made = table.table(self.rtype, self.version, [obj], self.include, self.form.version)
-            made["metadata"] = {"resourceVersion": str(revision)} if revision else {}
-            if not columns:
-                made["columnDefinitions"] = None
-            return made
-        return table.partial_metadata(obj, self.form.version) if kind else obj
+            return self._table([obj], None, columns)
+        if kind:
+            return table.partial_metadata(obj, self.form.version)
+        return self._converted(obj)
 
     def one(self, value: bytes, revision: int) -> bytes:
         """The body that answers for a single object."""
@@ -88,8 +80,8 @@ class View(NamedTuple):
         if form.kind == PARTIAL_LIST:
             told = f"you requested {PARTIAL_LIST}, but the requested object is not a list"
             raise errors.not_acceptable(f"{told} (*{_go_package(self.rtype)}.{self.rtype.kind})")
-        if self.plain:
-            if form.media is JSON and not form.pretty:
+        if self.plain and not form.pretty:
+            if form.media is JSON:
                 return codec.value_to_json(value, revision)
             if form.media is MSGPACK:
                 return codec.value_to_msgpack(value, revision)
@@ -101,39 +93,54 @@ class View(NamedTuple):
             return orjson.dumps(obj, option=orjson.OPT_INDENT_2) + b"\n" if form.pretty else orjson.dumps(obj)
         return codec.encode(obj, form.media.decode())
 
+    def _converted(self, obj: Object) -> Object:
+        if not self.converts:
+            return obj
+        return conversion.convert(self.rtype, obj, self.rtype.api_version(self.version))
+
+    def _table(self, objects: list[Object], metadata: Object | None, columns: bool) -> Object:
+        return table.table(
+            self.rtype,
+            self.version,
+            objects,
+            now=self.clock.time(),
+            include=self.include,
+            metadata=metadata,
+            table_version=self.form.version,
+            headers=columns,
+            objects=[self._converted(obj) for obj in objects] if self.converts else None,
+        )
+
     # ---------------------------------------------------------------- lists
 
     def many(self, items: Iterable[tuple[bytes, int]], head: ListHead) -> Iterator[bytes]:
-        """The body of a list, in pieces of some 64 KiB where it can be written as it is read."""
+        """The body of a list, in pieces where it can be written as it is read."""
         form, rtype = self.form, self.rtype
+        metadata = head.to_dict(rtype.custom)
         if form.kind == PARTIAL:
             told = f"you requested {PARTIAL}, but the requested object is a list"
             raise errors.not_acceptable(f"{told} (*{_go_package(rtype)}.{rtype.list_kind})")
         api_version = rtype.api_version(self.version)
         if self.plain and form.media is JSON and not form.pretty:
             bare = not rtype.custom
-            yield from codec.list_to_json(rtype.list_kind, api_version, items, head.to_dict(), bare=bare)
+            yield from codec.list_to_json(rtype.list_kind, api_version, items, metadata, bare=bare)
         elif self.plain and form.media is MSGPACK:
-            yield from codec.list_to_msgpack(rtype.list_kind, api_version, items, head.to_dict())
+            yield from codec.list_to_msgpack(rtype.list_kind, api_version, items, metadata)
         else:
-            yield self.encode(self._list(items, head))
+            yield self.encode(self._list([load(value, revision) for value, revision in items], metadata))
 
-    def _list(self, items: Iterable[tuple[bytes, int]], head: ListHead) -> Object:
+    def _list(self, objects: list[Object], metadata: Object) -> Object:
         form, rtype = self.form, self.rtype
-        objects = [self.load(value, revision) for value, revision in items]
         if form.kind == TABLE:
-            made = table.table(rtype, self.version, objects, self.include, form.version)
-            made["metadata"] = head.to_dict()
-            return made
+            return self._table(objects, metadata, True)
         if form.kind:
-            kind, api_version = PARTIAL_LIST, f"{META}/{form.version}"
-            objects = [table.partial_metadata(obj, form.version) for obj in objects]
-        else:
-            kind, api_version = rtype.list_kind, rtype.api_version(self.version)
-            if not rtype.custom:
-                for obj in objects:
-                    del obj["apiVersion"], obj["kind"]
-        return {"kind": kind, "apiVersion": api_version, "metadata": head.to_dict(), "items": objects}
+            return table.partial_metadata_list(objects, metadata, form.version)
+        objects = [self._converted(obj) for obj in objects]
+        if not rtype.custom:
+            for obj in objects:
+                del obj["apiVersion"], obj["kind"]
+        api_version = rtype.api_version(self.version)
+        return {"kind": rtype.list_kind, "apiVersion": api_version, "metadata": metadata, "items": objects}
 
     # ---------------------------------------------------------------- watch events
 
@@ -155,9 +162,7 @@ class View(NamedTuple):
             metadata["annotations"] = {INITIAL_EVENTS_END: "true"}
         obj: Object = {"kind": rtype.kind, "apiVersion": rtype.api_version(self.version), "metadata": metadata}
         if self.form.kind == TABLE:
-            made = table.table(rtype, self.version, [obj], self.include, self.form.version)
-            made["metadata"] = {"resourceVersion": str(revision)}
-            obj = made if columns else {**made, "columnDefinitions": None}
+            obj = self._table([obj], None, columns)
         elif self.form.kind:
             obj = table.partial_metadata(obj, self.form.version)
         return self.frame(BOOKMARK, self._encode_event_object(obj))
@@ -178,7 +183,17 @@ class View(NamedTuple):
         return (len(head) + len(obj)).to_bytes(4, "big") + head + obj
 
 
-def view_of(rtype: ResourceType, version: str, form: Form, query: dict[str, str], foreign: bool = False) -> View:
+def load(value: bytes, revision: int) -> Object:
+    """A stored object as a dict, with its resourceVersion if it has one."""
+    obj: Object = msgpack.unpackb(value)
+    if revision:
+        obj["metadata"]["resourceVersion"] = str(revision)
+    return obj
+
+
+def view_of(
+    rtype: ResourceType, version: str, form: Form, query: dict[str, str], clock: Clock, foreign: bool = False
+) -> View:
     """`foreign`: the values are of a subresource's own kind (Scale) and in its only version."""
     include = "Metadata"
     if form.kind == TABLE:
@@ -187,7 +202,7 @@ def view_of(rtype: ResourceType, version: str, form: Form, query: dict[str, str]
             known = ", ".join(f'"{one}"' for one in _INCLUDES)
             raise errors.bad_request(f'unrecognized includeObject value: "{include}" (supported: {known})')
     converts = not foreign and rtype.storage_api_version != rtype.api_version(version)
-    return View(rtype, version, form, include, converts)
+    return View(rtype, version, form, clock, include, converts)
 
 
 def _go_package(rtype: ResourceType) -> str:

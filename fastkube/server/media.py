@@ -108,7 +108,7 @@ def form_for(accept: str, *, stream: bool = False) -> Form:
 
 def _negotiate(accept: str, stream: bool) -> Form:
     for clause in parse_accept(accept):
-        media = _format_of(clause, stream)
+        media = format_of(clause, stream)
         if media is None:
             continue
         form = _form_of(media, clause.parameters)
@@ -117,7 +117,7 @@ def _negotiate(accept: str, stream: bool) -> Form:
     raise not_acceptable(stream=stream)
 
 
-def _format_of(clause: Clause, stream: bool) -> bytes | None:
+def format_of(clause: Clause, stream: bool = False) -> bytes | None:
     if clause.subtype == "*":
         return JSON if clause.type in ("*", "application") else None
     media = _FORMATS.get(f"{clause.type}/{clause.subtype}")
@@ -145,7 +145,7 @@ def error_media(accept: str) -> bytes:
     if not accept or accept == "application/json":
         return JSON
     for clause in parse_accept(accept):
-        media = _format_of(clause, False)
+        media = format_of(clause)
         if media is not None:
             return media
     return JSON

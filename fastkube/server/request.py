@@ -18,6 +18,8 @@ from fastkube import errors
 from fastkube.registry.strategy import UserInfo
 
 if TYPE_CHECKING:
+    import asyncio
+
     from aiohttp.web import BaseRequest
 
     from fastkube.server.connection import Connection
@@ -139,8 +141,8 @@ def _single_name(selector: str) -> str:
     return "" if "/" in name or "%" in name or name in (".", "..") else name
 
 
-def split_target(target: str) -> tuple[str, dict[str, str]]:
-    """The decoded path and the query (the first value of each key counts) of a request target."""
+def split_target(target: str) -> tuple[str, str]:
+    """The decoded path, and the query as it is, of a request target."""
     if not target.startswith("/"):  # absolute form: http://host/path
         _, _, rest = target.partition("://")
         _, slash, rest = rest.partition("/")
@@ -148,10 +150,11 @@ def split_target(target: str) -> tuple[str, dict[str, str]]:
     path, _, query = target.partition("?")
     if "%" in path:
         path = unquote(path)
-    return path, parse_query(query) if query else {}
+    return path, query
 
 
 def parse_query(text: str) -> dict[str, str]:
+    """Of a key that is given twice the first value counts, as in Go."""
     parsed: dict[str, str] = {}
     for key, value in parse_qsl(text, keep_blank_values=True):
         if key not in parsed:
@@ -163,8 +166,9 @@ class Request:
     """One HTTP request on its way through the pipeline."""
 
     __slots__ = (
-        "audit_id", "connection", "deadline", "flow", "headers", "http", "info", "method", "query", "seat", "started",
-        "timed_out", "user", "warnings",
+        "audit_id", "connection", "deadline", "flow", "headers", "http", "info", "method", "query", "query_text",
+        "seat", "started", "streaming", "task", "timed_out", "user",
+        "warnings",
     )  # fmt: skip
 
     info: RequestInfo
@@ -175,10 +179,15 @@ class Request:
         self.method: str = http.method
         self.headers: Any = http.headers
         self.query: dict[str, str] = {}
+        self.query_text = ""
         self.started = started
-        """Monotonic seconds."""
+        """Seconds of the loop's clock, as is `deadline`."""
         self.deadline = 0.0
         self.timed_out = False
+        self.streaming = False
+        """Whether the head was written already: no other answer is possible then."""
+        self.task: asyncio.Task[Any] | None = None
+        """What works on the request, once it had to wait for something."""
         self.user = ANONYMOUS
         self.audit_id = ""
         self.flow = b""

@@ -24,15 +24,17 @@ import logging
 import math
 import random
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from fastkube import _codec, errors
-from fastkube.server.answer import LAST_CHUNK, chunk
+from fastkube.server.answer import LAST_CHUNK, chunk, drain
 from fastkube.server.forms import ADDED, DELETED, MODIFIED, View
 from fastkube.server.media import TABLE
 from fastkube.store import PUT, Compacted
 
 if TYPE_CHECKING:
+    from aiohttp.web import BaseRequest
+
     from fastkube.api.catalog import Catalog, ResourceType
     from fastkube.api.selectors import FieldSelector, LabelSelector
     from fastkube.store import Event, Item, Store, Subscription
@@ -48,9 +50,7 @@ _BOOKMARK_INTERVAL_S = 60.0
 _BOOKMARK_BEFORE_END_S = 2.0
 _FLUSH_DELAY_PER_WATCHER_S = 50e-6
 _FLUSH_DELAY_MAX_S = 0.005
-"""Under load a group is flushed at most this often: fewer, larger writes. The first event after a pause does not wait."""
-_SEND_TIMEOUT_S = 60.0
-"""A client that takes nothing for so long is cut off."""
+"""Under load a group is flushed at most this often: fewer, larger writes. The first after a pause does not wait."""
 
 
 class Framing(NamedTuple):
@@ -239,6 +239,14 @@ class Hub:
     def close(self) -> None:
         self._subscription.cancel()
 
+    def oldest(self) -> int:
+        """The first revision that a watch can start from. A custom resource has no past before its definition."""
+        if not self.rtype.custom:
+            return 0
+        name = f"{self.rtype.resource}.{self.rtype.group}"
+        item = self.store.get(f"/registry/apiextensions.k8s.io/customresourcedefinitions/{name}".encode())
+        return item.create_revision if item is not None else 0
+
     # ---------------------------------------------------------------- events
 
     def _on_commit(self, events: list[Event], revision: int) -> None:
@@ -331,19 +339,22 @@ class Watcher:
 
     __slots__ = (
         "_bookmark_at", "_ended", "_ends_at", "_feed", "_timer", "_wake", "bookmarks", "clean", "columns_sent",
-        "framing", "group", "hub", "position", "selection", "transport", "view", "writer",
+        "framing", "group", "http", "hub", "position", "selection", "transport", "view",
     )  # fmt: skip
 
     def __init__(
-        self, hub: Hub, selection: Selection, view: View, framing: Framing, transport: asyncio.Transport, writer: Any,
-        *, bookmarks: bool, lifetime_s: float,
+        self, hub: Hub, selection: Selection, view: View, framing: Framing, http: BaseRequest, *, bookmarks: bool,
+        lifetime_s: float,
     ) -> None:  # fmt: skip
         self.hub = hub
         self.selection = selection
         self.view = view
         self.framing = framing
+        transport = http.transport
+        if transport is None:
+            raise ConnectionResetError("the client has gone")
+        self.http = http
         self.transport = transport
-        self.writer = writer
         self.bookmarks = bookmarks
         self.group: Group | None = None
         self.position = 0
@@ -378,14 +389,28 @@ class Watcher:
                     await self._wake.wait()
                     self._wake.clear()
         except Compacted as gone:
-            told = f"too old resource version: {self.position} ({gone.revision})"
-            self._write([self.view.error(errors.expired(told).to_status())])
-        except (ConnectionError, TimeoutError):
+            self._tell_expired(gone)
+        except ConnectionError:
             self.cut()
         finally:
-            self._ended = True
-            self._timer.cancel()
-            self.hub.remove(self)
+            self._finish()
+
+    async def refuse(self, gone: Compacted, position: int) -> None:
+        """Tells that the version asked for is too old, instead of `run`."""
+        self.position = position
+        try:
+            self._tell_expired(gone)
+        finally:
+            self._finish()
+
+    def _tell_expired(self, gone: Compacted) -> None:
+        told = f"too old resource version: {self.position} ({gone.revision})"
+        self._write([self.view.error(errors.expired(told).to_status())])
+
+    def _finish(self) -> None:
+        self._ended = True
+        self._timer.cancel()
+        self.hub.remove(self)
         if self.clean and self.framing.end:
             self.transport.write(self.framing.end)
 
@@ -437,11 +462,6 @@ class Watcher:
         data = b"".join(frames)
         self.transport.write(data if framing.batch is None else framing.batch(data))
 
-    async def _drain(self) -> None:
-        """Wait until the client has taken most of what was written; raises TimeoutError when it takes nothing."""
-        async with asyncio.timeout(_SEND_TIMEOUT_S):
-            await self.writer.drain()
-
     async def _send_state(self, announce: bool) -> None:
         """The present state as ADDED events, all read at one revision."""
         store, selection, view = self.hub.store, self.selection, self.view
@@ -464,7 +484,7 @@ class Watcher:
                 if size >= _WRITE_BYTES:
                     self._write(frames)
                     frames, size = [], 0
-                    await self._drain()
+                    await drain(self.http)
                     if self._ended:
                         return
         if announce:
@@ -477,7 +497,7 @@ class Watcher:
         """Reads the store's log from the position on, until the hub is reached and the group can be joined."""
         hub = self.hub
         if self.transport.get_write_buffer_size() > _WRITE_BYTES:
-            await self._drain()
+            await drain(self.http)
         if self.position == hub.position:
             hub.enter(self)
             return
@@ -490,7 +510,7 @@ class Watcher:
                     hub.enter(self)
                     return
                 self._send_events(await anext(feed))
-                await self._drain()
+                await drain(self.http)
         except StopAsyncIteration:
             self._ended = True  # cancelled by `_stop`, or the store was closed
         finally:

@@ -1,0 +1,285 @@
+"""Verbs on resources: each makes a registry call and turns what comes back into an answer.
+
+A read is answered in the turn in which it came: store bytes → transcoder → socket. A create is answered from the very
+bytes that were stored. Lists longer than `_STREAM_FROM_BYTES` are written while they are encoded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import zlib
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from fastkube import errors
+from fastkube.api import codec
+from fastkube.registry.answers import Page, Stored
+from fastkube.registry.deletion import DeleteOptions
+from fastkube.registry.listing import ListOptions, parse_resource_version
+from fastkube.server.answer import (
+    GZIP_MIN_BYTES,
+    GZIP_WBITS,
+    LAST_CHUNK,
+    Answer,
+    Streamed,
+    chunk,
+    drain,
+    render_head,
+    takes_gzip,
+)
+from fastkube.server.calls import Route, find_route, make_call, read_body
+from fastkube.server.forms import ListHead, View, view_of
+from fastkube.server.media import Form, form_for, wants_pretty
+from fastkube.server.streams import CHUNKED, RAW, Selection, Watcher
+from fastkube.server.websocket import is_websocket, serve_websocket
+from fastkube.store import Compacted
+
+if TYPE_CHECKING:
+    from fastkube.registry.strategy import Call
+    from fastkube.server.app import ApiServer
+    from fastkube.server.request import Request
+
+Result = Answer | Awaitable[Answer | Streamed]
+
+_STREAM_FROM_BYTES = 1024 * 1024
+_GZIP_LEVEL = 1
+_EXPORT = "the export parameter, deprecated since v1.14, is no longer supported"
+_PEOPLE = ("curl", "Wget", "Mozilla/5.0")
+
+
+def handle_resource(server: ApiServer, request: Request) -> Result:
+    """Raises 404 and 405 for paths and methods that there are not, and whatever the verb raises."""
+    route = find_route(server.catalog, server.discovery, request)
+    return _HANDLERS[route.verb](server, request, route)
+
+
+def _form(request: Request) -> Form:
+    headers = request.headers
+    form = form_for(headers.get("Accept", ""))
+    agent = headers.get("User-Agent", "")
+    if (request.query and "pretty" in request.query) or agent.startswith(_PEOPLE):
+        form = form._replace(pretty=wants_pretty(request.query, agent))
+    return form
+
+
+def _view(server: ApiServer, request: Request, call: Call) -> View:
+    """How the answer shows objects; raises 406."""
+    info = call.rtype.subresources.get(call.subresource) if call.subresource else None
+    foreign = info is not None and info.kind != call.rtype.kind
+    return view_of(call.rtype, call.version, _form(request), request.query, server.clock, foreign)
+
+
+def _begin(server: ApiServer, request: Request, route: Route) -> tuple[Call, View]:
+    call = make_call(request, route, server.clock.time())
+    return call, _view(server, request, call)
+
+
+def _object(view: View, stored: Stored, code: int) -> Answer:
+    return Answer(code, view.one(stored.value, stored.revision), view.form.media)
+
+
+# ---------------------------------------------------------------- reads
+
+
+def get(server: ApiServer, request: Request, route: Route) -> Result:
+    call, view = _begin(server, request, route)
+    if "export" in request.query:
+        raise errors.bad_request(_EXPORT)
+    return _object(view, server.registry.get(call), 200)
+
+
+def list_(server: ApiServer, request: Request, route: Route) -> Result:
+    call, view = _begin(server, request, route)
+    options = _list_options(call, request)
+    return _page(server, request, view, server.registry.list(call, options))
+
+
+def _list_options(call: Call, request: Request, *, watch: bool = False) -> ListOptions:
+    rtype = call.rtype
+    return ListOptions.parse(request.query, rtype.selectable, watch=watch)
+
+
+def _page(server: ApiServer, request: Request, view: View, page: Page) -> Result:
+    head = ListHead(page.revision, page.continue_token, page.remaining)
+    pieces = view.many(page.items, head)
+    first = next(pieces)
+    second = next(pieces, None)
+    if second is None:
+        return Answer(200, first, view.form.media)
+    return _many(server, request, view, first, second, pieces)
+
+
+async def _many(
+    server: ApiServer, request: Request, view: View, first: bytes, second: bytes, rest: Iterator[bytes]
+) -> Answer | Streamed:
+    """A list of more than one piece: as one body while it is short, else written piece by piece."""
+    start = [first, second]
+    size = len(first) + len(second)
+    while size < _STREAM_FROM_BYTES:
+        piece = next(rest, None)
+        if piece is None:
+            return Answer(200, b"".join(start), view.form.media)
+        start.append(piece)
+        size += len(piece)
+    if request.http.version < (1, 1):  # no chunks there
+        return Answer(200, b"".join((*start, *rest)), view.form.media)
+    return await _stream(server, request, view.form.media, b"".join(start), rest)
+
+
+async def _stream(server: ApiServer, request: Request, media: bytes, start: bytes, rest: Iterator[bytes]) -> Streamed:
+    """Writes a list in chunks, compressed in a thread if the client takes that."""
+    http = request.http
+    transport = http.transport
+    if transport is None:
+        raise ConnectionResetError("the client has gone")
+    compress = None
+    headers = b""
+    if len(start) >= GZIP_MIN_BYTES and takes_gzip(request.headers.get("Accept-Encoding", "")):
+        compress = zlib.compressobj(_GZIP_LEVEL, wbits=GZIP_WBITS)
+        headers = b"Content-Encoding: gzip\r\nVary: Accept-Encoding\r\n"
+    keep_alive = server.keeps_alive(request)
+    head = render_head(request, 200, media, headers, server.date(), keep_alive)
+    transport.write(head + b"Transfer-Encoding: chunked\r\n\r\n")
+    request.streaming = True
+    piece: bytes | None = start
+    while piece is not None:
+        data = await asyncio.to_thread(compress.compress, piece) if compress is not None else piece
+        if data:
+            transport.write(chunk(data))
+            await drain(http)
+        piece = next(rest, None)
+    tail = chunk(compress.flush()) if compress is not None else b""
+    transport.write(tail + LAST_CHUNK)
+    return Streamed(200, keep_alive)
+
+
+# ---------------------------------------------------------------- watches
+
+
+def watch(server: ApiServer, request: Request, route: Route) -> Result:
+    call = make_call(request, route, server.clock.time())
+    query = request.query
+    if request.info.legacy_watch and request.info.parts == 2 and not query.get("fieldSelector"):
+        query["fieldSelector"] = f"metadata.name={call.name}"
+    options = _list_options(call, request, watch=True)
+    form = form_for(request.headers.get("Accept", ""), stream=True)
+    view = view_of(call.rtype, call.version, form, query, server.clock)
+    position = parse_resource_version(options.resource_version)
+    return _watch(server, request, call, options, view, position)
+
+
+async def _watch(
+    server: ApiServer, request: Request, call: Call, options: ListOptions, view: View, position: int
+) -> Answer | Streamed:
+    hub = server.streams.hub(call.rtype)
+    selection = Selection(call.namespace, options.labels, options.fields)
+    lifetime_s = options.timeout_s or server.options.min_request_timeout_s * random.uniform(1.0, 2.0)
+    initial = options.send_initial_events is True or (options.send_initial_events is None and position == 0)
+    announce = options.send_initial_events is True and options.allow_bookmarks
+    if options.send_initial_events is True and position:
+        await server.wait_for_revision(position)
+    http = request.http
+    if is_websocket(request):
+        return await serve_websocket(
+            request,
+            lambda framing: Watcher(
+                hub, selection, view, framing, http, bookmarks=options.allow_bookmarks, lifetime_s=lifetime_s
+            ),
+            lambda watcher: _run(watcher, position, initial, announce),
+        )
+    chunked = http.version >= (1, 1)
+    keep_alive = chunked and server.keeps_alive(request)
+    framing = CHUNKED if chunked else RAW
+    watcher = Watcher(hub, selection, view, framing, http, bookmarks=options.allow_bookmarks, lifetime_s=lifetime_s)
+    request.connection.watcher = watcher
+    try:
+        head = render_head(request, 200, view.form.media, b"", server.date(), keep_alive)
+        watcher.transport.write(head + (b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"\r\n"))
+        request.streaming = True
+        await _run(watcher, position, initial, announce)
+    finally:
+        request.connection.watcher = None
+    return Streamed(200, keep_alive and watcher.clean)
+
+
+async def _run(watcher: Watcher, position: int, initial: bool, announce: bool) -> None:
+    oldest = watcher.hub.oldest()
+    if not initial and position < oldest:
+        await watcher.refuse(Compacted(oldest), position)
+    else:
+        await watcher.run(position or watcher.hub.position, initial=initial, announce=announce)
+
+
+# ---------------------------------------------------------------- writes
+
+
+async def create(server: ApiServer, request: Request, route: Route) -> Answer:
+    call, view = _begin(server, request, route)
+    kind = _body_kind(call)
+    obj = codec.decode(await read_body(request), request.headers.get("Content-Type", ""), kind, call.faults)
+    stored = await server.registry.create(call, obj)
+    return _object(view, stored, 201)
+
+
+def _body_kind(call: Call) -> str:
+    return call.rtype.subresources[call.subresource].kind if call.subresource else call.rtype.kind
+
+
+async def update(server: ApiServer, request: Request, route: Route) -> Answer:
+    call, view = _begin(server, request, route)
+    kind = _body_kind(call)
+    obj = codec.decode(await read_body(request), request.headers.get("Content-Type", ""), kind, call.faults)
+    stored, created = await server.registry.update(call, obj)
+    return _object(view, stored, 201 if created else 200)
+
+
+async def patch(server: ApiServer, request: Request, route: Route) -> Answer:
+    call, view = _begin(server, request, route)
+    body = await read_body(request)
+    stored, created = await server.registry.patch(call, request.headers.get("Content-Type", ""), body)
+    return _object(view, stored, 201 if created else 200)
+
+
+async def delete(server: ApiServer, request: Request, route: Route) -> Answer:
+    call, view = _begin(server, request, route)
+    options = await _delete_options(request, call)
+    result, code = await server.registry.delete(call, options)
+    if isinstance(result, Stored):
+        return _object(view, result, code)
+    return Answer(code, view.encode(result), view.form.media)
+
+
+async def delete_collection(server: ApiServer, request: Request, route: Route) -> Answer | Streamed:
+    call, view = _begin(server, request, route)
+    selection = _list_options(call, request)
+    options = await _delete_options(request, call)
+    page = await server.registry.delete_collection(call, selection, options)
+    answer = _page(server, request, view, page)
+    return answer if isinstance(answer, Answer) else await answer
+
+
+async def _delete_options(request: Request, call: Call) -> DeleteOptions:
+    body = await read_body(request)
+    sent: dict[str, Any] | None = None
+    if body:
+        sent = codec.decode(body, request.headers.get("Content-Type", ""), "DeleteOptions")
+        dry_run = sent.get("dryRun")
+        if dry_run:
+            if dry_run != ["All"]:
+                cause = errors.Cause("FieldValueNotSupported", f"Unsupported value: {dry_run}", "dryRun")
+                raise errors.invalid("meta.k8s.io", "DeleteOptions", "", [cause])
+            call.dry_run = True
+    return DeleteOptions.parse(sent, request.query)
+
+
+_HANDLERS: dict[str, Callable[[ApiServer, Request, Route], Result]] = {
+    "get": get,
+    "list": list_,
+    "watch": watch,
+    "create": create,
+    "update": update,
+    "patch": patch,
+    "delete": delete,
+    "deletecollection": delete_collection,
+}

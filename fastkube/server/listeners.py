@@ -1,0 +1,137 @@
+"""Where the server listens: HTTPS, plain HTTP for development, a Unix socket; and what clients need to get there."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastkube.server import pki
+from fastkube.server.connection import HANDSHAKE_TIMEOUT_S
+
+if TYPE_CHECKING:
+    from fastkube.server.connection import HttpServer
+    from fastkube.server.options import ServerOptions
+
+_BACKLOG = 1024
+
+
+class Listeners:
+    """`url` and `ca_file` are known once `open` has returned."""
+
+    def __init__(self, options: ServerOptions) -> None:
+        self._options = options
+        self._open: list[asyncio.AbstractServer] = []
+        self._pki: pki.Pki | None = None
+        self.url = ""
+        self.http_url = ""
+        self.ca_file = ""
+
+    async def open(self, http: HttpServer, now: float) -> None:
+        """Raises OSError for a taken address and ValueError or ssl.SSLError for unusable files."""
+        options, loop = self._options, asyncio.get_running_loop()
+        try:
+            if options.secure_port is not None:
+                await self._open_secure(http, now)
+            if options.http_port is not None:
+                listener = await loop.create_server(http, "127.0.0.1", options.http_port, backlog=_BACKLOG)
+                self._open.append(listener)
+                self.http_url = f"http://127.0.0.1:{_port(listener)}"
+            if options.unix_socket:
+                unix = _bind_unix(Path(options.unix_socket))
+                self._open.append(await loop.create_unix_server(http, sock=unix, backlog=_BACKLOG))
+        except BaseException:
+            self.close()
+            raise
+        self.url = self.url or self.http_url or f"unix://{options.unix_socket}"
+
+    async def _open_secure(self, http: HttpServer, now: float) -> None:
+        options = self._options
+        host = options.bind_address
+        if options.cert_dir:
+            more = (host, options.advertise_address, options.external_hostname)
+            names = pki.server_names(*more, service_cluster_ip_range=options.service_cluster_ip_range)
+            self._pki = await asyncio.to_thread(pki.prepare, Path(options.cert_dir), names, now)
+        listener = await asyncio.get_running_loop().create_server(
+            http,
+            host,
+            options.secure_port,
+            ssl=self._tls_context(),
+            backlog=_BACKLOG,
+            ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
+        )
+        self._open.append(listener)
+        reached = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)
+        self.url = f"https://[{reached}]:{_port(listener)}" if ":" in reached else f"https://{reached}:{_port(listener)}"
+
+    def _tls_context(self) -> ssl.SSLContext:
+        """Client certificates are asked for and may be left out; one that no authority signed ends the handshake."""
+        options = self._options
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        authorities = [options.client_ca_file, options.requestheader_client_ca_file]
+        if self._pki is not None:
+            authorities.append(str(self._pki.ca_cert))
+        if options.tls_cert_file:
+            context.load_cert_chain(options.tls_cert_file, options.tls_private_key_file)
+            self.ca_file = options.tls_cert_file
+        elif self._pki is not None:
+            context.load_cert_chain(self._pki.server_cert, self._pki.server_key)
+            self.ca_file = str(self._pki.ca_cert)
+        for authority in filter(None, authorities):
+            context.load_verify_locations(authority)
+            context.verify_mode = ssl.CERT_OPTIONAL
+        return context
+
+    @property
+    def advertised(self) -> str:
+        """host:port as discovery tells it."""
+        host = self._options.external_hostname or self._options.advertise_address
+        return f"{host}:{self.url.rpartition(':')[2]}" if host else self.url.partition("://")[2]
+
+    def write_kubeconfig(self, path: Path) -> None:
+        """Credentials of an administrator. Raises ValueError when there are no certificates of our own."""
+        if self._pki is None:
+            raise ValueError("a kubeconfig needs the client certificate that is made in cert-dir")
+        authority = Path(self.ca_file)
+        pki.write_kubeconfig(
+            path, self.url, ca_file=authority, cert_file=self._pki.admin_cert, key_file=self._pki.admin_key
+        )
+
+    def close(self) -> None:
+        for listener in self._open:
+            listener.close()
+        self._open.clear()
+        if self._options.unix_socket:
+            Path(self._options.unix_socket).unlink(missing_ok=True)
+
+
+def signing_key_file(options: ServerOptions) -> Path:
+    """The key that signs ServiceAccount tokens, made if it is to be our own; ValueError without a place for it."""
+    if options.service_account_signing_key_file:
+        return Path(options.service_account_signing_key_file)
+    if not options.cert_dir:
+        raise ValueError("service-account-signing-key-file: must be given when cert-dir is not")
+    return pki.service_account_key(Path(options.cert_dir))
+
+
+def _port(listener: asyncio.AbstractServer) -> int:
+    port: int = listener.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
+    return port
+
+
+def _bind_unix(path: Path) -> socket.socket:
+    """The socket is its owner's alone; whoever may open it is asked for credentials all the same."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    unix = socket.socket(socket.AF_UNIX)
+    try:
+        unix.bind(str(path))
+        path.chmod(0o600)
+    except BaseException:
+        unix.close()
+        raise
+    return unix

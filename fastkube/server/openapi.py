@@ -1,0 +1,134 @@
+"""/openapi/v2 and /openapi/v3: the documents of fastkube.api.openapi with upstream's URLs, hashes and caching.
+
+    /openapi/v2                        everything in one document, with an ETag
+    /openapi/v3                        which documents there are, each with a URL that holds its hash
+    /openapi/v3/apis/apps/v1?hash=H    one group version; immutable under its hash, so clients keep it for good
+
+A document is made when it is first asked for. Those of built-in groups change only with the program, so their hashes
+are made of its version and the index costs nothing; those of custom groups are made of their content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
+
+from fastkube import __version__, errors
+from fastkube.server.answer import Answer
+from fastkube.server.media import JSON, TEXT, parse_accept
+
+if TYPE_CHECKING:
+    from fastkube.api.catalog import Catalog
+    from fastkube.server.request import Request
+
+_V2_JSON = ("application/json", "application/*", "*/*")
+_IMMUTABLE = b"Cache-Control: public, immutable\r\n"
+_VARY = b"Vary: Accept\r\n"
+
+
+class _Document(NamedTuple):
+    body: bytes
+    hash: str
+
+
+class OpenApi:
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._generation = -1
+        self._v2: _Document | None = None
+        self._v3: dict[str, _Document] = {}
+
+    def paths(self) -> list[str]:
+        return ["/openapi/v2", "/openapi/v3", "/openapi/v3/", *(f"/openapi/v3/{name}" for name in self._names())]
+
+    def answer(self, request: Request) -> Answer | None:
+        """None when it is no path of ours."""
+        if self._generation != self._catalog.generation:
+            self._generation = self._catalog.generation
+            self._v2 = None
+            self._v3.clear()
+        path = request.info.path
+        if path == "/openapi/v2":
+            _only_get(request)
+            return self._whole(request)
+        if path in ("/openapi/v3", "/openapi/v3/"):
+            _only_get(request)
+            return Answer(200, orjson.dumps(self._index()), TEXT, _VARY)
+        if path.startswith("/openapi/v3/"):
+            _only_get(request)
+            return self._part(path.removeprefix("/openapi/v3/"), request)
+        return None
+
+    def _whole(self, request: Request) -> Answer:
+        accept = request.headers.get("Accept", "")
+        if accept and not any(f"{one.type}/{one.subtype}" in _V2_JSON for one in parse_accept(accept)):
+            raise errors.not_acceptable("only the following media types are accepted: application/json")
+        if self._v2 is None:
+            from fastkube.api import openapi
+
+            self._v2 = _document(openapi.v2(self._catalog))
+        return _cached(self._v2, request, b"")
+
+    def _part(self, name: str, request: Request) -> Answer:
+        if name not in self._names():
+            return Answer(404, b"", b"")
+        given = request.query.get("hash", "")
+        right = self._hash(name)
+        if given and given != right:
+            location = f"Location: {self._url(name)}\r\n"
+            return Answer(301, b"", b"", location.encode())
+        answer = _cached(self._made(name), request, _VARY)
+        if given:
+            answer.cache = _IMMUTABLE
+        return answer
+
+    def _index(self) -> dict[str, Any]:
+        return {"paths": {name: {"serverRelativeURL": self._url(name)} for name in sorted(self._names())}}
+
+    def _url(self, name: str) -> str:
+        return f"/openapi/v3/{name}?hash={self._hash(name)}"
+
+    def _hash(self, name: str) -> str:
+        customs = (rtype for rtype in self._catalog.all() if rtype.custom)
+        if any(name == _name(rtype.group, version) for rtype in customs for version in rtype.versions):
+            return self._made(name).hash
+        return hashlib.sha512(f"{__version__} {name}".encode()).hexdigest().upper()
+
+    def _made(self, name: str) -> _Document:
+        document = self._v3.get(name)
+        if document is None:
+            from fastkube.api import openapi
+
+            document = self._v3[name] = _document(openapi.v3(self._catalog, name))
+        return document
+
+    def _names(self) -> set[str]:
+        names = {"api", "apis", "version", ".well-known/openid-configuration", "openid/v1/jwks"}
+        for rtype in self._catalog.all():
+            if rtype.group and not rtype.custom:
+                names.add(f"apis/{rtype.group}")
+            names.update(_name(rtype.group, version) for version in rtype.versions)
+        return names
+
+
+def _name(group: str, version: str) -> str:
+    return f"apis/{group}/{version}" if group else f"api/{version}"
+
+
+def _only_get(request: Request) -> None:
+    if request.method not in ("GET", "HEAD"):
+        raise errors.method_not_allowed()
+
+
+def _document(made: dict[str, Any]) -> _Document:
+    body = orjson.dumps(made)
+    return _Document(body, hashlib.sha512(body).hexdigest().upper())
+
+
+def _cached(document: _Document, request: Request, headers: bytes) -> Answer:
+    headers += f'Etag: "{document.hash}"\r\n'.encode()
+    if document.hash in request.headers.get("If-None-Match", ""):
+        return Answer(304, b"", b"", headers)
+    return Answer(200, document.body, JSON, headers)

@@ -1,0 +1,139 @@
+"""Everything that is no resource: discovery, health, version, metrics, OpenAPI, keys of issued tokens, the index."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+
+from fastkube import errors
+from fastkube.server.answer import Answer
+from fastkube.server.calls import no_such_path
+from fastkube.server.media import JSON, form_for, parse_accept
+from fastkube.server.metrics import CONTENT_TYPE as METRICS_TYPE
+from fastkube.server.version import VERSION_INFO
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fastkube.server.app import ApiServer
+    from fastkube.server.request import Request
+
+_JWKS = b"application/jwk-set+json"
+_PUBLIC_CACHE = b"Cache-Control: public, max-age=3600\r\n"
+_READS = ("GET", "HEAD")
+
+
+def handle_path(server: ApiServer, request: Request) -> Answer:
+    path = request.info.path
+    handler = _EXACT.get(path)
+    if handler is not None:
+        return handler(server, request)
+    first = path[1:].partition("/")[0]
+    handler = _UNDER.get(first)
+    return handler(server, request) if handler is not None else no_such_path()
+
+
+def _index(server: ApiServer, request: Request) -> Answer:
+    paths = {path for path in _EXACT if path != "/" and not path.endswith("/")}
+    paths.update(server.health.paths())
+    paths.update(server.openapi.paths())
+    for rtype in server.catalog.all():
+        root = f"/apis/{rtype.group}" if rtype.group else "/api"
+        paths.add(root)
+        paths.update(f"{root}/{version}" for version in rtype.versions)
+    return _json({"paths": sorted(paths)})
+
+
+def _json(document: object) -> Answer:
+    return Answer(200, orjson.dumps(document, option=orjson.OPT_INDENT_2), JSON)
+
+
+def _version(server: ApiServer, request: Request) -> Answer:
+    _only_reads(request)
+    return _json(VERSION_INFO)
+
+
+def _only_reads(request: Request) -> None:
+    if request.method not in _READS:
+        raise errors.method_not_allowed()
+
+
+def _discovery(server: ApiServer, request: Request) -> Answer:
+    path = request.info.path
+    group = path.split("/")[2] if path.startswith("/apis/") else ""
+    if group and not server.discovery.has_group(group):
+        return no_such_path()
+    if path.endswith("//"):
+        raise errors.path_not_found()
+    if (not group or server.discovery.has_builtin_group(group)) and request.method != "GET":
+        raise errors.method_not_allowed()
+    headers = request.headers
+    answer = server.discovery.answer(path, headers.get("Accept", ""), headers.get("If-None-Match", ""))
+    if answer is None:
+        if group and not server.discovery.has_builtin_group(group):
+            return no_such_path()
+        raise errors.path_not_found()
+    return answer
+
+
+def _health(server: ApiServer, request: Request) -> Answer:
+    return server.health.answer(request.info.path, request.query_text) or no_such_path()
+
+
+def _metrics(server: ApiServer, request: Request) -> Answer:
+    return Answer(200, server.render_metrics(), METRICS_TYPE)
+
+
+def _openapi(server: ApiServer, request: Request) -> Answer:
+    return server.openapi.answer(request) or no_such_path()
+
+
+def _issuer(server: ApiServer, request: Request) -> Answer:
+    _only_reads(request)
+    form_for(request.headers.get("Accept", ""))
+    options = server.options
+    keys = options.service_account_jwks_uri or f"https://{server.discovery.address}/openid/v1/jwks"
+    document = {
+        "issuer": options.service_account_issuer,
+        "jwks_uri": keys,
+        "response_types_supported": ["id_token"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["RS256"],
+    }
+    answer = Answer(200, orjson.dumps(document), JSON)
+    answer.cache = _PUBLIC_CACHE
+    return answer
+
+
+def _issuer_keys(server: ApiServer, request: Request) -> Answer:
+    _only_reads(request)
+    accept = request.headers.get("Accept", "")
+    wanted = {f"{clause.type}/{clause.subtype}" for clause in parse_accept(accept)}
+    if accept and not wanted & {"application/jwk-set+json", "application/*", "*/*"}:
+        raise errors.not_acceptable("only the following media types are accepted: application/jwk-set+json")
+    answer = Answer(200, orjson.dumps(server.authenticator.keys.jwks()), _JWKS)
+    answer.cache = _PUBLIC_CACHE
+    return answer
+
+
+_EXACT: dict[str, Callable[[ApiServer, Request], Answer]] = {
+    "/": _index,
+    "/.well-known/openid-configuration": _issuer,
+    "/api": _discovery,
+    "/apis": _discovery,
+    "/metrics": _metrics,
+    "/openid/v1/jwks": _issuer_keys,
+    "/version": _version,
+    "/version/": _version,
+}
+
+_UNDER: dict[str, Callable[[ApiServer, Request], Answer]] = {
+    "api": _discovery,
+    "apis": _discovery,
+    "healthz": _health,
+    "livez": _health,
+    "readyz": _health,
+    "openapi": _openapi,
+}
+"""By the first part of the path."""

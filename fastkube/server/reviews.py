@@ -1,0 +1,211 @@
+"""Answers to the kinds that are questions: who am I, who is that, may they do this, what may I do.
+
+These objects are never stored: the registry decodes what was posted and hands it to the function named in `reviews_of`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from fastkube import errors
+from fastkube.api import field
+from fastkube.clock import Clock, rfc3339
+from fastkube.errors import Cause
+from fastkube.registry.strategy import UserInfo
+from fastkube.server.request import Attributes
+
+if TYPE_CHECKING:
+    from fastkube.registry.strategy import Call
+    from fastkube.server.authn import Authenticator
+    from fastkube.server.authz import Authorizer
+
+Object = dict[str, Any]
+Review = Callable[["Call", Object], Awaitable[Object]]
+
+_AUTHENTICATION, _AUTHORIZATION = "authentication.k8s.io", "authorization.k8s.io"
+
+
+def reviews_of(authenticator: Authenticator, authorizer: Authorizer, clock: Clock) -> dict[tuple[str, str], Review]:
+    """The function for each (group, resource)."""
+    reviews = _Reviews(authenticator, authorizer, clock)
+    return {
+        (_AUTHENTICATION, "tokenreviews"): reviews.token,
+        (_AUTHENTICATION, "selfsubjectreviews"): reviews.self_subject,
+        (_AUTHORIZATION, "selfsubjectaccessreviews"): reviews.self_access,
+        (_AUTHORIZATION, "subjectaccessreviews"): reviews.access,
+        (_AUTHORIZATION, "localsubjectaccessreviews"): reviews.local_access,
+        (_AUTHORIZATION, "selfsubjectrulesreviews"): reviews.rules,
+    }
+
+
+class _Reviews:
+    def __init__(self, authenticator: Authenticator, authorizer: Authorizer, clock: Clock) -> None:
+        self._authenticator = authenticator
+        self._authorizer = authorizer
+        self._clock = clock
+
+    # ---------------------------------------------------------------- authentication
+
+    async def self_subject(self, call: Call, obj: Object) -> Object:
+        obj["metadata"] = {"creationTimestamp": rfc3339(self._clock.time())}
+        obj["status"] = {"userInfo": _user_object(call.user)}
+        return obj
+
+    async def token(self, call: Call, obj: Object) -> Object:
+        spec = obj.get("spec") or {}
+        if not spec.get("token"):
+            raise errors.bad_request("token is required for TokenReview in authentication")
+        result = self._authenticator.review(spec["token"], tuple(spec.get("audiences") or ()))
+        if result.user is None:
+            obj["status"] = {"user": {}, "error": result.error}
+        else:
+            status = {"authenticated": True, "user": _user_object(result.user)}
+            obj["status"] = {**status, "audiences": list(result.audiences)}
+        return obj
+
+    # ---------------------------------------------------------------- authorization
+
+    async def self_access(self, call: Call, obj: Object) -> Object:
+        spec = obj.setdefault("spec", {})
+        _refuse(_spec_causes(spec) + _metadata_causes(obj["metadata"]))
+        return self._decide(obj, call.user, spec)
+
+    async def access(self, call: Call, obj: Object) -> Object:
+        spec = obj.setdefault("spec", {})
+        _refuse(_subject_causes(spec) + _metadata_causes(obj["metadata"]))
+        return self._decide(obj, _subject(spec), spec)
+
+    async def local_access(self, call: Call, obj: Object) -> Object:
+        spec, metadata = obj.setdefault("spec", {}), obj["metadata"]
+        namespace = metadata.get("namespace") or ""
+        if not namespace:
+            raise errors.bad_request(f"namespace is required on this type: {namespace}")
+        if namespace != call.namespace:
+            raise errors.bad_request(
+                f"metadata.namespace={namespace} must match namespace in the request: {call.namespace}"
+            )
+        causes = _subject_causes(spec)
+        causes += _metadata_causes({key: value for key, value in metadata.items() if key != "namespace"})
+        wanted = spec.get("resourceAttributes")
+        if wanted is not None and (wanted.get("namespace") or "") != namespace:
+            path = "spec.resourceAttributes.namespace"
+            causes.append(field.invalid(path, wanted.get("namespace") or "", "must match metadata.namespace"))
+        if spec.get("nonResourceAttributes") is not None:
+            path, shown = "spec.nonResourceAttributes", _go_path_attributes(spec)
+            causes = [cause for cause in causes if cause.field != path]
+            causes.append(field.invalid(path, shown, "disallowed on this kind of request"))
+        _refuse(causes)
+        return self._decide(obj, _subject(spec), spec)
+
+    async def rules(self, call: Call, obj: Object) -> Object:
+        namespace = (obj.get("spec") or {}).get("namespace") or ""
+        if not namespace:
+            raise errors.bad_request("no namespace on request")
+        rbac = self._authorizer.rbac
+        held = rbac.rules_for(call.user, namespace) if rbac is not None else []
+        named = ("apiGroups", "resources", "resourceNames")
+        resource_rules = [_with(rule, *named) for rule in held if rule.get("resources")]
+        path_rules = [_with(rule, "nonResourceURLs") for rule in held if rule.get("nonResourceURLs")]
+        complete = self._authorizer.complete_rules(call.user)
+        status: Object = {
+            "resourceRules": resource_rules,
+            "nonResourceRules": path_rules,
+            "incomplete": not complete,
+        }
+        if not complete:
+            status["evaluationError"] = "node authorizer does not support user rule resolution"
+        return {"kind": obj["kind"], "apiVersion": obj["apiVersion"], "metadata": {}, "spec": {}, "status": status}
+
+    def _decide(self, obj: Object, user: UserInfo, spec: Object) -> Object:
+        decision = self._authorizer.decide(user, _attributes(spec))
+        obj["status"] = {"allowed": decision.allowed}
+        if decision.reason:
+            obj["status"]["reason"] = decision.reason
+        return obj
+
+
+def _with(rule: Object, *keys: str) -> Object:
+    return {"verbs": rule["verbs"], **{key: rule[key] for key in keys if rule.get(key)}}
+
+
+def _user_object(user: UserInfo) -> Object:
+    told: Object = {"username": user.name}
+    if user.uid:
+        told["uid"] = user.uid
+    if user.groups:
+        told["groups"] = list(user.groups)
+    if user.extra:
+        told["extra"] = user.extra
+    return told
+
+
+def _subject(spec: Object) -> UserInfo:
+    groups, extra = tuple(spec.get("groups") or ()), spec.get("extra") or {}
+    return UserInfo(spec.get("user") or "", groups, spec.get("uid") or "", extra)
+
+
+def _attributes(spec: Object) -> Attributes:
+    path = spec.get("nonResourceAttributes")
+    if path is not None:
+        return Attributes(path.get("verb") or "", path=path.get("path") or "/")
+    asked = spec["resourceAttributes"]
+    return Attributes(
+        asked.get("verb") or "",
+        asked.get("group") or "",
+        asked.get("resource") or "",
+        asked.get("subresource") or "",
+        asked.get("namespace") or "",
+        asked.get("name") or "",
+        asked.get("version") or "*",
+        field_selector=_field_selector(asked.get("fieldSelector") or {}),
+    )
+
+
+def _field_selector(selector: Object) -> str:
+    """The equalities of a field selector as text; what else it asks for cannot widen anything."""
+    if selector.get("rawSelector"):
+        return str(selector["rawSelector"])
+    terms = [
+        f"{one['key']}={one['values'][0]}"
+        for one in selector.get("requirements") or ()
+        if one.get("operator") == "In" and len(one.get("values") or ()) == 1
+    ]
+    return ",".join(terms)
+
+
+# ---------------------------------------------------------------- validation
+
+
+def _refuse(causes: list[Cause]) -> None:
+    if causes:
+        raise errors.invalid(_AUTHORIZATION, "", "", causes)
+
+
+def _metadata_causes(metadata: Object) -> list[Cause]:
+    if not metadata:
+        return []
+    return [field.invalid("metadata", field.struct(metadata), "must be empty")]
+
+
+def _spec_causes(spec: Object) -> list[Cause]:
+    resource, path = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
+    if resource is not None and path is not None:
+        problem = "cannot be specified in combination with resourceAttributes"
+        return [field.invalid("spec.nonResourceAttributes", _go_path_attributes(spec), problem)]
+    if resource is None and path is None:
+        problem = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
+        return [field.invalid("spec.resourceAttributes", None, problem)]
+    return []
+
+
+def _subject_causes(spec: Object) -> list[Cause]:
+    causes = _spec_causes(spec)
+    if not spec.get("user") and not spec.get("groups"):
+        causes.append(field.invalid("spec.user", "", "at least one of user or group must be specified"))
+    return causes
+
+
+def _go_path_attributes(spec: Object) -> field.Literal:
+    path = spec["nonResourceAttributes"]
+    return field.struct({"Path": path.get("path") or "", "Verb": path.get("verb") or ""})
