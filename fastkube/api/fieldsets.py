@@ -1,0 +1,200 @@
+"""Sets of fields in the form of FieldsV1, which is also the form in which they are stored and computed with.
+
+A set is a tree of dicts whose keys are path elements:
+
+    f:spec                      a field or the key of a map
+    k:{"name":"c"}              an item of a list, by its keys
+    v:"example.com/x"           an item of a list of scalars, by its value
+    i:3                         an item by its place
+    .                           the node itself
+
+    {"f:spec": {"f:replicas": {}, "f:template": {".": {}, "f:metadata": {}}}}
+
+holds three paths: spec.replicas, spec.template and spec.template.metadata. A node without entries is in the set; one
+with entries is only if "." is among them. The root alone is never in the set: there, {} is the empty set.
+
+Sets are never changed in place, so they may share their parts (and every empty node is `LEAF`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+from fastkube.api.field import quote
+
+FieldSet = dict[str, Any]
+
+LEAF: FieldSet = {}
+_SELF = "."
+
+
+def is_member(node: FieldSet) -> bool:
+    """Whether the node itself is in the set (not only something below it)."""
+    return not node or _SELF in node
+
+
+def difference(left: FieldSet, right: FieldSet) -> FieldSet:
+    """The paths of `left` that are not in `right`."""
+    return {key: rest for key, node in left.items() if (rest := _minus(node, right.get(key))) is not None}
+
+
+def _minus(left: FieldSet, right: FieldSet | None) -> FieldSet | None:
+    if right is None:
+        return left
+    out: FieldSet = {}
+    for key, node in left.items():
+        if key != _SELF and (rest := _minus(node, right.get(key))) is not None:
+            out[key] = rest
+    if not is_member(left) or is_member(right):
+        return out or None
+    if out:
+        out[_SELF] = LEAF
+        return out
+    return LEAF
+
+
+def without(left: FieldSet, right: FieldSet) -> FieldSet:
+    """The paths of `left` that are neither in `right` nor below anything in it."""
+    return {key: rest for key, node in left.items() if (rest := _cut(node, right.get(key))) is not None}
+
+
+def _cut(left: FieldSet, right: FieldSet | None) -> FieldSet | None:
+    if right is None:
+        return left
+    if is_member(right):
+        return None
+    out = {key: rest for key, node in left.items() if (rest := _cut(node, right.get(key))) is not None}
+    return _whole(out, is_member(left))
+
+
+def intersection(left: FieldSet, right: FieldSet) -> FieldSet:
+    """The paths in both."""
+    return {key: both for key, node in left.items() if key in right and (both := _common(node, right[key])) is not None}
+
+
+def _common(left: FieldSet, right: FieldSet) -> FieldSet | None:
+    out = {
+        key: both
+        for key, node in left.items()
+        if key != _SELF and key in right and (both := _common(node, right[key])) is not None
+    }
+    return _whole(out, is_member(left) and is_member(right))
+
+
+def union(left: FieldSet, right: FieldSet) -> FieldSet:
+    """The paths in either."""
+    if not left or not right:
+        return left or right
+    out = dict(left)
+    for key, node in right.items():
+        out[key] = _joined(out[key], node) if key in out else node
+    return out
+
+
+def _joined(left: FieldSet, right: FieldSet) -> FieldSet:
+    if left is right:
+        return left
+    out = union(left, right)
+    if not (left and right) and out:  # one of them is the node itself
+        return out if _SELF in out else {_SELF: LEAF, **out}
+    return out
+
+
+def _whole(children: FieldSet, member: bool) -> FieldSet | None:
+    """A node of these children, None if there is nothing in it."""
+    children.pop(_SELF, None)
+    if not children:
+        return LEAF if member else None
+    if member:
+        children[_SELF] = LEAF
+    return children
+
+
+def has(fields: FieldSet, path: tuple[str, ...]) -> bool:
+    node: FieldSet | None = fields
+    for key in path:
+        node = node.get(key) if node is not None else None
+    return node is not None and is_member(node)
+
+
+def of_path(path: tuple[str, ...]) -> FieldSet:
+    """The set of one path."""
+    fields = LEAF
+    for key in reversed(path):
+        fields = {key: fields}
+    return fields
+
+
+def paths(fields: FieldSet) -> Iterator[tuple[str, ...]]:
+    """All paths, at each level first those that end there, in the order of their elements."""
+    return _paths(fields, ())
+
+
+def _paths(fields: FieldSet, above: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    keys = sorted((key for key in fields if key != _SELF), key=lambda key: ("fkvi".index(key[0]), key))
+    for key in keys:
+        if is_member(fields[key]):
+            yield (*above, key)
+    for key in keys:
+        yield from _paths(fields[key], (*above, key))
+
+
+def path_text(path: tuple[str, ...]) -> str:
+    """A path as messages write it: `.spec.containers[name="c"].image`."""
+    return "".join(map(_element_text, path))
+
+
+def _element_text(element: str) -> str:
+    kind, told = element[0], element[2:]
+    if kind == "f":
+        return f".{told}"
+    if kind == "k":
+        keys = orjson.loads(told)
+        return "[" + ",".join(f"{name}={_value_text(keys[name])}" for name in sorted(keys)) + "]"
+    return f"[={_value_text(orjson.loads(told))}]" if kind == "v" else f"[{told}]"
+
+
+def _value_text(value: Any) -> str:
+    if isinstance(value, str):
+        return quote(value)
+    return orjson.dumps(value).decode()
+
+
+def value_element(value: Any) -> str:
+    """The path element of a scalar in a list."""
+    return "v:" + orjson.dumps(value).decode()
+
+
+def keys_element(keys: dict[str, Any]) -> str:
+    """The path element of an item by its keys."""
+    return "k:" + orjson.dumps(keys, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def key_element(key: str, value: str) -> str:
+    """The path element of an item that is known by one text."""
+    if value.isascii() and value.isprintable() and '"' not in value and "\\" not in value:
+        return f'k:{{"{key}":"{value}"}}'
+    return keys_element({key: value})
+
+
+def is_well_formed(fields: Any) -> bool:
+    """Whether a client's fieldsV1 is one."""
+    return isinstance(fields, dict) and all(
+        key == _SELF or (_is_element(key) and is_well_formed(node)) for key, node in fields.items()
+    )
+
+
+def _is_element(key: str) -> bool:
+    kind, told = key[:2], key[2:]
+    if kind == "f:":
+        return True
+    try:
+        value = orjson.loads(told)
+    except orjson.JSONDecodeError:
+        return False
+    if kind == "k:":
+        return isinstance(value, dict) and bool(value)
+    return kind == "v:" or (kind == "i:" and type(value) is int)
