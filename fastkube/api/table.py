@@ -3,8 +3,8 @@
 Rules:
   1. Columns are upstream's (generated facts for built-in kinds, additionalPrinterColumns for custom ones), and so is
      the content of every cell. kubectl prints them as they are.
-  2. Objects come in their storage version with `metadata.resourceVersion` set; `include="Object"` shows them as they
-     come, so whoever serves another version gives the objects of that version as `objects`.
+  2. Objects come with `metadata.resourceVersion` set, in any version; cells are made of the storage version, and
+     `include="Object"` shows objects as they come.
   3. In a watch each event is a table of one row, and only the first tells the columns (`headers=False` after it).
 
 The cells of each kind are made in table_workloads and table_cluster.
@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from fastkube.api import jsonpath, table_cluster, table_workloads
+from fastkube.api import conversion, jsonpath, table_cluster, table_workloads
 from fastkube.api.catalog import ResourceType
 from fastkube.api.strategic import go_text
 from fastkube.api.table_text import UNKNOWN, Cell, Object, Printer, human_duration, name
@@ -41,24 +41,18 @@ def table(
     *,
     metadata: Object | None = None,
     headers: bool = True,
-    objects: Sequence[Object] | None = None,
     now: float | None = None,
 ) -> Object:
     """The items as a meta.k8s.io Table. `metadata` is the list's; a table of one object carries that object's
     resourceVersion. `include` is the includeObject parameter: Metadata, None or Object. Ages are told as of `now`
     (seconds since the epoch), the present if it is not given."""
     now = time.time() if now is None else now
-    shown = objects if objects is not None else items
     if metadata is None:
         revisions = [item["metadata"].get("resourceVersion") for item in items]
         metadata = {"resourceVersion": revisions[0]} if len(revisions) == 1 and revisions[0] else {}
     if rtype.kind == "FlowSchema" and len(items) > 1:
         items = sorted(items, key=lambda obj: ((obj.get("spec") or {}).get("matchingPrecedence") or 0, name(obj)))
-        shown = items
-    rows = [
-        _row(cells(rtype, version, item, now), item, _embedded(each, include, table_version))
-        for item, each in zip(items, shown, strict=True)
-    ]
+    rows = [_row(cells(rtype, version, item, now), item, _embedded(item, include, table_version)) for item in items]
     is_scale = len(items) == 1 and items[0].get("kind") == "Scale"
     return {
         "kind": "Table",
@@ -147,6 +141,8 @@ def cells(rtype: ResourceType, version: str, obj: Object, now: float) -> list[Ce
     """One cell for each column."""
     if rtype.custom and obj.get("kind") != "Scale":
         return [name(obj), *(_custom_cell(column, obj, now) for column in _custom_columns(rtype, version))]
+    if obj.get("apiVersion", rtype.storage_api_version) != rtype.storage_api_version and obj.get("kind") != "Scale":
+        obj = conversion.convert(rtype, obj, rtype.storage_api_version)
     return _PRINTERS.get(obj.get("kind", ""), table_cluster.dated)(obj, now)
 
 

@@ -558,6 +558,28 @@ def test_the_targets_of_an_autoscaler():
     ]
 
 
+def test_objects_of_other_versions_have_the_same_cells():
+    autoscalers = CATALOG.lookup("autoscaling", "v1", "horizontalpodautoscalers")
+    spec = {
+        "scaleTargetRef": {"kind": "Deployment", "name": "d"},
+        "maxReplicas": 5,
+        "targetCPUUtilizationPercentage": 60,
+    }
+    old = {"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "a"}, "spec": spec}
+    assert table.cells(autoscalers, "v1", old, NOW)[2] == "cpu: <unknown>/60%"
+    events = CATALOG.lookup("events.k8s.io", "v1", "events")
+    new = {"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "a"}, "regarding": {"kind": "Pod"}}
+    assert table.cells(events, "v1", {**new, "note": "M"}, NOW)[3:7] == ["pod", "", "", "M"]
+
+
+def test_what_only_has_metadata_has_cells_too():
+    bare = {"metadata": {"resourceVersion": "9"}}
+    for rtype in CATALOG.all():
+        for version in rtype.columns:
+            obj = {"apiVersion": rtype.api_version(version), "kind": rtype.kind, **bare}
+            assert table.table(rtype, version, [obj], "None", now=NOW)["rows"][0]["object"] is None
+
+
 def test_every_listed_kind_has_a_cell_for_each_column():
     empty = {"metadata": {"name": "a", "creationTimestamp": MADE}}
     for rtype in CATALOG.all():
@@ -603,7 +625,6 @@ def test_what_a_row_includes():
 
     assert included(include="None") is None
     assert included(include="Object") == ITEM
-    assert included(include="Object", objects=[{"other": "version"}]) == {"other": "version"}
 
 
 def test_rows_of_finished_pods_say_so():
