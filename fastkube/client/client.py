@@ -296,14 +296,21 @@ class Client:
         """Any path, any bytes; the answer as it came, errors too (only an unreachable server raises)."""
         return await self._exchange(method, self._target(path, query or {}), body, content_type, accept)
 
-    async def get_path(self, path: str, query: dict[str, str] | None = None) -> Object:
-        """GET of a path that is not a resource's (discovery, metrics APIs), decoded; raises ApiError."""
-        return await self._object("GET", path, query or {})
+    async def get_path(self, path: str, query: dict[str, str] | None = None, *, accept: str = "") -> Object:
+        """GET of any path, decoded; raises ApiError. `accept` asks for another form, such as metadata only."""
+        return await self._object("GET", path, query or {}, accept=accept)
 
     # -- the way of a request ----------------------------------------------------------------------------------------
 
     async def _object(
-        self, method: str, path: str, query: dict[str, str], obj: Any = None, *, content_type: str = ""
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str],
+        obj: Any = None,
+        *,
+        content_type: str = "",
+        accept: str = "",
     ) -> Object:
         target = self._target(path, query)
         while True:
@@ -314,7 +321,7 @@ class Client:
                 body, media = codecs.encode(obj, "json"), content_type
             else:
                 body, media = codecs.encode(obj, sent), codecs.MSGPACK if sent == "msgpack" else codecs.JSON
-            response = await self._exchange(method, target, body, media, codecs.ACCEPT[accepted])
+            response = await self._exchange(method, target, body, media, accept or codecs.ACCEPT[accepted])
             if response.status < 400:
                 answer: Object = codecs.decode(response.body, response.headers.get("content-type", ""))
                 return answer

@@ -122,9 +122,20 @@ class Ask(Action):
     """Read from the server, past the informers, and reconcile again with the answer in `view.live[path]`.
 
     The answer is what was read, None where there is nothing (404). A reconcile that asks does nothing else.
+    With `metadata_only` objects come as PartialObjectMetadata.
     """
 
     path: str
+    metadata_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteAll(Action):
+    """DELETE of a whole collection: everything of a resource in a namespace."""
+
+    resource: str
+    namespace: str
+    propagation: Literal["", "Background", "Foreground", "Orphan"] = "Background"
 
 
 def status_update(resource: str, obj: Object, status: Object, **more: Any) -> Update:

@@ -48,12 +48,29 @@ def by_claim(obj: Object) -> Iterable[str]:
     return found
 
 
+def by_selector_term(obj: Object) -> Iterable[str]:
+    """`namespace/key=value` of one term of a Service's selector: a Pod it selects has that label."""
+    selector = obj["spec"].get("selector")
+    if not selector:
+        return ()
+    key = min(selector)
+    return (f"{obj['metadata']['namespace']}/{key}={selector[key]}",)
+
+
+def by_service(obj: Object) -> Iterable[str]:
+    """`namespace/name` of the Service that an EndpointSlice belongs to."""
+    name = (obj["metadata"].get("labels") or {}).get("kubernetes.io/service-name")
+    return (f"{obj['metadata']['namespace']}/{name}",) if name else ()
+
+
 INDEXERS: dict[str, Indexer] = {
     "namespace": by_namespace,
     "controller": by_controller,
     "orphan": by_orphanage,
     "node": by_node,
     "claim": by_claim,
+    "selector-term": by_selector_term,
+    "service": by_service,
 }
 
 

@@ -13,7 +13,7 @@ _WORKERS = 20
 
 
 @dataclass(frozen=True)
-class ControllerOptions:
+class ControllerManagerOptions:
     """What `fastkube controller-manager` (and `up`) runs its controllers with."""
 
     controllers: tuple[str, ...] = option(

@@ -13,6 +13,7 @@ from fastkube.controllers.actions import (
     Ask,
     Create,
     Delete,
+    DeleteAll,
     Fail,
     Patch,
     Post,
@@ -26,6 +27,10 @@ from fastkube.controllers.caches import Caches
 from fastkube.errors import ApiError
 
 Object = dict[str, Any]
+
+METADATA_ONLY = ",".join(
+    f"application/json;as={kind};g=meta.k8s.io;v=v1" for kind in ("PartialObjectMetadataList", "PartialObjectMetadata")
+)
 
 
 class Stopped(Exception):
@@ -57,12 +62,13 @@ class Performer:
 
     async def ask(self, asks: Sequence[Action]) -> dict[str, Any]:
         """Read what is asked for, concurrently: {path: answer, or None for 404}."""
-        paths = [ask.path for ask in asks if isinstance(ask, Ask)]
-        return dict(zip(paths, await asyncio.gather(*(self._read(path) for path in paths)), strict=True))
+        questions = [ask for ask in asks if isinstance(ask, Ask)]
+        answers = await asyncio.gather(*(self._read(ask) for ask in questions))
+        return {ask.path: answer for ask, answer in zip(questions, answers, strict=True)}
 
-    async def _read(self, path: str) -> Object | None:
+    async def _read(self, ask: Ask) -> Object | None:
         try:
-            return await self._client.get_path(path)
+            return await self._client.get_path(ask.path, accept=METADATA_ONLY if ask.metadata_only else "")
         except ApiError as error:
             if error.code == 404:
                 return None
@@ -76,6 +82,8 @@ class Performer:
             self._recorder.event(action.about, action.type, action.reason, action.message, component=component)
         elif isinstance(action, Together):
             await self._together(action)
+        elif isinstance(action, DeleteAll):
+            await self._client.delete_collection(action.resource, action.namespace, propagation=action.propagation)
         elif isinstance(action, Fail):
             raise Failed(action.message)
         else:

@@ -17,15 +17,16 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from fastkube.client import Client, ShutDown, Unreachable, WorkQueue, object_key
+from fastkube.client.discovery import Discovery
 from fastkube.client.events import EventRecorder
 from fastkube.clock import Clock
 from fastkube.controllers.actions import Action, Ask
 from fastkube.controllers.caches import Caches
-from fastkube.controllers.options import ControllerOptions
+from fastkube.controllers.options import ControllerManagerOptions
 from fastkube.controllers.perform import Failed, Performer, Stopped
 from fastkube.errors import ApiError
 
@@ -61,13 +62,21 @@ class Watch:
     """Whether an update matters; all do unless this says otherwise."""
 
 
+class Facts(NamedTuple):
+    """What the manager learnt at its start and views may need: texts of files, what the server serves."""
+
+    root_ca: str = ""
+    discovery: Discovery = Discovery([], {})
+
+
 class Context(NamedTuple):
     """What a view is made from."""
 
     caches: Caches
     now: float
     """Wall time in seconds."""
-    options: ControllerOptions
+    options: ControllerManagerOptions
+    facts: Facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +96,8 @@ class Controller:
     """All known keys are looked at again this often."""
     component: str = ""
     """Who tells events; the name, if empty."""
-    enabled: Callable[[ControllerOptions], bool] = field(default=lambda options: True)
+    optional: bool = False
+    """Off unless it is named in --controllers."""
 
 
 @dataclass(slots=True)
@@ -109,7 +119,8 @@ class Runner:
         caches: Caches,
         clock: Clock,
         recorder: EventRecorder,
-        options: ControllerOptions,
+        options: ControllerManagerOptions,
+        facts: Facts,
     ) -> None:
         self.controller = controller
         self.queue: WorkQueue[str] = WorkQueue(clock, name=controller.name)
@@ -117,6 +128,7 @@ class Runner:
         self._caches = caches
         self._clock = clock
         self._options = options
+        self._facts = facts
         self._performer = Performer(client, caches, recorder, controller.component or controller.name)
         self._rests: dict[str, float] = {}
         self._woken_later: set[str] = set()
@@ -231,7 +243,8 @@ class Runner:
         """One attempt; the seconds after which to look again."""
         controller = self.controller
         started = time.perf_counter()
-        view = controller.view(Context(self._caches, self._clock.time(), self._options), key)
+        context = Context(self._caches, self._clock.time(), self._options, self._facts)
+        view = controller.view(context, key)
         if view is None:
             return None
         actions = controller.reconcile(view)
