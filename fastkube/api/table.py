@@ -3,8 +3,8 @@
 Rules:
   1. Columns are upstream's (generated facts for built-in kinds, additionalPrinterColumns for custom ones), and so is
      the content of every cell. kubectl prints them as they are.
-  2. Objects come with `metadata.resourceVersion` set, in any version; cells are made of the storage version, and
-     `include="Object"` shows objects as they come.
+  2. Objects come with `metadata.resourceVersion` set, in any version: cells are made of the storage version. With
+     `include="Object"` rows show them as they come, or `objects` instead (the same in the version asked for).
   3. In a watch each event is a table of one row, and only the first tells the columns (`headers=False` after it).
 
 The cells of each kind are made in table_workloads and table_cluster.
@@ -41,6 +41,7 @@ def table(
     *,
     metadata: Object | None = None,
     headers: bool = True,
+    objects: Sequence[Object] | None = None,
     now: float | None = None,
 ) -> Object:
     """The items as a meta.k8s.io Table. `metadata` is the list's; a table of one object carries that object's
@@ -50,9 +51,12 @@ def table(
     if metadata is None:
         revisions = [item["metadata"].get("resourceVersion") for item in items]
         metadata = {"resourceVersion": revisions[0]} if len(revisions) == 1 and revisions[0] else {}
-    if rtype.kind == "FlowSchema" and len(items) > 1:
-        items = sorted(items, key=lambda obj: ((obj.get("spec") or {}).get("matchingPrecedence") or 0, name(obj)))
-    rows = [_row(cells(rtype, version, item, now), item, _embedded(item, include, table_version)) for item in items]
+    pairs = list(zip(items, items if objects is None else objects, strict=True))
+    if rtype.kind == "FlowSchema":
+        pairs.sort(key=lambda pair: ((pair[0].get("spec") or {}).get("matchingPrecedence") or 0, name(pair[0])))
+    rows = [
+        _row(cells(rtype, version, item, now), item, _embedded(shown, include, table_version)) for item, shown in pairs
+    ]
     is_scale = len(items) == 1 and items[0].get("kind") == "Scale"
     return {
         "kind": "Table",

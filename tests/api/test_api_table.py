@@ -625,6 +625,7 @@ def test_what_a_row_includes():
 
     assert included(include="None") is None
     assert included(include="Object") == ITEM
+    assert included(include="Object", objects=[{"other": "version"}]) == {"other": "version"}
 
 
 def test_rows_of_finished_pods_say_so():
