@@ -12,7 +12,6 @@ The cells of each kind are made in table_workloads and table_cluster.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
@@ -42,12 +41,11 @@ def table(
     metadata: Object | None = None,
     headers: bool = True,
     objects: Sequence[Object] | None = None,
-    now: float | None = None,
+    now: float,
 ) -> Object:
     """The items as a meta.k8s.io Table. `metadata` is the list's; a table of one object carries that object's
     resourceVersion. `include` is the includeObject parameter: Metadata, None or Object. Ages are told as of `now`
-    (seconds since the epoch), the present if it is not given."""
-    now = time.time() if now is None else now
+    (seconds since the epoch)."""
     if metadata is None:
         revisions = [item["metadata"].get("resourceVersion") for item in items]
         metadata = {"resourceVersion": revisions[0]} if len(revisions) == 1 and revisions[0] else {}
