@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,9 @@ HANDSHAKE_TIMEOUT_S = 10.0
 _LINE_MAX_BYTES = 256 * 1024
 """Longest request line and longest header: long label selectors and tokens must fit."""
 _HEADERS_MAX = 256
+
+_is_request_line = re.compile(r"'[!#$%&*+.^_`|~0-9A-Za-z-]+ \S+ HTTP/1\.[01]'").search
+"""aiohttp knows only registered methods; the line which it quotes tells other ones from what is no HTTP at all."""
 
 Handle = Callable[[web.BaseRequest], Awaitable[Any]]
 
@@ -93,7 +97,7 @@ class Connection(web.RequestHandler):
     ) -> Any:
         """Answers what is not HTTP; always the last answer of its connection."""
         del status, message
-        if isinstance(exc, BadHttpMethod):
+        if isinstance(exc, BadHttpMethod) and _is_request_line(exc.message):
             answer = status_answer(errors.method_not_allowed())
         else:
             answer = Answer(400, b"400 Bad Request", TEXT)

@@ -29,6 +29,7 @@ from fastkube.server.answer import (
     takes_gzip,
 )
 from fastkube.server.calls import Route, find_route, make_call, read_body
+from fastkube.server.components import component_status, component_statuses, is_component_status
 from fastkube.server.forms import ListHead, View, view_of
 from fastkube.server.media import Form, form_for, wants_pretty
 from fastkube.server.streams import CHUNKED, RAW, Selection, Watcher
@@ -86,12 +87,16 @@ def get(server: ApiServer, request: Request, route: Route) -> Result:
     call, view = _begin(server, request, route)
     if "export" in request.query:
         raise errors.bad_request(_EXPORT)
+    if is_component_status(call.rtype):
+        return _object(view, component_status(server.store, call.name), 200)
     return _object(view, server.registry.get(call), 200)
 
 
 def list_(server: ApiServer, request: Request, route: Route) -> Result:
     call, view = _begin(server, request, route)
     options = _list_options(call, request)
+    if is_component_status(call.rtype):
+        return _page(server, request, view, component_statuses(server.store))
     return _page(server, request, view, server.registry.list(call, options))
 
 

@@ -64,7 +64,7 @@ class Listeners:
         )
         self._open.append(listener)
         reached = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)
-        self.url = f"https://[{reached}]:{_port(listener)}" if ":" in reached else f"https://{reached}:{_port(listener)}"
+        self.url = f"https://{f'[{reached}]' if ':' in reached else reached}:{_port(listener)}"
 
     def _tls_context(self) -> ssl.SSLContext:
         """Client certificates are asked for and may be left out; one that no authority signed ends the handshake."""

@@ -76,9 +76,7 @@ class Metrics:
 
     # ---------------------------------------------------------------- text
 
-    def render(
-        self, *, store: Store, catalog: Catalog, streams: Streams, flow: FlowControl, connections: int
-    ) -> bytes:
+    def render(self, *, store: Store, catalog: Catalog, streams: Streams, flow: FlowControl, connections: int) -> bytes:
         page = _Page()
         self._render_requests(page)
         page.gauge(
@@ -116,9 +114,7 @@ class Metrics:
 
 
 def _render_flow(page: _Page, flow: FlowControl) -> None:
-    page.gauge(
-        "apiserver_flowcontrol_current_executing_requests", "Requests that hold a seat.", [({}, flow.executing)]
-    )
+    page.gauge("apiserver_flowcontrol_current_executing_requests", "Requests that hold a seat.", [({}, flow.executing)])
     page.gauge("apiserver_flowcontrol_current_inqueue_requests", "Requests that wait for one.", [({}, flow.waiting)])
 
 

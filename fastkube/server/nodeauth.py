@@ -144,9 +144,7 @@ class NodeAuthorizer:
             return self._related(node, attributes)
         if exact_term(attributes.field_selector, "spec.nodeName") == node:
             return _ALLOWED
-        return NodeDecision(
-            False, "can only list/watch/deletecollection resourceslices with nodeName field selector"
-        )
+        return NodeDecision(False, "can only list/watch/deletecollection resourceslices with nodeName field selector")
 
     def _node(self, node: str, attributes: Attributes) -> NodeDecision:
         verb, name = attributes.verb, attributes.name

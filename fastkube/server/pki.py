@@ -104,9 +104,7 @@ def service_account_key(directory: Path) -> Path:
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         _write(
             public,
-            key.public_key().public_bytes(
-                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-            ),
+            key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo),
             0o644,
         )
         _write(private, _private_pem(key), 0o600)

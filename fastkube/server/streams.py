@@ -295,9 +295,7 @@ Encoded = dict[tuple[View, bool, str], bytes]
 """The frames made of one event so far, by view, whether with column definitions, and type."""
 
 
-def encode_event(
-    event: Event, selection: Selection, view: View, columns: bool, encoded: Encoded
-) -> bytes | None:
+def encode_event(event: Event, selection: Selection, view: View, columns: bool, encoded: Encoded) -> bytes | None:
     """The frame that tells a selection's watchers of an event; None: it is nothing to them."""
     told = selection.transition(event)
     if told is None:
