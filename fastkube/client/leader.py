@@ -14,12 +14,11 @@ import logging
 import math
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
 from fastkube.client.client import Client
+from fastkube.client.leader_options import JITTER, LeaderElectionOptions
 from fastkube.clock import Clock, rfc3339_micro
-from fastkube.config import option
 from fastkube.errors import ApiError
 
 log = logging.getLogger(__name__)
@@ -27,30 +26,6 @@ log = logging.getLogger(__name__)
 Object = dict[str, Any]
 
 LEASES = "coordination.k8s.io/v1/leases"
-JITTER = 1.2
-"""Candidates wait up to this much longer than the retry period, so that they do not all ask at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class LeaderElectionOptions:
-    """The `--leader-elect*` options of upstream's components, with their defaults."""
-
-    leader_elect: bool = option(True, "Work only while holding a Lease, so that several instances may be started.")
-    leader_elect_lease_duration_s: float = option(
-        15.0, "How long candidates wait after the last renewal they saw before they take leadership over."
-    )
-    leader_elect_renew_deadline_s: float = option(
-        10.0, "How long the leader tries to renew before it stops leading; less than the lease duration."
-    )
-    leader_elect_retry_period_s: float = option(2.0, "Pause between tries to take or renew leadership.")
-    leader_elect_resource_name: str = option("", "Name of the Lease; by default that of the component.")
-    leader_elect_resource_namespace: str = option("kube-system", "Namespace of the Lease.")
-
-    def __post_init__(self) -> None:
-        if self.leader_elect_lease_duration_s <= self.leader_elect_renew_deadline_s:
-            raise ValueError("leader-elect-lease-duration must be greater than leader-elect-renew-deadline")
-        if self.leader_elect_renew_deadline_s <= JITTER * self.leader_elect_retry_period_s:
-            raise ValueError("leader-elect-renew-deadline must be greater than 1.2 times leader-elect-retry-period")
 
 
 class LeaderElector:
@@ -62,6 +37,8 @@ class LeaderElector:
         self.identity = identity
         self.leader = ""
         """Who leads, as last seen."""
+        self.on_standby: Callable[[], None] | None = None
+        """Called once, when another leads and this one begins to wait."""
         self._client = client
         self._options = options
         self._clock = clock
@@ -93,6 +70,9 @@ class LeaderElector:
 
     async def _acquire(self) -> None:
         while not await self._try():
+            if self.on_standby is not None:
+                self.on_standby()
+                self.on_standby = None
             pause = self._options.leader_elect_retry_period_s
             await self._clock.sleep(pause * random.uniform(1.0, 1.0 + JITTER))
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fastkube.client.leader_options import LeaderElectionOptions
 from fastkube.config import option
 
 _WORKERS = 20
 
 
 @dataclass(frozen=True)
-class ControllerManagerOptions:
+class ControllerManagerOptions(LeaderElectionOptions):
     """What `fastkube controller-manager` (and `up`) runs its controllers with."""
 
     controllers: tuple[str, ...] = option(

@@ -16,9 +16,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from fastkube.client import Client, ShutDown, Unreachable, WorkQueue, object_key
 from fastkube.client.discovery import Discovery
@@ -98,6 +99,43 @@ class Controller:
     """Who tells events; the name, if empty."""
     optional: bool = False
     """Off unless it is named in --controllers."""
+
+
+class Engine(ABC):
+    """A controller which does not fit the form of keys and views: the garbage collector, whose object is the graph."""
+
+    name: ClassVar[str]
+    """As in upstream's --controllers."""
+    resources: ClassVar[tuple[str, ...]] = ()
+    """What the server must serve."""
+    optional: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        client: Client,
+        caches: Caches,
+        clock: Clock,
+        recorder: EventRecorder,
+        options: ControllerManagerOptions,
+        facts: Facts,
+    ) -> None:
+        self._client = client
+        self._caches = caches
+        self._clock = clock
+        self._recorder = recorder
+        self._options = options
+        self._facts = facts
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Subscribe to the informers; they start afterwards."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Begin to work: the informers have synced."""
+
+    @abstractmethod
+    async def stop(self) -> None: ...
 
 
 @dataclass(slots=True)

@@ -9,7 +9,8 @@ import pytest
 from toyserver import ToyServer
 
 from fastkube.client import Client
-from fastkube.client.leader import LeaderElectionOptions, LeaderElector
+from fastkube.client.leader import LeaderElector
+from fastkube.client.leader_options import LeaderElectionOptions
 from fastkube.clock import ManualClock
 
 OPTIONS = LeaderElectionOptions(leader_elect_resource_name="test")

@@ -1,0 +1,149 @@
+"""The controller manager: chooses controllers, shares one set of informers among them, and leads before it works."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import os
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+from fastkube.client import Client, InformerFactory
+from fastkube.client.discovery import Discovery, discover
+from fastkube.client.events import EventRecorder
+from fastkube.client.leader import LeaderElector
+from fastkube.clock import Clock
+from fastkube.controllers.builtin import CONTROLLERS
+from fastkube.controllers.caches import Caches
+from fastkube.controllers.options import ControllerManagerOptions
+from fastkube.controllers.runner import Controller, Engine, Facts, Runner
+from fastkube.controllers.transforms import TRANSFORMS
+from fastkube.errors import ApiError
+
+log = logging.getLogger(__name__)
+
+NAME = "kube-controller-manager"
+SYNC_TIMEOUT_S = 120.0
+DISCOVERY_RETRY_S = 1.0
+
+
+class Running(Protocol):
+    """What the manager starts and stops: a Runner or an Engine."""
+
+    def prepare(self) -> None: ...
+
+    def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+def enabled(options: ControllerManagerOptions) -> list[str]:
+    """The names that --controllers asks for; raises ValueError for one that does not exist."""
+    asked = options.controllers
+    unknown = [name for name in asked if name != "*" and name.removeprefix("-") not in CONTROLLERS]
+    if unknown:
+        raise ValueError(f"{unknown[0].removeprefix('-')!r} is not in the list of known controllers")
+    chosen = []
+    for name, controller in CONTROLLERS.items():
+        if f"-{name}" in asked:
+            continue
+        if name in asked or ("*" in asked and not controller.optional):
+            chosen.append(name)
+    return chosen
+
+
+class ControllerManager:
+    """All chosen controllers against one API server. `ready` is set once it reconciles, or stands by for leadership."""
+
+    def __init__(
+        self,
+        client: Client,
+        clock: Clock,
+        options: ControllerManagerOptions | None = None,
+        *,
+        factory: InformerFactory | None = None,
+    ) -> None:
+        """`factory`: informers to share with other users in the process; they must keep what TRANSFORMS keep."""
+        self.options = options or ControllerManagerOptions()
+        self.ready = asyncio.Event()
+        self.running: dict[str, Running] = {}
+        self._names = enabled(self.options)
+        self._client = client
+        self._clock = clock
+        self._given_factory = factory
+        self._factory: InformerFactory | None = None
+        self._recorder: EventRecorder | None = None
+
+    async def run(self) -> None:
+        """Until cancelled; returns when leadership is lost, after which nothing is running any more."""
+        if not self.options.leader_elect:
+            await self._lead()
+            return
+        options = self.options
+        if not options.leader_elect_resource_name:
+            options = dataclasses.replace(options, leader_elect_resource_name=NAME)
+        identity = f"{socket.gethostname()}_{os.urandom(8).hex()}"
+        elector = LeaderElector(self._client, identity, options, self._clock)
+        elector.on_standby = self.ready.set
+        await elector.run(self._lead)
+
+    async def _lead(self) -> None:
+        try:
+            await self.start()
+            await asyncio.Event().wait()
+        finally:
+            await self.stop()
+
+    async def start(self) -> None:
+        """Returns when the informers have synced and the controllers work; raises TimeoutError if they cannot."""
+        discovery = await self._discover()
+        facts = Facts(self._root_ca(), discovery)
+        self._factory = self._given_factory or InformerFactory(self._client, transforms=TRANSFORMS)
+        self._recorder = EventRecorder(self._client, NAME, self._clock)
+        caches = Caches(self._factory)
+        for name in self._names:
+            part = CONTROLLERS[name]
+            missing = [resource for resource in _needs(part) if not discovery.serves(resource)]
+            if missing:
+                log.warning("%s is left out: the server does not serve %s", name, ", ".join(missing))
+                continue
+            if isinstance(part, Controller):
+                runner = Runner(part, self._client, caches, self._clock, self._recorder, self.options, facts)
+                self.running[name] = runner
+            else:
+                self.running[name] = part(self._client, caches, self._clock, self._recorder, self.options, facts)
+            self.running[name].prepare()
+        self._factory.start()
+        await self._factory.wait_synced(SYNC_TIMEOUT_S)
+        self._recorder.start()
+        for running in self.running.values():
+            running.start()
+        self.ready.set()
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(running.stop() for running in self.running.values()))
+        self.running.clear()
+        if self._recorder is not None:
+            await self._recorder.stop()
+        if self._factory is not None and self._factory is not self._given_factory:
+            await self._factory.stop()
+
+    async def _discover(self) -> Discovery:
+        while True:
+            try:
+                return await discover(self._client)
+            except ApiError as error:
+                log.warning("the API server does not answer yet: %s", error.message)
+                await asyncio.sleep(DISCOVERY_RETRY_S)  # in real time: it is the network that has to come up
+
+    def _root_ca(self) -> str:
+        if self.options.root_ca_file:
+            return Path(self.options.root_ca_file).read_text()
+        return self._client.connection.ca.decode("ascii")
+
+
+def _needs(part: Controller | type[Engine]) -> Iterable[str]:
+    return [watch.resource for watch in part.watches] if isinstance(part, Controller) else part.resources
