@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fastkube import errors
-from fastkube.api import schema
+from fastkube.api import conversion, schema
 from fastkube.api.catalog import api_version, split_api_version
 
 if TYPE_CHECKING:
@@ -65,19 +65,13 @@ def fit(call: Call, obj: Object, shape: schema.Schema) -> None:
 def to_storage(call: Call, obj: Object) -> Object:
     """From the version of the request to the one that is stored."""
     stored = call.rtype.storage_api_version
-    return obj if obj["apiVersion"] == stored else _convert(call.rtype, obj, stored)
+    return obj if obj["apiVersion"] == stored else conversion.convert(call.rtype, obj, stored)
 
 
 def from_storage(call: Call, obj: Object) -> Object:
     """From the stored version to the one of the request."""
     wanted = call.rtype.api_version(call.version)
-    return obj if obj["apiVersion"] == wanted else _convert(call.rtype, obj, wanted)
-
-
-def _convert(rtype: ResourceType, obj: Object, wanted: str) -> Object:
-    from fastkube.api import conversion
-
-    return conversion.convert(rtype, obj, wanted)
+    return obj if obj["apiVersion"] == wanted else conversion.convert(call.rtype, obj, wanted)
 
 
 def _typed(obj: Object, group: str, version: str, kind: str) -> Object:

@@ -11,7 +11,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastkube import errors
 
@@ -37,10 +37,11 @@ class Plugin:
     def handles(self, target: Identity, operation: str) -> bool:
         return False
 
-    def mutate(self, call: Call, obj: Object, old: Object | None) -> Awaitable[None] | None:
+    def mutate(self, call: Call, obj: Any, old: Object | None) -> Awaitable[None] | None:
+        """`obj` is an Object, or None for a delete; a plugin that handles no deletes says Object."""
         return None
 
-    def validate(self, call: Call, obj: Object, old: Object | None) -> Awaitable[None] | None:
+    def validate(self, call: Call, obj: Any, old: Object | None) -> Awaitable[None] | None:
         return None
 
 

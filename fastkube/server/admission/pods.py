@@ -76,7 +76,7 @@ class Priority(Plugin):
         defaults = [each for each in classes if each.get("globalDefault")]
         return min(defaults, key=lambda each: each.get("value") or 0) if defaults else None
 
-    def validate(self, call: Call, obj: Object, old: Object | None) -> None:
+    def validate(self, call: Call, obj: Object | None, old: Object | None) -> None:
         if call.rtype.resource == "pods":
             return
         if obj is None:
@@ -97,6 +97,7 @@ class Priority(Plugin):
 
 _NOT_READY = "node.kubernetes.io/not-ready"
 _UNREACHABLE = "node.kubernetes.io/unreachable"
+_TOLERATED_S = 300
 
 
 class DefaultTolerationSeconds(Plugin):
@@ -104,9 +105,6 @@ class DefaultTolerationSeconds(Plugin):
 
     name = "DefaultTolerationSeconds"
     mutates = True
-
-    def __init__(self, lookups: Lookups, not_ready_s: int = 300, unreachable_s: int = 300) -> None:
-        self._defaults = ((_NOT_READY, not_ready_s), (_UNREACHABLE, unreachable_s))
 
     def handles(self, target: Identity, operation: str) -> bool:
         return target == POD and operation in (CREATE, UPDATE)
@@ -122,8 +120,8 @@ class DefaultTolerationSeconds(Plugin):
         if "" in tolerated:
             return
         missing = [
-            {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds}
-            for key, seconds in self._defaults
+            {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": _TOLERATED_S}
+            for key in (_NOT_READY, _UNREACHABLE)
             if key not in tolerated
         ]
         if missing:
@@ -138,9 +136,6 @@ class TaintNodesByCondition(Plugin):
 
     name = "TaintNodesByCondition"
     mutates = True
-
-    def __init__(self, lookups: Lookups) -> None:
-        pass
 
     def handles(self, target: Identity, operation: str) -> bool:
         return target == ("", "nodes", "") and operation == CREATE
@@ -196,7 +191,9 @@ class RuntimeClass(Plugin):
         found = self._class_of(call, obj)
         defined = (found.get("overhead") or {}).get("podFixed") if found is not None else None
         if found is None or not defined:
-            raise forbid(call, obj, "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead")
+            raise forbid(
+                call, obj, "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"
+            )
         if not _same_amounts(overhead, defined):
             raise forbid(call, obj, "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead")
 

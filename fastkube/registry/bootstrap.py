@@ -1,0 +1,4 @@
+"""What a fresh server holds."""
+
+
+async def bootstrap(registry): ...

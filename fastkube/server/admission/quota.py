@@ -1,0 +1,156 @@
+"""ResourceQuota: the objects of a namespace together may not use more than its quotas allow.
+
+The new usage is written in the same transaction as the object itself, on the condition that the quota is still as it
+was read: two requests can never both take what is left, and a create that fails uses nothing. Requests that count in
+the same namespace take turns, since all but one of them would find the quota changed and have to begin again.
+
+Usage that falls (deletions, Pods that end) is found by the resource quota controller, as is that of objects which were
+there before the quota.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgpack
+
+from fastkube.api import quantity
+from fastkube.server.admission.amounts import Amounts, add
+from fastkube.server.admission.plugin import CREATE, UPDATE, Identity, Plugin, forbid
+from fastkube.server.admission.quota_usage import Evaluator, evaluator_of, rest
+from fastkube.store import Compare, Put
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from fastkube.registry.strategy import Call, Object
+    from fastkube.server.admission.lookup import Kept, Lookups
+
+_RESIZE: Identity = ("", "pods", "resize")
+
+
+class _Charge(NamedTuple):
+    """A quota that an object is counted in, and its usage with the object."""
+
+    key: bytes
+    revision: int
+    quota: Object
+    used: Amounts
+
+
+class ResourceQuota(Plugin):
+    name = "ResourceQuota"
+    validates = True
+
+    def __init__(self, lookups: Lookups) -> None:
+        self._store = lookups.store
+        self._quotas = lookups.quotas
+        self._evaluators: dict[tuple[str, str], Evaluator] = {}
+        self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+
+    def handles(self, target: Identity, operation: str) -> bool:
+        if target == _RESIZE:
+            return operation == UPDATE
+        if target[2]:
+            return False
+        return operation == CREATE or (operation == UPDATE and self._evaluator(target).counts_updates)
+
+    def _evaluator(self, target: Identity) -> Evaluator:
+        found = self._evaluators.get(target[:2])
+        if found is None:
+            found = self._evaluators[target[:2]] = evaluator_of(*target[:2])
+        return found
+
+    def validate(self, call: Call, obj: Object, old: Object | None) -> Awaitable[None] | None:
+        if not call.namespace or not self._quotas.of(call.namespace) or not call.rtype.persisted:
+            return None
+        evaluator = self._evaluator((call.rtype.group, call.rtype.resource, ""))
+        quotas = self._quotas.of(call.namespace).values()
+        if not any(_concerned(kept.obj, evaluator) for kept in quotas):
+            return None
+        return self._take_turn(call, obj, old, evaluator)
+
+    async def _take_turn(self, call: Call, obj: Object, old: Object | None, evaluator: Evaluator) -> None:
+        """Checks and charges; the turn ends when the write is done (or given up)."""
+        turn = self._turns.get(call.namespace)
+        if turn is None:
+            turn = self._turns[call.namespace] = asyncio.Lock()
+        await turn.acquire()
+        call.companions.finish.append(turn.release)
+        charges = self._charges(call, obj, old, evaluator)
+        if call.dry_run:
+            return
+        for charge in charges:
+            quota = {**charge.quota, "status": {**charge.quota["status"], "used": charge.used}}
+            call.companions.compares.append(Compare(charge.key, "mod", "=", charge.revision))
+            call.companions.ops.append(Put(charge.key, msgpack.packb(quota)))
+
+    def _charges(self, call: Call, obj: Object, old: Object | None, evaluator: Evaluator) -> list[_Charge]:
+        """The quotas with their new usage. Raises 403 for what one of them does not allow."""
+        concerned = [
+            kept
+            for _, kept in sorted(self._quotas.of(call.namespace).items())
+            if _concerned(kept.obj, evaluator) and _matches(kept.obj, obj, evaluator)
+        ]
+        for kept in concerned:
+            _check_stated(call, obj, kept, evaluator)
+        delta = rest(evaluator.usage(obj, call.now), evaluator.usage(old, call.now) if old is not None else {})
+        if not delta:
+            return []
+        charges = (_charge(call, obj, kept, delta) for kept in concerned)
+        return [charge for charge in charges if charge is not None]
+
+
+def _hard(quota: Object) -> Amounts:
+    hard: Amounts = (quota.get("status") or {}).get("hard") or {}
+    return hard
+
+
+def _concerned(quota: Object, evaluator: Evaluator) -> bool:
+    return any(evaluator.concerns(name) for name in _hard(quota))
+
+
+def _matches(quota: Object, obj: Object, evaluator: Evaluator) -> bool:
+    """Whether the object is in all scopes of the quota."""
+    spec = quota.get("spec") or {}
+    if not all(evaluator.in_scope(obj, scope, "Exists", []) for scope in spec.get("scopes") or ()):
+        return False
+    expressions = (spec.get("scopeSelector") or {}).get("matchExpressions") or ()
+    return all(
+        evaluator.in_scope(obj, each["scopeName"], each["operator"], each.get("values") or []) for each in expressions
+    )
+
+
+def _check_stated(call: Call, obj: Object, kept: Kept, evaluator: Evaluator) -> None:
+    name = kept.obj["metadata"]["name"]
+    names = [resource for resource in _hard(kept.obj) if evaluator.concerns(resource)]
+    unstated = evaluator.unstated(obj, names)
+    if unstated:
+        raise forbid(call, obj, f"failed quota: {name}: {unstated}")
+    used = kept.obj["status"].get("used") or {}
+    unknown = sorted(resource for resource in names if resource not in used)
+    if unknown:
+        raise forbid(call, obj, f"status unknown for quota: {name}, resources: {','.join(unknown)}")
+
+
+def _charge(call: Call, obj: Object, kept: Kept, delta: Amounts) -> _Charge | None:
+    hard = _hard(kept.obj)
+    requested = {name: amount for name, amount in delta.items() if name in hard}
+    if not requested:
+        return None
+    before: Amounts = kept.obj["status"].get("used") or {}
+    used = add(before, requested)
+    exceeded = sorted(name for name in requested if quantity.cmp(used[name], hard[name]) > 0)
+    growing = [name for name in exceeded if quantity.milli(requested[name]) > 0]
+    if growing:
+        told = f"requested: {_told(requested, growing)}, used: {_told(before, growing)}"
+        limited = f"limited: {_told(hard, growing)}"
+        raise forbid(call, obj, f"exceeded quota: {kept.obj['metadata']['name']}, {told}, {limited}")
+    return _Charge(kept.key, kept.revision, kept.obj, used)
+
+
+def _told(amounts: Amounts, names: Iterable[str]) -> str:
+    return ",".join(f"{name}={quantity.canonical(amounts.get(name, '0'))}" for name in names)
