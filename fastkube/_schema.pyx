@@ -405,7 +405,11 @@ def _prune(node: Node, value, problems: list):
         if child.kind == _ANY:
             continue
         told = len(problems)
-        _prune(child, item, problems)
+        try:
+            _prune(child, item, problems)
+        except WrongType as wrong:  # in metadata, the one part that has fixed types
+            wrong.path.insert(0, key)
+            raise
         if len(problems) != told:
             _prefix(problems, told, "." + key)
     if dropped is not None:

@@ -167,6 +167,8 @@ def schema_table(types: dict[str, Any], names: list[str], messages: dict[str, li
             kind = code(part, "i" if wire.get(field) == "int32" else "l")
             suffix = mark(name, field, kind, field in required)
             extras = {EXTENSIONS[key]: value for key, value in part.items() if key in EXTENSIONS}
+            if field in go_types.DEFAULTS.get(name, {}):
+                extras["default"] = go_types.DEFAULTS[name][field]
             whole = kind + suffix
             fields[field] = [whole, extras] if extras else whole
         row: dict[str, Any] = {"fields": fields} if "properties" in schema else {}

@@ -212,6 +212,11 @@ NULLABLE = {
     "resource.v1.CapacityRequestPolicyRange": "min",
 }
 
+DEFAULTS = {  # of the keys of lists that merge by key; an item may leave such a key out
+    "core.v1.ContainerPort": {"protocol": "TCP"},
+    "core.v1.ServicePort": {"protocol": "TCP"},
+}
+
 NULLS = {
     "apiextensions.v1.CustomResourceDefinitionCondition": "lastTransitionTime",
     "apiextensions.v1.CustomResourceDefinitionStatus": "conditions storedVersions",

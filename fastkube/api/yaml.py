@@ -57,9 +57,11 @@ def _float(loader: _Loader, node: yaml.ScalarNode) -> float:
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
     seen: set[str] = set()
     for key_node, _ in node.value:
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise YamlError("error converting YAML to JSON: yaml: invalid map key")
         if key_node.tag != "tag:yaml.org,2002:merge" and key_node.value in seen:
             loader.duplicates.append(f'line {key_node.start_mark.line + 1}: key "{key_node.value}" already set in map')
-        seen.add(key_node.value if isinstance(key_node, yaml.ScalarNode) else "")
+        seen.add(key_node.value)
     loader.flatten_mapping(node)
     made = {}
     for key_node, value_node in node.value:
@@ -73,9 +75,7 @@ def _key(key: Any) -> str:
         return key
     if isinstance(key, bool):
         return "true" if key else "false"
-    if isinstance(key, int | float):
-        return str(key)
-    raise YamlError(f"error converting YAML to JSON: unsupported map key of type {type(key).__name__}")
+    return "null" if key is None else str(key)
 
 
 for _tag, _pattern, _first in _RESOLVERS:
@@ -92,11 +92,29 @@ def load(body: bytes) -> tuple[Any, list[str]]:
         loader = _Loader(body)
         try:
             value = loader.get_data() if loader.check_data() else None  # type: ignore[no-untyped-call]
+            if b"&" in body:
+                value = _unshared(value, [max(_ALIASED_MAX, len(body))])
             return value, loader.duplicates
         finally:
             loader.dispose()
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as fault:
         raise YamlError(f"error converting YAML to JSON: yaml: {_told(fault)}") from None
+
+
+_ALIASED_MAX = 100_000
+"""How many values a document with aliases may mean: a few lines of YAML can mean billions."""
+
+
+def _unshared(value: Any, left: list[int]) -> Any:
+    """The value with a copy of its own in each place of an alias; `left` is how many values there may still be."""
+    left[0] -= 1
+    if left[0] < 0:
+        raise YamlError("error converting YAML to JSON: yaml: document contains excessive aliasing")
+    if isinstance(value, dict):
+        return {key: _unshared(item, left) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_unshared(item, left) for item in value]
+    return value
 
 
 def _told(fault: Exception) -> str:
