@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "fastkube"
 
 # Each part and what it may import; a part may always import itself.
 BASE = {"errors", "config", "clock", "_pure", "__init__"}
-API = BASE | {"api", "_codec"}
+API = BASE | {"api", "_codec", "_fields", "_protobuf", "_schema"}
 STORE = BASE | {"store", "_raft"}
 COMPONENT = API | {"client"}
 MAY_IMPORT = {
@@ -21,14 +21,18 @@ MAY_IMPORT = {
     "_pure": set(),
     "__init__": {"_pure"},
     "_codec": set(),
+    "_fields": set(),
+    "_protobuf": set(),
+    "_schema": set(),
     "_sched": set(),
+    "_scores": set(),
     "_raft": set(),
     "api": API,
     "store": STORE,
     "registry": API | STORE,
     "server": API | STORE | {"registry"},
     "client": API,
-    "scheduler": COMPONENT | {"_sched"},
+    "scheduler": COMPONENT | {"_sched", "_scores"},
     "controllers": COMPONENT,
     "nodes": COMPONENT,
     "cluster": None,

@@ -1,0 +1,175 @@
+"""Decisions a second, without an API server: queue, search, scores, choice and assume, for Pods already parsed.
+
+    python -m bench.sched_core [--nodes 100,1000,5000] [--pods 10000] [--workload basic,...] [--json FILE]
+
+Workloads have the shape of scheduler_perf's. Under FASTKUBE_PURE=1 the same cores run interpreted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from fastkube import __version__, _sched
+from fastkube.scheduler.offline import OfflineScheduler
+
+Object = dict[str, Any]
+
+ZONES = 10
+
+
+def node(number: int) -> Object:
+    name = f"node-{number}"
+    labels = {"kubernetes.io/hostname": name, "topology.kubernetes.io/zone": f"zone-{number % ZONES}"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": labels},
+        "status": {"allocatable": {"cpu": "4", "memory": "32Gi", "pods": "110"}},
+    }
+
+
+def pod(number: int, labels: dict[str, str] | None = None, *, requests: Object | None = None, **spec: Any) -> Object:
+    asked = requests or {"cpu": "100m", "memory": "500Mi"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": f"pod-{number}", "namespace": "default", "uid": f"uid-{number}", "labels": labels or {}},
+        "spec": {"containers": [{"name": "c", "image": "pause", "resources": {"requests": asked}}], **spec},
+    }
+
+
+def _pod_term(labels: dict[str, str], key: str) -> Object:
+    return {"labelSelector": {"matchLabels": labels}, "topologyKey": key}
+
+
+def _zone_spread(hard: bool) -> list[Object]:
+    return [
+        {
+            "maxSkew": 5,
+            "topologyKey": "topology.kubernetes.io/zone",
+            "whenUnsatisfiable": "DoNotSchedule" if hard else "ScheduleAnyway",
+            "labelSelector": {"matchLabels": {"color": "blue"}},
+        }
+    ]
+
+
+def basic(count: int, nodes: int) -> Iterator[Object]:
+    return (pod(n) for n in range(count))
+
+
+def node_affinity(count: int, nodes: int) -> Iterator[Object]:
+    term = {
+        "matchExpressions": [{"key": "topology.kubernetes.io/zone", "operator": "In", "values": ["zone-1", "zone-2"]}]
+    }
+    affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}
+    return (pod(n, requests={"cpu": "10m", "memory": "50Mi"}, affinity=affinity) for n in range(count))
+
+
+def spreading(count: int, nodes: int) -> Iterator[Object]:
+    return (pod(n, {"color": "blue"}, topologySpreadConstraints=_zone_spread(True)) for n in range(count))
+
+
+def preferred_spreading(count: int, nodes: int) -> Iterator[Object]:
+    return (pod(n, {"color": "blue"}, topologySpreadConstraints=_zone_spread(False)) for n in range(count))
+
+
+def anti_affinity(count: int, nodes: int) -> Iterator[Object]:
+    term = _pod_term({"color": "green"}, "kubernetes.io/hostname")
+    affinity = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+    return (pod(n, {"color": "green"}, affinity=affinity) for n in range(min(count, nodes)))
+
+
+def affinity(count: int, nodes: int) -> Iterator[Object]:
+    term = _pod_term({"color": "blue"}, "topology.kubernetes.io/zone")
+    wish = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+    return (pod(n, {"color": "blue"}, requests={"cpu": "10m", "memory": "50Mi"}, affinity=wish) for n in range(count))
+
+
+def preferred_affinity(count: int, nodes: int) -> Iterator[Object]:
+    term = {"weight": 1, "podAffinityTerm": _pod_term({"color": "red"}, "kubernetes.io/hostname")}
+    wish = {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [term]}}
+    return (pod(n, {"color": "red"}, affinity=wish) for n in range(count))
+
+
+def preferred_anti_affinity(count: int, nodes: int) -> Iterator[Object]:
+    term = {"weight": 1, "podAffinityTerm": _pod_term({"color": "yellow"}, "kubernetes.io/hostname")}
+    wish = {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [term]}}
+    return (pod(n, {"color": "yellow"}, affinity=wish) for n in range(count))
+
+
+def unschedulable(count: int, nodes: int) -> Iterator[Object]:
+    """Every other Pod asks for more than any node has."""
+    return (pod(n, requests={"cpu": "100"} if n % 2 else None) for n in range(count))
+
+
+def distinct(count: int, nodes: int) -> Iterator[Object]:
+    """No two Pods are alike: nothing can be shared."""
+    return (pod(n, {"n": str(n)}, requests={"cpu": f"{10 + n % 997}m", "memory": f"{n}Ki"}) for n in range(count))
+
+
+WORKLOADS: dict[str, Callable[[int, int], Iterator[Object]]] = {
+    "basic": basic,
+    "node-affinity": node_affinity,
+    "spreading": spreading,
+    "preferred-spreading": preferred_spreading,
+    "anti-affinity": anti_affinity,
+    "affinity": affinity,
+    "preferred-affinity": preferred_affinity,
+    "preferred-anti-affinity": preferred_anti_affinity,
+    "unschedulable": unschedulable,
+    "distinct": distinct,
+}
+
+
+def measure(workload: str, nodes: int, pods: int, seconds_max: float) -> Object:
+    scheduler = OfflineScheduler(map(node, range(nodes)))
+    for obj in WORKLOADS[workload](pods, nodes):
+        scheduler.add(obj)
+    tried = placed = 0
+    start = time.perf_counter()
+    for decision in scheduler.run():
+        tried += 1
+        placed += bool(decision.node)
+        if tried % 64 == 0 and time.perf_counter() - start > seconds_max:
+            break
+    elapsed = time.perf_counter() - start
+    return {
+        "workload": workload,
+        "nodes": nodes,
+        "pods": tried,
+        "placed": placed,
+        "per_second": round(tried / elapsed),
+        "rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nodes", default="1000,5000", help="numbers of nodes, separated by commas")
+    parser.add_argument("--pods", type=int, default=10_000)
+    parser.add_argument("--workload", default=",".join(WORKLOADS))
+    parser.add_argument("--seconds", type=float, default=10.0, help="end a workload after so long")
+    parser.add_argument("--json", default="", help="write the results to this file too")
+    options = parser.parse_args()
+    build = "compiled" if _sched.COMPILED else "pure"
+    results = []
+    print(f"{'workload':24} {'nodes':>6} {'pods':>6} {'placed':>6} {'decisions/s':>11}   ({build})")
+    for nodes in map(int, options.nodes.split(",")):
+        for workload in options.workload.split(","):
+            told = measure(workload, nodes, options.pods, options.seconds)
+            results.append(told)
+            print(f"{workload:24} {nodes:6} {told['pods']:6} {told['placed']:6} {told['per_second']:11,}", flush=True)
+    if options.json:
+        document = {"fastkube": __version__, "python": sys.version.split()[0], "build": build, "results": results}
+        with open(options.json, "w") as file:
+            json.dump(document, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()

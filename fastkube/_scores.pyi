@@ -1,0 +1,30 @@
+from array import array
+
+from fastkube._sched import Tally, Topology
+
+COMPILED: bool
+PLAIN: int
+NORMALIZED: int
+REVERSED: int
+
+def add_where(values: array[int], mask: int, amount: int) -> None: ...
+
+class Fixed:
+    name: str
+    weight: int
+    def __init__(self, name: str, weight: int, values: array[int], mode: int) -> None: ...
+    def fill(self, nodes: array[int], count: int, out: array[int]) -> None: ...
+
+class Affinity:
+    name: str
+    weight: int
+    def __init__(self, name: str, weight: int, parts: list[tuple[Tally, int]]) -> None: ...
+    def fill(self, nodes: array[int], count: int, out: array[int]) -> None: ...
+
+class SpreadScore:
+    name: str
+    weight: int
+    def __init__(
+        self, name: str, weight: int, parts: list[tuple[Tally, Topology | None, int]], require_all: bool
+    ) -> None: ...
+    def fill(self, nodes: array[int], count: int, out: array[int]) -> None: ...

@@ -1,0 +1,283 @@
+"""The score plugins that look beyond a node's own resources: fixed values, Pod affinity, topology spread.
+
+The second half of the scheduler's core (fastkube/_sched.pyx holds the first, and the rules for both). A scorer is made
+for Pods of one signature. `fill` writes a score from 0 to 100 for each candidate, normalized over the candidates as
+upstream's plugin does it; the caller multiplies by `weight`.
+"""
+
+from __future__ import annotations
+
+from array import array
+from math import log
+
+import cython
+
+COMPILED: bool = cython.compiled
+
+PLAIN = 0
+"""A Fixed scorer's values are scores already."""
+NORMALIZED = 1
+"""The greatest value becomes 100."""
+REVERSED = 2
+"""The greatest value becomes 0, and 0 becomes 100."""
+
+_INT64_MAX = (1 << 63) - 1
+
+
+def _zeros(typecode: str, length: int) -> array:
+    return array(typecode, bytes(array(typecode).itemsize * length))
+
+
+def add_where(values: cython.longlong[::1], mask: int, amount: cython.longlong) -> None:
+    """Add `amount` to the values of the slots in a mask."""
+    slot: cython.Py_ssize_t
+    length: int = mask.bit_length()
+    if mask < 0 or length > len(values):
+        raise ValueError("the mask names nodes that do not exist")
+    bits: bytes = mask.to_bytes((length + 7) // 8, "little")
+    for slot in range(len(bits) * 8):
+        if bits[slot >> 3] >> (slot & 7) & 1:
+            values[slot] += amount
+
+
+@cython.final
+@cython.cclass
+class Fixed:
+    """Values that depend on the nodes' labels, taints and images only."""
+
+    name = cython.declare(str, visibility="readonly")
+    weight = cython.declare(cython.longlong, visibility="readonly")
+    values: cython.longlong[::1]
+    mode: cython.int
+
+    def __init__(self, name: str, weight: int, values: array, mode: int) -> None:
+        """`values`: an array('q') by slot, none negative; `mode`: PLAIN, NORMALIZED or REVERSED."""
+        if min(values, default=0) < 0 or mode not in (PLAIN, NORMALIZED, REVERSED):
+            raise ValueError("values cannot be negative")
+        self.name = name
+        self.weight = weight
+        self.values = values
+        self.mode = mode
+
+    def fill(self, nodes: cython.int[::1], count: cython.Py_ssize_t, out: cython.longlong[::1]) -> None:
+        """Scores of nodes[:count] into out[:count]."""
+        k: cython.Py_ssize_t
+        value: cython.longlong
+        most: cython.longlong = 0
+        if len(self.values) < len(nodes):
+            raise ValueError("the columns have grown: the values must be made again")
+        for k in range(count):
+            value = self.values[nodes[k]]
+            out[k] = value
+            if value > most:
+                most = value
+        if self.mode == PLAIN:
+            return
+        for k in range(count):
+            value = out[k] * 100 // most if most else 0
+            out[k] = 100 - value if self.mode == REVERSED else value
+
+
+@cython.final
+@cython.cclass
+class Affinity:
+    """Preferred Pod affinity and anti-affinity, both ways: weighted tallies, stretched from 0 to 100."""
+
+    name = cython.declare(str, visibility="readonly")
+    weight = cython.declare(cython.longlong, visibility="readonly")
+    parts: list
+
+    def __init__(self, name: str, weight: int, parts: list) -> None:
+        """`parts`: (Tally, factor) pairs; a factor below 0 is an aversion."""
+        self.name = name
+        self.weight = weight
+        self.parts = list(parts)
+
+    def fill(self, nodes: cython.int[::1], count: cython.Py_ssize_t, out: cython.longlong[::1]) -> None:
+        """Scores of nodes[:count] into out[:count]."""
+        k: cython.Py_ssize_t
+        low: cython.longlong
+        high: cython.longlong
+        span: cython.double
+        if count == 0:
+            return
+        for k in range(count):
+            out[k] = 0
+        for tally, factor in self.parts:
+            self.add(tally.topology.domains, tally.sums, factor, nodes, count, out)
+        low = high = out[0]
+        for k in range(count):
+            if out[k] < low:
+                low = out[k]
+            if out[k] > high:
+                high = out[k]
+        span = high - low
+        for k in range(count):
+            if high > low:
+                out[k] = cython.cast(cython.longlong, 100.0 * ((out[k] - low) / span))
+            else:
+                out[k] = 0
+
+    @cython.cfunc
+    @cython.exceptval(check=True)
+    def add(
+        self,
+        domains: cython.int[::1],
+        sums: cython.longlong[::1],
+        factor: cython.longlong,
+        nodes: cython.int[::1],
+        count: cython.Py_ssize_t,
+        out: cython.longlong[::1],
+    ) -> cython.void:
+        k: cython.Py_ssize_t
+        domain: cython.Py_ssize_t
+        size: cython.Py_ssize_t = len(sums)
+        for k in range(count):
+            domain = domains[nodes[k]]
+            if 0 <= domain < size:
+                out[k] += factor * sums[domain]
+
+
+@cython.final
+@cython.cclass
+class SpreadScore:
+    """Soft topology spread constraints: domains with fewer matching Pods score higher.
+
+    A constraint by host name counts the Pods of the node itself: its tally has the identity topology, and a topology of
+    the label tells which nodes have it.
+    """
+
+    name = cython.declare(str, visibility="readonly")
+    weight = cython.declare(cython.longlong, visibility="readonly")
+    parts: list
+    require_all: cython.bint
+    marks: cython.longlong[::1]
+    epoch: cython.longlong
+    sums: cython.double[::1]
+
+    def __init__(self, name: str, weight: int, parts: list, require_all: bool) -> None:
+        """`parts`: (Tally, Topology of the label for a constraint by host name or None, max skew).
+
+        `require_all`: nodes that lack any of the labels score 0.
+        """
+        self.name = name
+        self.weight = weight
+        self.parts = [(tally, tally.topology if hosts is None else hosts, hosts, skew) for tally, hosts, skew in parts]
+        self.require_all = require_all
+        self.marks = _zeros("q", 1)
+        self.epoch = 0
+        self.sums = _zeros("d", 1)
+
+    def fill(self, nodes: cython.int[::1], count: cython.Py_ssize_t, out: cython.longlong[::1]) -> None:
+        """Scores of nodes[:count] into out[:count]."""
+        k: cython.Py_ssize_t
+        scored: cython.longlong = 0
+        size: cython.longlong
+        if len(self.sums) < count:
+            self.sums = _zeros("d", len(nodes))
+        for k in range(count):
+            out[k] = 0
+            self.sums[k] = 0.0
+        if self.require_all:
+            for _, labels, _, _ in self.parts:
+                self.ignore(labels.domains, nodes, count, out)
+        for k in range(count):
+            if out[k] == 0:
+                scored += 1
+        for tally, labels, hosts, skew in self.parts:
+            if hosts is not None:
+                size = scored
+            else:
+                size = self.count_domains(labels.domains, labels.size, nodes, count, out)
+            self.weigh(labels.domains, tally.topology.domains, tally.sums, skew - 1, log(size + 2), nodes, count, out)
+        self.normalize(count, out)
+
+    @cython.cfunc
+    @cython.exceptval(check=True)
+    def ignore(
+        self, labels: cython.int[::1], nodes: cython.int[::1], count: cython.Py_ssize_t, out: cython.longlong[::1]
+    ) -> cython.void:
+        k: cython.Py_ssize_t
+        for k in range(count):
+            if labels[nodes[k]] < 0:
+                out[k] = -1
+
+    @cython.cfunc
+    @cython.exceptval(check=True)
+    def count_domains(
+        self,
+        labels: cython.int[::1],
+        size: cython.Py_ssize_t,
+        nodes: cython.int[::1],
+        count: cython.Py_ssize_t,
+        out: cython.longlong[::1],
+    ) -> cython.longlong:
+        """How many domains the candidates are in; lacking the label is a domain of its own."""
+        k: cython.Py_ssize_t
+        domain: cython.Py_ssize_t
+        found: cython.longlong = 0
+        lacking: cython.longlong = 0
+        if len(self.marks) < size:
+            self.marks = _zeros("q", size)
+        self.epoch += 1
+        for k in range(count):
+            if out[k] < 0:
+                continue
+            domain = labels[nodes[k]]
+            if domain < 0:
+                lacking = 1
+            elif self.marks[domain] != self.epoch:
+                self.marks[domain] = self.epoch
+                found += 1
+        return found + lacking
+
+    @cython.cfunc
+    @cython.exceptval(check=True)
+    def weigh(
+        self,
+        labels: cython.int[::1],
+        domains: cython.int[::1],
+        sums: cython.longlong[::1],
+        leeway: cython.double,
+        weight: cython.double,
+        nodes: cython.int[::1],
+        count: cython.Py_ssize_t,
+        out: cython.longlong[::1],
+    ) -> cython.void:
+        k: cython.Py_ssize_t
+        node: cython.Py_ssize_t
+        domain: cython.Py_ssize_t
+        matching: cython.double
+        for k in range(count):
+            node = nodes[k]
+            if out[k] < 0 or labels[node] < 0:
+                continue
+            domain = domains[node]
+            matching = sums[domain] if domain < len(sums) else 0
+            self.sums[k] += matching * weight + leeway
+
+    @cython.cfunc
+    @cython.exceptval(check=True)
+    def normalize(self, count: cython.Py_ssize_t, out: cython.longlong[::1]) -> cython.void:
+        k: cython.Py_ssize_t
+        score: cython.longlong
+        part: cython.double
+        least: cython.longlong = _INT64_MAX
+        most: cython.longlong = 0
+        for k in range(count):
+            if out[k] < 0:
+                continue
+            score = cython.cast(cython.longlong, self.sums[k])
+            part = self.sums[k] - score
+            if part >= 0.5:
+                score += 1
+            out[k] = score
+            least = min(least, score)
+            most = max(most, score)
+        for k in range(count):
+            if out[k] < 0:
+                out[k] = 0
+            elif most == 0:
+                out[k] = 100
+            else:
+                out[k] = 100 * (most + least - out[k]) // most

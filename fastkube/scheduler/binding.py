@@ -1,0 +1,193 @@
+"""The binding cycle: what happens to a Pod after its node is chosen, many Pods at a time.
+
+    reserve and permit (in the scheduling cycle) → wait for permission → pre-bind → bind → post-bind
+    any failure → unreserve → forget → the Pod goes back into the queue
+
+Most Pods need nothing before binding; they go through a fixed number of workers. A Pod that must wait (for permission,
+for a volume) has a task of its own, so that nobody waits behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastkube.client import Client
+from fastkube.clock import Clock
+from fastkube.errors import ApiError
+from fastkube.scheduler.framework import Cycle, Plugin, Rejected
+from fastkube.scheduler.nodes import NodeInfo
+from fastkube.scheduler.pods import PodInfo
+from fastkube.scheduler.profile import Profile
+from fastkube.scheduler.queue import QueuedPod
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Binding:
+    """A Pod on its way to its node."""
+
+    queued: QueuedPod
+    cycle: Cycle
+    profile: Profile
+    node: NodeInfo
+    started: float
+    permits: dict[str, float]
+    """Plugin → seconds to wait for its permission at most."""
+
+    @property
+    def pod(self) -> PodInfo:
+        return self.cycle.pod
+
+
+class Refused(Exception):
+    """Binding did not come about. `plugin` refused the Pod (its name, empty for an error)."""
+
+    def __init__(self, message: str, plugin: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.plugin = plugin
+
+
+class WaitingPod:
+    """A Pod that permit plugins keep waiting. Plugins allow it one by one, or reject it."""
+
+    def __init__(self, binding: Binding) -> None:
+        self.binding = binding
+        self._pending = set(binding.permits)
+        self._answer: asyncio.Future[tuple[str, str] | None] = asyncio.get_running_loop().create_future()
+
+    def allow(self, plugin: str) -> None:
+        self._pending.discard(plugin)
+        if not self._pending and not self._answer.done():
+            self._answer.set_result(None)
+
+    def reject(self, plugin: str, message: str) -> None:
+        if not self._answer.done():
+            self._answer.set_result((plugin, message))
+
+    async def wait(self, clock: Clock) -> None:
+        """Raises Refused."""
+        timeout = asyncio.ensure_future(clock.sleep(min(self.binding.permits.values())))
+        try:
+            await asyncio.wait((timeout, self._answer), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            timeout.cancel()
+        if not self._answer.done():
+            late = next(iter(self._pending))
+            raise Refused(f"rejected due to timeout after waiting at plugin {late}", late)
+        told = self._answer.result()
+        if told is not None:
+            plugin, message = told
+            raise Refused(message, plugin)
+
+
+class Binder:
+    """Binds what it is given. `bound(binding)` and `failed(binding, Refused)` are told how it went."""
+
+    def __init__(
+        self,
+        client: Client,
+        clock: Clock,
+        workers: int,
+        *,
+        bound: Callable[[Binding], None],
+        failed: Callable[[Binding, Refused], None],
+    ) -> None:
+        self.waiting: dict[str, WaitingPod] = {}
+        """Pods that wait for permission, by uid."""
+        self.under_way = 0
+        self._client = client
+        self._clock = clock
+        self._workers = workers
+        self._bound = bound
+        self._failed = failed
+        self._queue: deque[Binding] = deque()
+        self._wake = asyncio.Semaphore(0)
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._tasks = {loop.create_task(self._work(), name="bind") for _ in range(self._workers)}
+
+    async def stop(self) -> None:
+        """Bindings that have not been sent are dropped; the API server has the truth."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = set()
+
+    async def idle(self) -> None:
+        """Until nothing is under way."""
+        await self._idle.wait()
+
+    def put(self, binding: Binding) -> None:
+        self.under_way += 1
+        self._idle.clear()
+        if binding.permits or self._pre_binders(binding):
+            if binding.permits:
+                self.waiting[binding.pod.uid] = WaitingPod(binding)
+            task = asyncio.get_running_loop().create_task(self._carry_out(binding), name="bind slowly")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        else:
+            self._queue.append(binding)
+            self._wake.release()
+
+    @staticmethod
+    def _pre_binders(binding: Binding) -> list[Plugin]:
+        """Those that have noted something to do for this Pod, and those that note nothing."""
+        state = binding.cycle.state
+        return [plugin for plugin in binding.profile.pre_bind if not plugin.notes_pre_bind or plugin.name in state]
+
+    async def _work(self) -> None:
+        while True:
+            await self._wake.acquire()
+            await self._carry_out(self._queue.popleft())
+
+    async def _carry_out(self, binding: Binding) -> None:
+        try:
+            waiting = self.waiting.get(binding.pod.uid)
+            if waiting is not None:
+                await waiting.wait(self._clock)
+            for plugin in self._pre_binders(binding):
+                await self._step("PreBind", plugin, plugin.pre_bind(binding.cycle, binding.node))
+            await self._bind(binding)
+        except Refused as refused:
+            self._failed(binding, refused)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            log.exception("binding pod %s broke", binding.pod.key)
+            self._failed(binding, Refused(f"internal error: {type(error).__name__}"))
+        else:
+            self._bound(binding)
+        finally:
+            self.waiting.pop(binding.pod.uid, None)
+            self.under_way -= 1
+            if not self.under_way:
+                self._idle.set()
+
+    async def _bind(self, binding: Binding) -> None:
+        """The first bind plugin that does not pass the Pod on."""
+        for plugin in binding.profile.bind:
+            bind = plugin.bind(binding.pod, binding.node.name)  # type: ignore[attr-defined]
+            if await self._step("Bind", plugin, bind) is not False:
+                return
+        raise Refused("no bind plugin has bound the pod")
+
+    @staticmethod
+    async def _step(point: str, plugin: Plugin, doing: Any) -> Any:
+        try:
+            return await doing
+        except Rejected as rejected:
+            raise Refused(rejected.message, plugin.name) from None
+        except ApiError as error:
+            raise Refused(f'running {point} plugin "{plugin.name}": {error.message}') from error

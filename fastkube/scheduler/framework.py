@@ -1,0 +1,261 @@
+"""What plugins are: the extension points of a scheduling cycle, and the drafts that plans are made of.
+
+A plugin says as much as it can about all Pods of a signature at once; only what is a single Pod's own (its volumes, its
+claims) is asked for each Pod.
+
+    screen(spec, draft)     by PodSpec: nodes refused by name, labels, taints; resources; fixed scores
+    relate(kind, draft)     by PodKind: rules and scores on tallies
+    pre_filter(cycle)       for one Pod: refuse it at once, or note what the plugin needs later
+    refusals(cycle)         for one Pod: further nodes refused, as masks
+    score(cycle, nodes)     for one Pod: scores that depend on it alone
+    post_filter(cycle)      no node was found: make room
+    reserve, unreserve, permit, pre_bind, post_bind     around binding, as upstream
+
+Upstream's names are kept for what users meet (plugins, reasons, codes); PreFilter, Filter and Score of upstream are
+spread over the first five.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, NamedTuple
+
+from fastkube import _sched, _scores
+from fastkube.scheduler.cache import Cache
+from fastkube.scheduler.events import ClusterEvent, Interest
+from fastkube.scheduler.nodes import NodeInfo
+from fastkube.scheduler.pods import LabelClass, Owner, PodInfo, PodSpec
+from fastkube.scheduler.tallies import Matcher, Selected
+
+Object = dict[str, Any]
+
+MAX_SCORE = _sched.MAX_SCORE
+
+
+class Code(Enum):
+    """How a plugin's answer is to be taken."""
+
+    SUCCESS = "Success"
+    ERROR = "Error"
+    UNSCHEDULABLE = "Unschedulable"
+    UNRESOLVABLE = "UnschedulableAndUnresolvable"
+    """Unschedulable, and taking Pods away would not help."""
+    WAIT = "Wait"
+    SKIP = "Skip"
+    PENDING = "Pending"
+
+
+class Status(NamedTuple):
+    """A plugin's answer for a whole Pod; None stands for success."""
+
+    code: Code
+    message: str
+    plugin: str
+
+
+class Rejected(Exception):
+    """Raised by a plugin: this Pod cannot be placed now. `resolvable`: preemption may help."""
+
+    def __init__(self, message: str, *, resolvable: bool = False, pending: bool = False) -> None:
+        super().__init__(message)
+        self.message = message
+        self.resolvable = resolvable
+        self.pending = pending
+
+
+class Reason(NamedTuple):
+    """Why a plugin refuses a node."""
+
+    plugin: str
+    text: str
+    resolvable: bool = True
+    """Whether taking Pods off the node may help."""
+
+
+class Reasons:
+    """Reasons as the byte codes of verdicts. Those beyond a byte share the last code, and are counted as `OTHER`."""
+
+    OTHER = Reason("", "node(s) were refused for other reasons")
+
+    def __init__(self) -> None:
+        self._codes: dict[Reason, int] = {}
+        self._reasons: list[Reason] = []
+
+    def code(self, reason: Reason) -> int:
+        found = self._codes.get(reason)
+        if found is None:
+            if len(self._reasons) == _sched.CODES_MAX - 1:
+                self._reasons.append(self.OTHER)
+            found = min(len(self._reasons) + 1, _sched.CODES_MAX)
+            if found < _sched.CODES_MAX:
+                self._reasons.append(reason)
+            self._codes[reason] = found
+        return found
+
+    def reason(self, code: int) -> Reason:
+        return self._reasons[code - 1]
+
+
+class Refusal(NamedTuple):
+    """Nodes that a plugin refuses for one Pod."""
+
+    mask: int
+    reason: Reason
+
+
+class PodKind(NamedTuple):
+    """Pods that one plan serves: equal in what they ask for, in labels, and in who owns them."""
+
+    spec: PodSpec
+    labels: LabelClass
+    owner: Owner | None
+
+
+@dataclass(slots=True)
+class Cycle:
+    """One attempt to place a Pod. `state` is for plugins: what they found out, by plugin name."""
+
+    pod: PodInfo
+    state: dict[str, Any] = field(default_factory=dict)
+    only: int | None = None
+    """The only nodes to look at, where a plugin said so in pre_filter."""
+    narrowed_by: set[str] = field(default_factory=set)
+
+    def narrow(self, mask: int, plugin: str) -> None:
+        """Look at no other nodes; two plugins that say so leave the nodes that both named."""
+        self.only = mask if self.only is None else self.only & mask
+        self.narrowed_by.add(plugin)
+
+
+class ScreenDraft:
+    """Collects what plugins say about the Pods of a PodSpec. The first plugin to refuse a node is the one blamed."""
+
+    def __init__(self, cache: Cache) -> None:
+        self.cache = cache
+        self.refusals: list[Refusal] = []
+        self.resources: list[_sched.ResourceScore] = []
+        self.scorers: list[_scores.Fixed] = []
+        self.check_fit = False
+        self.unchecked: frozenset[str] = frozenset()
+        """Requested resources that need not fit."""
+        self.uses_images = False
+        """Whether a change of the nodes' images changes the screen."""
+
+    def refuse(self, mask: int, reason: Reason) -> None:
+        if mask:
+            self.refusals.append(Refusal(mask, reason))
+
+    def fixed_score(self, plugin: str, weight: int, values: array[int], mode: int) -> None:
+        """A value for each slot."""
+        self.scorers.append(_scores.Fixed(plugin, weight, values, mode))
+
+
+class PlanDraft:
+    """Collects rules and scorers on tallies for the Pods of a PodKind."""
+
+    def __init__(self, cache: Cache, reasons: Reasons) -> None:
+        self.cache = cache
+        self.ports: list[_sched.Rule] = []
+        self.rules: list[_sched.Rule] = []
+        self.scorers: list[Any] = []
+        self.selected: list[Selected] = []
+        self.follows_workloads = False
+        """Whether Services or owners coming and going change the plan."""
+        self.follows_terms = False
+        self.follows_placement = False
+        """Whether a node's coming, going or changing labels changes the plan."""
+        self._reasons = reasons
+
+    def tally(self, matcher: Matcher, topology_key: str, eligible: int | None = None) -> _sched.Tally:
+        selected = self.cache.tallies.selected(matcher, topology_key, eligible)
+        self.selected.append(selected)
+        return selected.tally
+
+    def code(self, reason: Reason) -> int:
+        return self._reasons.code(reason)
+
+
+class Handle:
+    """What the scheduler lends to its plugins."""
+
+    cache: Cache
+    clock: Any
+    client: Any
+    lister: Callable[[str], Any]
+    """resource → Informer; upstream's shared informers."""
+
+
+class Plugin:
+    """A plugin of the scheduler. A subclass overrides the extension points that it has; the profile asks only those.
+
+    `weight` is that of the profile, for scores. `args` are the plugin's arguments in the configuration.
+    """
+
+    name = ""
+    interests: tuple[Interest, ...] = ()
+    """The events that may make a Pod schedulable which this plugin refused; `wakes` looks closer."""
+
+    notes_pre_bind = False
+    """`pre_bind` has something to do only for Pods about which the plugin has put something into `cycle.state`."""
+
+    def __init__(self, args: Mapping[str, Any], handle: Handle, weight: int = 1) -> None:
+        self.args = args
+        self.handle = handle
+        self.weight = weight
+
+    # -- who waits for what --------------------------------------------------------------------------------------------
+
+    def wakes(self, pod: PodInfo, event: ClusterEvent) -> bool:
+        """Whether an event can make a Pod schedulable that this plugin refused."""
+        return True
+
+    # -- the scheduling cycle ------------------------------------------------------------------------------------------
+
+    def pre_enqueue(self, pod: PodInfo) -> str | None:
+        """Why the Pod must not even be tried; None lets it into the queue."""
+        return None
+
+    def screen_filter(self, spec: PodSpec, draft: ScreenDraft) -> None: ...
+
+    def screen_score(self, spec: PodSpec, draft: ScreenDraft) -> None: ...
+
+    def plan_filter(self, kind: PodKind, draft: PlanDraft) -> None: ...
+
+    def plan_score(self, kind: PodKind, draft: PlanDraft) -> None: ...
+
+    def pre_filter(self, cycle: Cycle) -> None:
+        """Raises Rejected for a Pod that no node can take."""
+
+    def refusals(self, cycle: Cycle) -> Iterable[Refusal]:
+        """Nodes refused for this Pod beyond what its spec says."""
+        return ()
+
+    def score(self, cycle: Cycle, nodes: Sequence[NodeInfo]) -> Sequence[int] | None:
+        """Normalized scores for this Pod beyond what its spec says, a number from 0 to 100 for each node."""
+        return None
+
+    # -- the binding cycle ---------------------------------------------------------------------------------------------
+
+    def reserve(self, cycle: Cycle, node: NodeInfo) -> None:
+        """Note that the Pod will run on the node; raises Rejected."""
+
+    def unreserve(self, cycle: Cycle, node: NodeInfo) -> None:
+        """Take `reserve` back; called for every plugin when any part of binding fails, even before its `reserve`."""
+
+    def permit(self, cycle: Cycle, node: NodeInfo) -> float:
+        """Seconds to wait until `allow` or `reject`; 0 lets the Pod through at once. Raises Rejected."""
+        return 0.0
+
+    async def pre_bind(self, cycle: Cycle, node: NodeInfo) -> None:
+        """What must be done before binding; raises ApiError or Rejected."""
+
+    def post_bind(self, cycle: Cycle, node: NodeInfo) -> None:
+        """The Pod is bound."""
+
+
+def overrides(plugin: Plugin, *points: str) -> bool:
+    """Whether a plugin has any of these extension points."""
+    return any(getattr(type(plugin), point) is not getattr(Plugin, point) for point in points)

@@ -1,0 +1,142 @@
+"""The scheduler's metrics, under upstream's names, in Prometheus' text format."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping
+
+from fastkube import __version__
+
+Labels = tuple[str, ...]
+
+
+def _text(name: str, labels: Mapping[str, str], value: float) -> str:
+    told = ",".join(f'{key}="{_escape(text)}"' for key, text in labels.items())
+    number = repr(float(value)) if value != int(value) else str(int(value))
+    return f"{name}{{{told}}} {number}" if told else f"{name} {number}"
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+class Counter:
+    """Only rises."""
+
+    kind = "counter"
+
+    def __init__(self, name: str, help: str, labels: Labels = ()) -> None:
+        self.name, self.help, self.labels = name, help, labels
+        self.values: dict[Labels, float] = {}
+
+    def add(self, *labels: str, amount: float = 1) -> None:
+        self.values[labels] = self.values.get(labels, 0) + amount
+
+    def lines(self) -> Iterator[str]:
+        for labels, value in self.values.items():
+            yield _text(self.name, dict(zip(self.labels, labels, strict=True)), value)
+
+
+class Gauge:
+    """Read when it is asked for."""
+
+    kind = "gauge"
+
+    def __init__(self, name: str, help: str, label: str, read: Callable[[], Mapping[str, float]]) -> None:
+        self.name, self.help, self._label, self._read = name, help, label, read
+
+    def lines(self) -> Iterator[str]:
+        for value, number in self._read().items():
+            yield _text(self.name, {self._label: value} if self._label else {}, number)
+
+
+class Histogram:
+    """`start`, `factor` and `count` of the buckets are upstream's."""
+
+    kind = "histogram"
+
+    def __init__(
+        self, name: str, help: str, labels: Labels = (), *, start: float = 0.001, factor: float = 2, count: int = 15
+    ) -> None:
+        self.name, self.help, self.labels = name, help, labels
+        self.bounds = [start * factor**step for step in range(count)]
+        self._counts: dict[Labels, list[int]] = {}
+        self._sums: dict[Labels, float] = {}
+
+    def observe(self, value: float, *labels: str) -> None:
+        counts = self._counts.get(labels)
+        if counts is None:
+            counts = self._counts[labels] = [0] * (len(self.bounds) + 1)
+            self._sums[labels] = 0.0
+        counts[bisect_left(self.bounds, value)] += 1
+        self._sums[labels] += value
+
+    def count(self, *labels: str) -> int:
+        return sum(self._counts.get(labels, ()))
+
+    def lines(self) -> Iterator[str]:
+        for values, counts in self._counts.items():
+            labels = dict(zip(self.labels, values, strict=True))
+            total = 0
+            for bound, count in zip(self.bounds, counts, strict=False):
+                total += count
+                yield _text(f"{self.name}_bucket", {**labels, "le": f"{bound:g}"}, total)
+            total += counts[-1]
+            yield _text(f"{self.name}_bucket", {**labels, "le": "+Inf"}, total)
+            yield _text(f"{self.name}_sum", labels, self._sums[values])
+            yield _text(f"{self.name}_count", labels, total)
+
+
+SCHEDULED, UNSCHEDULABLE, ERROR = "scheduled", "unschedulable", "error"
+
+
+class Metrics:
+    """All of them. `pending` and `cached` are asked when somebody reads."""
+
+    def __init__(self, pending: Callable[[], Mapping[str, float]], cached: Callable[[], Mapping[str, float]]) -> None:
+        self.attempts = Counter(
+            "scheduler_schedule_attempts_total", "Attempts to place a Pod, by how they ended.", ("profile", "result")
+        )
+        self.attempt_duration = Histogram(
+            "scheduler_scheduling_attempt_duration_seconds",
+            "Time of an attempt, binding included.",
+            ("profile", "result"),
+        )
+        self.algorithm_duration = Histogram(
+            "scheduler_scheduling_algorithm_duration_seconds", "Time of a decision alone."
+        )
+        self.pod_attempts = Histogram(
+            "scheduler_pod_scheduling_attempts", "Attempts that a bound Pod took.", start=1, factor=2, count=5
+        )
+        self.sli_duration = Histogram(
+            "scheduler_pod_scheduling_sli_duration_seconds",
+            "Time from a Pod's first attempt until it was bound.",
+            ("attempts",),
+            start=0.01,
+            count=20,
+        )
+        self.incoming = Counter(
+            "scheduler_queue_incoming_pods_total", "Pods that entered a queue, by cause.", ("event", "queue")
+        )
+        self.preemption_attempts = Counter("scheduler_preemption_attempts_total", "Times that preemption was tried.")
+        self.preemption_victims = Histogram(
+            "scheduler_preemption_victims", "Pods that one preemption deleted.", start=1, factor=2, count=7
+        )
+        self.permit_wait = Histogram(
+            "scheduler_permit_wait_duration_seconds", "Time that Pods waited for permission to bind.", ("result",)
+        )
+        self.build = Counter("fastkube_build_info", "The version that runs.", ("version",))
+        self.build.add(__version__)
+        self._gauges = (
+            Gauge("scheduler_pending_pods", "Pods that wait, by queue.", "queue", pending),
+            Gauge("scheduler_cache_size", "Nodes, Pods and assumed Pods that are known.", "type", cached),
+        )
+
+    def text(self) -> str:
+        """What /metrics answers."""
+        lines: list[str] = []
+        for metric in (*vars(self).values(), *self._gauges):
+            if isinstance(metric, Counter | Gauge | Histogram):
+                lines += [f"# HELP {metric.name} {metric.help}", f"# TYPE {metric.name} {metric.kind}"]
+                lines += metric.lines()
+        return "\n".join(lines) + "\n"

@@ -1,0 +1,141 @@
+"""A scheduler without an API server: the same cache, queue, profiles and decisions over objects that are handed in.
+
+`fastkube scheduler simulate` and `explain` run on it. What a bound Pod would change in the cluster is assumed, nothing
+is written, and nobody is preempted unless the caller asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from fastkube.client import make_key, object_key
+from fastkube.clock import Clock, RealClock
+from fastkube.scheduler.cache import Cache
+from fastkube.scheduler.config import SchedulerConfig
+from fastkube.scheduler.framework import Cycle, Handle, Reasons
+from fastkube.scheduler.pods import PodInfo
+from fastkube.scheduler.profile import PluginClass, Profile, known_plugins
+from fastkube.scheduler.queue import SchedulingQueue
+from fastkube.scheduler.search import FitError, NoNodesError
+
+Object = dict[str, Any]
+
+_PLURALS = {
+    "StorageClass": "storageclasses",
+    "DeviceClass": "deviceclasses",
+    "CSIStorageCapacity": "csistoragecapacities",
+}
+
+
+class ObjectLister:
+    """Objects of one resource, read as an Informer is."""
+
+    def __init__(self) -> None:
+        self._objects: dict[str, Object] = {}
+
+    def add(self, obj: Object) -> None:
+        self._objects[object_key(obj)] = obj
+
+    def get(self, namespace: str, name: str) -> Object | None:
+        return self._objects.get(make_key(namespace, name))
+
+    def list(self) -> list[Object]:
+        return list(self._objects.values())
+
+    def by_index(self, name: str, key: str) -> Any:
+        """The index `namespace` is the only one."""
+        if name != "namespace":
+            raise KeyError(name)
+        return [obj for obj in self._objects.values() if obj["metadata"].get("namespace") == key]
+
+
+class Decision(NamedTuple):
+    """What became of a Pod: `node` where it would run, or `message` why nowhere."""
+
+    pod: PodInfo
+    node: str
+    message: str
+    evaluated: int
+    feasible: int
+
+
+class OfflineScheduler:
+    """`objects` is a cluster: nodes, Pods, namespaces, Services, volumes, in any order."""
+
+    def __init__(
+        self,
+        objects: Iterable[Object] = (),
+        config: SchedulerConfig | None = None,
+        *,
+        seed: int = 1,
+        clock: Clock | None = None,
+        plugins: Mapping[str, PluginClass] | None = None,
+    ) -> None:
+        config = config or SchedulerConfig()
+        self.cache = Cache(seed)
+        self._listers: dict[str, ObjectLister] = {}
+        handle = Handle()
+        handle.cache, handle.clock, handle.client = self.cache, clock or RealClock(), None
+        handle.lister = self.lister
+        self._workloads = 0
+        known = plugins or known_plugins()
+        reasons, turn = Reasons(), [0]
+        self.profiles = {
+            each.scheduler_name: Profile(
+                each,
+                handle,
+                known,
+                reasons=reasons,
+                percentage=config.percentage,
+                turn=turn,
+                workloads=lambda: self._workloads,
+            )
+            for each in config.profiles
+        }
+        self.queue = SchedulingQueue(self.profiles, handle.clock)
+        for obj in objects:
+            self.add(obj)
+
+    def lister(self, resource: str) -> ObjectLister:
+        return self._listers.setdefault(resource, ObjectLister())
+
+    def add(self, obj: Object) -> None:
+        """Take an object in, as an informer's handler would. Pods without a node go into the queue."""
+        kind = obj.get("kind", "")
+        if kind == "Node":
+            self.cache.set_node(obj)
+        elif kind == "Namespace":
+            self.cache.tallies.set_namespace(obj["metadata"]["name"], obj["metadata"].get("labels") or {})
+        elif kind == "Pod":
+            self._add_pod(obj)
+        else:
+            plural = _PLURALS.get(kind, kind.lower() + "s")
+            self.lister(f"{obj.get('apiVersion', 'v1')}/{plural}").add(obj)
+            self._workloads += 1
+
+    def _add_pod(self, obj: Object) -> None:
+        if (obj.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+            return
+        pod = self.cache.parse(obj)
+        if pod.node:
+            self.cache.set_pod(pod)
+        elif pod.spec.scheduler_name in self.profiles:
+            self.queue.add(pod)
+
+    def decide(self, pod: PodInfo) -> Decision:
+        """Where a Pod would go now. Changes nothing but the place where the next search starts."""
+        try:
+            placement = self.profiles[pod.spec.scheduler_name].search.place(Cycle(pod))
+        except (FitError, NoNodesError) as error:
+            return Decision(pod, "", str(error), 0, 0)
+        return Decision(pod, placement.node.name, "", placement.evaluated, placement.feasible)
+
+    def run(self) -> Iterator[Decision]:
+        """Try every Pod of the queue once, in its order; those that fit are assumed to run."""
+        while (queued := self.queue.pop_nowait()) is not None:
+            decision = self.decide(queued.pod)
+            if decision.node:
+                self.cache.assume(queued.pod, decision.node)
+            self.queue.done(queued.pod.uid)
+            yield decision

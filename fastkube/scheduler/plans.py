@@ -1,0 +1,180 @@
+"""Plans for Pods, kept for as long as they hold: the bridge from plugins to fastkube._sched.
+
+A screen (what a PodSpec may run on, and its resource scores) lives until nodes come, go, or change labels or taints; a
+plan (rules and scorers on tallies) until what it was made from changes. Both are made again when they are next needed,
+and the least recently used ones are given up.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from fastkube import _sched
+from fastkube.scheduler import resources
+from fastkube.scheduler.cache import Cache
+from fastkube.scheduler.framework import PlanDraft, Plugin, PodKind, Reason, Reasons, ScreenDraft
+from fastkube.scheduler.pods import PodInfo, PodSpec
+from fastkube.scheduler.tallies import Selected
+
+SCREEN_BYTES_MAX = 64 * 1024 * 1024
+SCREENS_MIN = 16
+PLANS_MAX = 2048
+_SCREEN_BYTES_PER_NODE = 17
+
+TOO_MANY_PODS = "Too many pods"
+FIT_PLUGIN = "NodeResourcesFit"
+
+
+class Points(NamedTuple):
+    """The plugins of a profile which plans are made from, by extension point."""
+
+    screen_filter: Sequence[Plugin]
+    screen_score: Sequence[Plugin]
+    plan_filter: Sequence[Plugin]
+    plan_score: Sequence[Plugin]
+
+
+class Screen:
+    """A core screen, what it depends on, and how its verdicts about resources are told."""
+
+    __slots__ = ("core", "fit_names", "image_generation", "scorers", "static_generation", "uses_images")
+
+    def __init__(self, core: _sched.Screen, draft: ScreenDraft, cache: Cache, fit_names: list[str]) -> None:
+        self.core = core
+        self.scorers = draft.scorers
+        self.uses_images = draft.uses_images
+        self.static_generation = cache.static_generation
+        self.image_generation = cache.image_generation
+        self.fit_names = fit_names
+
+    def holds(self, cache: Cache) -> bool:
+        if self.static_generation != cache.static_generation:
+            return False
+        return not self.uses_images or self.image_generation == cache.image_generation
+
+
+class Plan:
+    """A core plan, what it depends on, and what its verdicts mean."""
+
+    __slots__ = ("_generations", "_reasons", "core", "plugins", "screen", "selected")
+
+    def __init__(
+        self,
+        core: _sched.Plan,
+        screen: Screen,
+        selected: list[Selected],
+        generations: tuple[int | None, ...],
+        reasons: Reasons,
+    ) -> None:
+        self.core = core
+        self.screen = screen
+        self.selected = selected
+        self._generations = generations
+        self._reasons = reasons
+
+    def holds(self, cache: Cache, now: tuple[int, ...]) -> bool:
+        """`now`: the generations that Plans._generations gives."""
+        if not self.screen.holds(cache):
+            return False
+        return all(then is None or then == at for then, at in zip(self._generations, now, strict=True))
+
+    def explain(self, verdict: int) -> tuple[Reason, ...]:
+        """Why a node with this verdict is refused: one reason, or one for each resource that is lacking."""
+        if verdict & 0xFF != _sched.FIT:
+            return (self._reasons.reason(verdict),) if verdict else ()
+        resolvable = not verdict >> 31
+        return tuple(
+            Reason(FIT_PLUGIN, _lacking(name), resolvable)
+            for place, name in enumerate(self.screen.fit_names)
+            if verdict >> (8 + place) & 1
+        )
+
+
+def _lacking(resource: str) -> str:
+    return TOO_MANY_PODS if resource == resources.PODS else f"Insufficient {resource}"
+
+
+class Plans:
+    """The plans of one profile."""
+
+    def __init__(self, cache: Cache, points: Points, reasons: Reasons, workloads: Callable[[], int]) -> None:
+        """`workloads` gives a number that rises when Services or owners of Pods change."""
+        self._cache = cache
+        self._points = points
+        self._reasons = reasons
+        self._workloads = workloads
+        self._screens: OrderedDict[PodSpec, Screen] = OrderedDict()
+        self._plans: OrderedDict[PodKind, Plan] = OrderedDict()
+
+    def plan_for(self, pod: PodInfo) -> Plan:
+        """The plan for a Pod, made now if there is none that holds."""
+        kind = PodKind(pod.spec, pod.labels, pod.owner)
+        plan = self._plans.get(kind)
+        now = self._generations()
+        if plan is not None and plan.holds(self._cache, now):
+            self._plans.move_to_end(kind)
+            return plan
+        if plan is not None:
+            self._give_up(plan)
+        self._cache.order()
+        plan = self._plans[kind] = self._make(kind)
+        self._plans.move_to_end(kind)
+        if len(self._plans) > PLANS_MAX:
+            self._give_up(self._plans.popitem(last=False)[1])
+        return plan
+
+    def _generations(self) -> tuple[int, ...]:
+        tallies = self._cache.tallies
+        return tallies.terms_generation, tallies.namespace_generation, tallies.placement_generation, self._workloads()
+
+    def _give_up(self, plan: Plan) -> None:
+        for selected in plan.selected:
+            self._cache.tallies.release(selected)
+
+    def _make(self, kind: PodKind) -> Plan:
+        if kind.spec.request is None:
+            self._cache.prepare(kind.spec)
+        draft = PlanDraft(self._cache, self._reasons)
+        for plugin in self._points.plan_filter:
+            plugin.plan_filter(kind, draft)
+        for plugin in self._points.plan_score:
+            plugin.plan_score(kind, draft)
+        screen = self._screen(kind.spec)  # last: drafting may have added columns
+        core = _sched.Plan(self._cache.nodes, screen.core, draft.ports, draft.rules, [*screen.scorers, *draft.scorers])
+        terms, namespaces, placement, workloads = self._generations()
+        generations = (
+            terms if draft.follows_terms else None,
+            namespaces if draft.follows_terms else None,
+            placement if draft.follows_placement else None,
+            workloads if draft.follows_workloads else None,
+        )
+        return Plan(core, screen, draft.selected, generations, self._reasons)
+
+    def _screen(self, spec: PodSpec) -> Screen:
+        screen = self._screens.get(spec)
+        if screen is None or not screen.holds(self._cache):
+            screen = self._screens[spec] = self._make_screen(spec)
+            limit = max(SCREENS_MIN, SCREEN_BYTES_MAX // (_SCREEN_BYTES_PER_NODE * self._cache.nodes.capacity))
+            if len(self._screens) > limit:
+                self._screens.popitem(last=False)
+        self._screens.move_to_end(spec)
+        return screen
+
+    def _make_screen(self, spec: PodSpec) -> Screen:
+        draft = ScreenDraft(self._cache)
+        for plugin in self._points.screen_filter:
+            plugin.screen_filter(spec, draft)
+        for plugin in self._points.screen_score:
+            plugin.screen_score(spec, draft)
+        request = spec.request
+        if draft.unchecked:
+            checked = {name: value for name, value in spec.requests.items() if name not in draft.unchecked}
+            request = _sched.Request({self._cache.column(name): value for name, value in checked.items()})
+        core = _sched.Screen(self._cache.nodes, request, spec.priority, draft.resources, draft.check_fit)
+        for refusal in draft.refusals:
+            core.refuse(refusal.mask, self._reasons.code(refusal.reason))
+        names = {column: name for name, column in self._cache.columns.items()}
+        fit_names = [names[column] for column in request.fit_columns()]
+        return Screen(core, draft, self._cache, fit_names)

@@ -1,0 +1,372 @@
+"""The scheduling queue: which Pod is tried next, and which ones wait for what.
+
+    active          ready to be tried, by priority and then by time (or as the profile's queue sort plugin says)
+    backing off     tried in vain, or failed by an error; ready when the back-off is over
+    unschedulable   refused; wait for an event that may help, and are tried anyway after five minutes
+    gated           kept out by a pre-enqueue plugin (scheduling gates); not tried whatever happens
+
+The rules:
+  1. A Pod is in exactly one place: one of the four, or in flight between `pop` and `done` or `add_unschedulable`.
+  2. An event moves a refused Pod only if one of the plugins that refused it says that the event can help it.
+  3. Events that come while a Pod is in flight are remembered: when it turns out to be unschedulable, they are weighed
+     as if they had come afterwards, so that no event is lost.
+  4. A Pod that was moved out of the unschedulable ones still serves its back-off, which starts at podInitialBackoff and
+     doubles with each attempt up to podMaxBackoff. When nothing is active the one that is due first is taken early;
+     not so after an error (a refused binding), which would only be repeated.
+
+The queue holds no timers: `flush` moves what is due, and `next_due` says when it is to be called again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from fastkube.clock import Clock
+from fastkube.scheduler.events import UNSCHEDULED_POD, WILDCARD, Action, ClusterEvent
+from fastkube.scheduler.pods import PodInfo
+from fastkube.scheduler.profile import Profile
+
+ACTIVE, BACKOFF, UNSCHEDULABLE, GATED, IN_FLIGHT = "active", "backoff", "unschedulable", "gated", "in flight"
+FAILED = "failed"
+"""Backing off after an error."""
+
+
+class QueuedPod:
+    """A Pod in the queue, and how it fared so far."""
+
+    __slots__ = (
+        "attempts",
+        "failures",
+        "first_attempt",
+        "gated_by",
+        "pod",
+        "refused_by",
+        "since_event",
+        "state",
+        "ticket",
+        "timestamp",
+        "why_gated",
+    )
+
+    def __init__(self, pod: PodInfo, now: float) -> None:
+        self.pod = pod
+        self.timestamp = now
+        self.state = ""
+        self.ticket = 0
+        """Which entry of a heap is the valid one: moving a Pod leaves stale entries behind."""
+        self.attempts = 0
+        self.failures = 0
+        """Attempts that count for the back-off."""
+        self.first_attempt: float | None = None
+        self.refused_by: frozenset[str] = frozenset()
+        self.gated_by = ""
+        self.why_gated = ""
+        self.since_event = 0
+        """Events numbered from here on came while the Pod was in flight."""
+
+
+_Group = tuple[str, frozenset[str]]
+"""Scheduler name and the plugins that refused: an event that none of them waits for passes all Pods of the group."""
+
+
+class SchedulingQueue:
+    """`profiles` by scheduler name. `moved(event label, where to)` is told of each Pod that enters a queue."""
+
+    def __init__(
+        self,
+        profiles: Mapping[str, Profile],
+        clock: Clock,
+        *,
+        initial_backoff_s: float = 1.0,
+        max_backoff_s: float = 10.0,
+        max_unschedulable_s: float = 300.0,
+        moved: Callable[[str, str], None] = lambda event, queue: None,
+    ) -> None:
+        self._profiles = profiles
+        self._clock = clock
+        self._initial_backoff_s = initial_backoff_s
+        self._max_backoff_s = max_backoff_s
+        self._max_unschedulable_s = max_unschedulable_s
+        self._moved = moved
+        self._pods: dict[str, QueuedPod] = {}
+        self._active: list[tuple[Any, int, QueuedPod]] = []
+        self._backoff: list[tuple[float, int, QueuedPod]] = []
+        self._failed: list[tuple[float, int, QueuedPod]] = []
+        self._unschedulable: dict[str, QueuedPod] = {}
+        self._groups: dict[_Group, dict[str, QueuedPod]] = {}
+        self._gated: dict[str, QueuedPod] = {}
+        self._active_count = 0
+        self._backoff_count = 0
+        self._failed_count = 0
+        self._in_flight: dict[str, QueuedPod] = {}
+        self._events: deque[tuple[int, ClusterEvent]] = deque()
+        self._event_number = 0
+        self._tickets = itertools.count(1)
+        self._wake = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._pods)
+
+    def counts(self) -> dict[str, int]:
+        """How many Pods are where."""
+        return {
+            ACTIVE: self._active_count,
+            BACKOFF: self._backoff_count + self._failed_count,
+            UNSCHEDULABLE: len(self._unschedulable),
+            GATED: len(self._gated),
+        }
+
+    def get(self, uid: str) -> QueuedPod | None:
+        return self._pods.get(uid)
+
+    # -- Pods coming, changing, going ----------------------------------------------------------------------------------
+
+    def add(self, pod: PodInfo) -> None:
+        """A Pod that has no node."""
+        if pod.uid in self._pods:
+            return
+        queued = self._pods[pod.uid] = QueuedPod(pod, self._clock.monotonic())
+        self._enqueue(queued, ACTIVE, "UnscheduledPodAdd")
+
+    def update(self, pod: PodInfo, event: ClusterEvent) -> None:
+        """A Pod without a node has changed; `event.action` says what of it matters."""
+        queued = self._pods.get(pod.uid)
+        if queued is None:
+            self.add(pod)
+            return
+        old, queued.pod = queued.pod, pod
+        if queued.state == ACTIVE and old.spec is not pod.spec:
+            self._enqueue(queued, ACTIVE, "")  # the priority may be another one
+        elif queued.state == GATED:
+            self._enqueue(queued, ACTIVE, event.label)
+        elif queued.state == UNSCHEDULABLE and event.action and self._wakes(queued, event):
+            self._requeue(queued, event.label)
+        elif queued.state == IN_FLIGHT and event.action:
+            self._remember(event)
+
+    def remove(self, uid: str) -> QueuedPod | None:
+        """The Pod is gone, or was bound by somebody else."""
+        queued = self._pods.pop(uid, None)
+        if queued is not None:
+            self._leave(queued)
+            self._in_flight.pop(uid, None)
+        return queued
+
+    def activate(self, uids: Iterable[str]) -> None:
+        """Try these Pods as soon as possible."""
+        for uid in uids:
+            queued = self._pods.get(uid)
+            if queued is not None and queued.state in (UNSCHEDULABLE, BACKOFF, FAILED, GATED):
+                self._enqueue(queued, ACTIVE, "ForceActivate")
+
+    # -- trying --------------------------------------------------------------------------------------------------------
+
+    def pop_nowait(self) -> QueuedPod | None:
+        """The next Pod, in flight from now on. One that backs off is better than none."""
+        queued = self._take(self._active, ACTIVE) or self._take(self._backoff, BACKOFF)
+        if queued is None:
+            return None
+        self._leave(queued)
+        queued.state = IN_FLIGHT
+        queued.attempts += 1
+        queued.since_event = self._event_number
+        if queued.first_attempt is None:
+            queued.first_attempt = self._clock.monotonic()
+        self._in_flight[queued.pod.uid] = queued
+        return queued
+
+    def ready(self) -> bool:
+        """Whether there is a Pod to pop."""
+        return bool(self._active_count or self._backoff_count)
+
+    async def changed(self) -> None:
+        """Until a Pod has entered any queue since the last call: then there may be one to pop, or a new `next_due`."""
+        await self._wake.wait()
+        self._wake.clear()
+
+    @staticmethod
+    def _take(heap: list[tuple[Any, int, QueuedPod]], state: str) -> QueuedPod | None:
+        while heap:
+            _, ticket, queued = heapq.heappop(heap)
+            if queued.ticket == ticket and queued.state == state:
+                return queued
+        return None
+
+    def done(self, uid: str) -> None:
+        """The Pod is placed, or not to be tried any more."""
+        self._in_flight.pop(uid, None)
+        self._pods.pop(uid, None)
+        self._forget_events()
+
+    def add_unschedulable(self, queued: QueuedPod, refused_by: Iterable[str], *, pending: bool = False) -> None:
+        """The attempt has found no node: these plugins refused. `pending`: the plugin acts on its own; no back-off."""
+        self._pods[queued.pod.uid] = queued
+        queued.refused_by = frozenset(refused_by)
+        if not pending:
+            queued.failures += 1
+        event = self._missed_event(queued)
+        if event is not None:
+            self._requeue(queued, event.label)
+        else:
+            self._put(queued, UNSCHEDULABLE, "ScheduleAttemptFailure")
+
+    def add_failed(self, queued: QueuedPod) -> None:
+        """The attempt broke on an error (the API server refused the binding): again after the back-off."""
+        self._pods[queued.pod.uid] = queued
+        queued.refused_by = frozenset()
+        queued.failures += 1
+        self._put(queued, FAILED, "ScheduleAttemptFailure")
+
+    # -- events --------------------------------------------------------------------------------------------------------
+
+    def move_all(self, event: ClusterEvent, *, but: str = "") -> None:
+        """Something happened: Pods that it may help are tried again. `but` is the uid of a Pod to leave alone."""
+        if self._in_flight:
+            self._remember(event)
+        for (scheduler, plugins), group in list(self._groups.items()):
+            if plugins and not self._profiles[scheduler].waits_for(plugins, event):
+                continue
+            for queued in list(group.values()):
+                if queued.pod.uid != but and self._wakes(queued, event):
+                    self._requeue(queued, event.label)
+        for queued in list(self._gated.values()):
+            self._reconsider_gate(queued, event)
+
+    def _reconsider_gate(self, queued: QueuedPod, event: ClusterEvent) -> None:
+        profile = self._profiles[queued.pod.spec.scheduler_name]
+        if profile.wakes(queued.pod, (queued.gated_by,), event):
+            self._enqueue(queued, ACTIVE, event.label)
+
+    def _wakes(self, queued: QueuedPod, event: ClusterEvent) -> bool:
+        if not queued.refused_by:  # not refused by a plugin (there were no nodes): anything may help
+            return True
+        return self._profiles[queued.pod.spec.scheduler_name].wakes(queued.pod, queued.refused_by, event)
+
+    def _remember(self, event: ClusterEvent) -> None:
+        self._event_number += 1
+        self._events.append((self._event_number, event))
+
+    def _missed_event(self, queued: QueuedPod) -> ClusterEvent | None:
+        """An event that came while the Pod was in flight and can help it."""
+        return next(
+            (event for number, event in self._events if number > queued.since_event and self._wakes(queued, event)),
+            None,
+        )
+
+    def _forget_events(self) -> None:
+        """Nobody needs events older than the oldest Pod in flight."""
+        if not self._in_flight:
+            self._events.clear()
+            return
+        oldest = min(queued.since_event for queued in self._in_flight.values())
+        while self._events and self._events[0][0] <= oldest:
+            self._events.popleft()
+
+    # -- time ----------------------------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Move Pods whose back-off is over, and those that have been unschedulable for long."""
+        now = self._clock.monotonic()
+        for heap, state in ((self._backoff, BACKOFF), (self._failed, FAILED)):
+            while heap and heap[0][0] <= now:
+                _, ticket, queued = heapq.heappop(heap)
+                if queued.ticket == ticket and queued.state == state:
+                    self._enqueue(queued, ACTIVE, "BackoffComplete")
+        timeout = ClusterEvent(WILDCARD, Action.ALL)
+        for queued in list(self._unschedulable.values()):
+            if now - queued.timestamp >= self._max_unschedulable_s:
+                self._requeue(queued, timeout.label)
+
+    def next_due(self) -> float | None:
+        """Monotonic time of the next `flush` that has something to do."""
+        times = [heap[0][0] for heap in (self._backoff, self._failed) if heap]
+        if self._unschedulable:
+            oldest = next(iter(self._unschedulable.values()))
+            times.append(oldest.timestamp + self._max_unschedulable_s)
+        return min(times, default=None)
+
+    # -- moving --------------------------------------------------------------------------------------------------------
+
+    def _requeue(self, queued: QueuedPod, why: str) -> None:
+        """Out of the unschedulable ones: into back-off while that lasts."""
+        if self._backoff_end(queued) > self._clock.monotonic():
+            self._put(queued, BACKOFF, why)
+        else:
+            self._enqueue(queued, ACTIVE, why)
+
+    def _backoff_end(self, queued: QueuedPod) -> float:
+        """When a Pod may be tried again, counted from its last attempt."""
+        if not queued.failures:
+            return 0.0
+        delay = self._initial_backoff_s * 2.0 ** min(queued.failures - 1, 32)
+        return queued.timestamp + min(delay, self._max_backoff_s)
+
+    def _enqueue(self, queued: QueuedPod, state: str, why: str) -> None:
+        """Into the active queue, unless a pre-enqueue plugin keeps the Pod out."""
+        for plugin in self._profiles[queued.pod.spec.scheduler_name].pre_enqueue:
+            message = plugin.pre_enqueue(queued.pod)
+            if message is not None:
+                queued.gated_by, queued.why_gated = plugin.name, message
+                self._put(queued, GATED, why)
+                return
+        queued.gated_by = queued.why_gated = ""
+        self._put(queued, state, why)
+
+    def _put(self, queued: QueuedPod, state: str, why: str) -> None:
+        self._leave(queued)
+        uid = queued.pod.uid
+        if self._in_flight.pop(uid, None) is not None or state == FAILED:
+            queued.timestamp = self._clock.monotonic()
+            self._forget_events()
+        queued.state = state
+        queued.ticket = next(self._tickets)
+        if state == ACTIVE:
+            key = self._profiles[queued.pod.spec.scheduler_name].sort_key(queued.pod, queued.timestamp)
+            heapq.heappush(self._active, (key, queued.ticket, queued))
+            self._active_count += 1
+        elif state == BACKOFF:
+            heapq.heappush(self._backoff, (self._backoff_end(queued), queued.ticket, queued))
+            self._backoff_count += 1
+        elif state == FAILED:
+            heapq.heappush(self._failed, (self._backoff_end(queued), queued.ticket, queued))
+            self._failed_count += 1
+        elif state == UNSCHEDULABLE:
+            self._unschedulable[uid] = queued
+            self._groups.setdefault(_group_of(queued), {})[uid] = queued
+        else:
+            self._gated[uid] = queued
+        self._wake.set()
+        if why:
+            self._moved(why, BACKOFF if state == FAILED else state)
+
+    def _leave(self, queued: QueuedPod) -> None:
+        """Out of wherever the Pod is; entries in heaps go stale."""
+        if queued.state == ACTIVE:
+            self._active_count -= 1
+        elif queued.state == BACKOFF:
+            self._backoff_count -= 1
+        elif queued.state == FAILED:
+            self._failed_count -= 1
+        elif queued.state == UNSCHEDULABLE:
+            del self._unschedulable[queued.pod.uid]
+            group = self._groups[_group_of(queued)]
+            del group[queued.pod.uid]
+            if not group:
+                del self._groups[_group_of(queued)]
+        elif queued.state == GATED:
+            del self._gated[queued.pod.uid]
+        queued.state = ""
+
+
+def _group_of(queued: QueuedPod) -> _Group:
+    return queued.pod.spec.scheduler_name, queued.refused_by
+
+
+def self_event(action: Action, old: PodInfo, new: PodInfo) -> ClusterEvent:
+    """A Pod without a node has changed."""
+    return ClusterEvent(UNSCHEDULED_POD, action, old, new)

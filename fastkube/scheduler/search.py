@@ -1,0 +1,278 @@
+"""From a Pod to a node: one attempt, as upstream's schedulePod. No I/O: what needs the network comes before or after.
+
+    pre-filters → plan → the nominated node alone, if there is one → search from where the last one ended
+    → filters of other plugins → scores → choice
+
+A search stops at as many feasible nodes as percentageOfNodesToScore says; with the default (0) that is upstream's
+adaptive share, at least 100 nodes.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from fastkube import _sched
+from fastkube.scheduler.cache import Cache
+from fastkube.scheduler.framework import Cycle, Plugin, Reason, Reasons, Refusal, Rejected
+from fastkube.scheduler.nodes import NodeInfo, bits
+from fastkube.scheduler.plans import Plan, Plans
+from fastkube.scheduler.pods import PodInfo
+
+FEASIBLE_MIN = 100
+PERCENTAGE_MIN = 5
+
+NO_NODES = "no nodes available to schedule pods"
+
+
+class Placement(NamedTuple):
+    """Where a Pod goes, and out of how many nodes."""
+
+    node: NodeInfo
+    evaluated: int
+    feasible: int
+
+
+class FitError(Exception):
+    """No node takes the Pod. `plugins` refused it; `resolvable` are nodes which preemption may help."""
+
+    def __init__(
+        self,
+        pod: PodInfo,
+        total: int,
+        *,
+        counts: Counter[str] | None = None,
+        plugins: Iterable[str] = (),
+        message: str = "",
+        pending: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.pod = pod
+        self.total = total
+        self.counts: Counter[str] = counts if counts is not None else Counter()
+        self.plugins = set(plugins)
+        self.pending = pending
+        self.pre_filter_message = message
+        self.post_filter_message = ""
+        self.resolvable: Callable[[], list[int]] = list
+        self.plan: Plan | None = None
+        self.extra: array[int] | None = None
+
+    def __str__(self) -> str:
+        return fit_message(self.total, self.counts, self.pre_filter_message, self.post_filter_message)
+
+
+def fit_message(total: int, counts: Counter[str], whole_pod: str = "", preemption: str = "") -> str:
+    """Upstream's words: how many nodes there are, and how many were refused for each reason."""
+    message = f"0/{total} nodes are available:"
+    if whole_pod:
+        message += f" {whole_pod}."
+    elif counts:
+        message += " " + ", ".join(sorted(f"{count} {reason}" for reason, count in counts.items())) + "."
+    return f"{message} {preemption}" if preemption else message
+
+
+class NoNodesError(Exception):
+    """There are no nodes at all."""
+
+    def __init__(self) -> None:
+        super().__init__(NO_NODES)
+
+
+class Filters(NamedTuple):
+    """The plugins of a profile that are asked for each Pod."""
+
+    pre_filter: Sequence[Plugin]
+    refusals: Sequence[Plugin]
+    score: Sequence[Plugin]
+
+
+class NodeSearch:
+    """Searches for one profile. `turn`, shared by all profiles, is the place where the next search starts."""
+
+    def __init__(
+        self, cache: Cache, plans: Plans, reasons: Reasons, filters: Filters, percentage: int, turn: list[int]
+    ) -> None:
+        self._cache = cache
+        self._plans = plans
+        self._reasons = reasons
+        self._filters = filters
+        self._percentage = percentage
+        self._turn = turn
+
+    def place(self, cycle: Cycle) -> Placement:
+        """Raises FitError or NoNodesError."""
+        plan, extra = self.prepare(cycle)
+        core = plan.core
+        if cycle.pod.nominated:
+            found = self._try_nominated(cycle, plan, extra)
+            if found is not None:
+                return found
+        if core.search(self._turn[0], self._wanted(cycle), extra) == 0:
+            self.advance(core.visited)
+            raise self.fit_error(cycle, plan, extra)
+        self.advance(core.visited)
+        return self.choose(cycle, plan)
+
+    def prepare(self, cycle: Cycle) -> tuple[Plan, array[int] | None]:
+        """The plan for a Pod, and the nodes which plugins refuse for it alone. Raises FitError, NoNodesError."""
+        cache, pod = self._cache, cycle.pod
+        if not cache.index.all:
+            raise NoNodesError
+        for plugin in self._filters.pre_filter:
+            try:
+                plugin.pre_filter(cycle)
+            except Rejected as rejected:
+                raise self._rejected(pod, plugin, rejected) from None
+        plan = self._plans.plan_for(pod)
+        return plan, self._extra(cycle, plan)
+
+    def _rejected(self, pod: PodInfo, plugin: Plugin, rejected: Rejected) -> FitError:
+        total = self._cache.index.all.bit_count()
+        error = FitError(pod, total, plugins=[plugin.name], message=rejected.message, pending=rejected.pending)
+        if rejected.resolvable:
+            error.resolvable = lambda: list(bits(self._cache.index.all))
+        return error
+
+    def _wanted(self, cycle: Cycle) -> int:
+        if cycle.only is not None:
+            return max(1, cycle.only.bit_count())
+        return nodes_to_find(self._cache.nodes.live, self._percentage)
+
+    def advance(self, visited: int) -> None:
+        """The next search starts behind the nodes that this one has looked at."""
+        self._turn[0] = (self._turn[0] + visited) % max(1, self._cache.nodes.live)
+
+    def choose(self, cycle: Cycle, plan: Plan) -> Placement:
+        """Out of what the last search found."""
+        core = plan.core
+        found = core.found
+        bonus = self._bonus(cycle, core) if found > 1 and self._filters.score else None
+        node = self._cache.slots[core.pick(bonus)]
+        assert node is not None  # only slots in use are searched
+        return Placement(node, core.visited, found)
+
+    def _bonus(self, cycle: Cycle, core: _sched.Plan) -> array[int] | None:
+        """Weighted scores that depend on the Pod alone."""
+        total: array[int] | None = None
+        nodes: list[NodeInfo] = []
+        for plugin in self._filters.score:
+            nodes = nodes or self.nodes_found(core)
+            scores = plugin.score(cycle, nodes)
+            if scores is None:
+                continue
+            total = total or array("q", bytes(8 * len(nodes)))
+            for place, score in enumerate(scores):
+                total[place] += plugin.weight * score
+        return total
+
+    def nodes_found(self, core: _sched.Plan) -> list[NodeInfo]:
+        """What the last search found, in its order."""
+        return [node for slot in core.feasible() if (node := self._cache.slots[slot]) is not None]
+
+    # -- nodes refused for this Pod alone ------------------------------------------------------------------------------
+
+    def _extra(self, cycle: Cycle, plan: Plan) -> array[int] | None:
+        """Codes of nodes that plugins refuse for this Pod, the first to do so being blamed."""
+        extra: array[int] | None = None
+        told = [refusal for plugin in self._filters.refusals for refusal in plugin.refusals(cycle)]
+        if cycle.only is not None:
+            told.insert(0, Refusal(self._cache.index.all & ~cycle.only, _outside(cycle)))
+        for mask, reason in told:
+            if mask:
+                if extra is None:
+                    extra = array("B", bytes(self._cache.nodes.capacity))
+                _sched.mark(extra, mask, self._reasons.code(reason))
+        if self._cache.nominated and plan.core.has_rules:
+            extra = self._beside_nominated(cycle.pod, plan, extra)
+        return extra
+
+    def _beside_nominated(self, pod: PodInfo, plan: Plan, extra: array[int] | None) -> array[int] | None:
+        """Refuse nodes that would not take the Pod once the Pods that are nominated to them are there.
+
+        Resources are in the columns already; this is for ports, affinity and spreading.
+        """
+        for name in {node for _, node in self._cache.nominated.values()}:
+            info = self._cache.infos[name]
+            others = [
+                other for other in info.nominated.values() if other.priority >= pod.priority and other.uid != pod.uid
+            ]
+            if not others or info.slot < 0:
+                continue
+            verdict = self._with_pods(plan, info, others)
+            if verdict and verdict & 0xFF != _sched.FIT:
+                if extra is None:
+                    extra = array("B", bytes(self._cache.nodes.capacity))
+                extra[info.slot] = extra[info.slot] or verdict
+        return extra
+
+    def _with_pods(self, plan: Plan, info: NodeInfo, pods: list[PodInfo]) -> int:
+        """The verdict on a node as if these Pods were on it instead of being nominated to it."""
+        with self._cache.trial(info) as trial:
+            trial.clear_nominated()
+            for pod in pods:
+                trial.add(pod)
+            return plan.core.verdict(info.slot)
+
+    def _try_nominated(self, cycle: Cycle, plan: Plan, extra: array[int] | None) -> Placement | None:
+        """The node that preemption made room on for this Pod, if it takes it now."""
+        info = self._cache.infos.get(cycle.pod.nominated)
+        if info is None or info.slot < 0:
+            return None
+        self._cache.denominate(cycle.pod.uid)  # its own room is not in its way
+        if plan.core.verdict(info.slot, 0 if extra is None else extra[info.slot]) == 0:
+            return Placement(info, 1, 1)
+        self._cache.nominate(cycle.pod, info.name)
+        return None
+
+    # -- nothing found -------------------------------------------------------------------------------------------------
+
+    def fit_error(self, cycle: Cycle, plan: Plan, extra: array[int] | None) -> FitError:
+        """Why no node takes the Pod, counted by reason."""
+        cache = self._cache
+        counts: Counter[str] = Counter()
+        plugins: set[str] = set()
+        hopeful: list[int] = []
+        verdicts = self._verdicts(cycle, plan, extra)
+        for verdict, number in verdicts.items():
+            reasons = plan.explain(verdict)
+            for reason in reasons:
+                counts[reason.text] += number
+                plugins.add(reason.plugin)
+            if reasons and all(reason.resolvable for reason in reasons):
+                hopeful.append(verdict)
+        if cycle.only is not None:
+            outside = (cache.index.all & ~cycle.only).bit_count()
+            counts += Counter({_outside(cycle).text: outside})
+            plugins |= cycle.narrowed_by
+        error = FitError(cycle.pod, cache.nodes.live, counts=counts, plugins=plugins)
+        error.plan, error.extra = plan, extra
+        if hopeful:
+            among = cache.index.all if cycle.only is None else cycle.only
+            told = cache.nodes.verdicts
+            error.resolvable = lambda: [slot for slot in bits(among) if told[slot] in hopeful]
+        return error
+
+    def _verdicts(self, cycle: Cycle, plan: Plan, extra: array[int] | None) -> dict[int, int]:
+        """Verdict → number of the nodes that were to be looked at."""
+        told = plan.core.verdicts(extra)
+        if cycle.only is None:
+            return told
+        return Counter(self._cache.nodes.verdicts[slot] for slot in bits(cycle.only))
+
+
+def _outside(cycle: Cycle) -> Reason:
+    """Why the nodes are refused that a plugin left out before the search."""
+    names = sorted(cycle.narrowed_by)
+    return Reason(names[0], f"node(s) didn't satisfy plugin(s) [{' '.join(names)}]", resolvable=False)
+
+
+def nodes_to_find(nodes: int, percentage: int) -> int:
+    """How many feasible nodes end a search; `percentage` 0 is the adaptive share."""
+    if nodes < FEASIBLE_MIN:
+        return nodes
+    if percentage == 0:
+        percentage = max(PERCENTAGE_MIN, 50 - nodes // 125)
+    return max(FEASIBLE_MIN, nodes * percentage // 100)
