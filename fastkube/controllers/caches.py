@@ -63,6 +63,17 @@ def by_service(obj: Object) -> Iterable[str]:
     return (f"{obj['metadata']['namespace']}/{name}",) if name else ()
 
 
+TRACKING_FINALIZER = "batch.kubernetes.io/job-tracking"
+
+
+def by_tracked_job(obj: Object) -> Iterable[str]:
+    """`namespace/name` of the Job which a Pod has still to be counted by."""
+    if TRACKING_FINALIZER not in (obj["metadata"].get("finalizers") or ()):
+        return ()
+    ref = controller_of(obj)
+    return (f"{obj['metadata']['namespace']}/{ref['name']}",) if ref and ref["kind"] == "Job" else ()
+
+
 INDEXERS: dict[str, Indexer] = {
     "namespace": by_namespace,
     "controller": by_controller,
@@ -71,6 +82,7 @@ INDEXERS: dict[str, Indexer] = {
     "claim": by_claim,
     "selector-term": by_selector_term,
     "service": by_service,
+    "tracked-job": by_tracked_job,
 }
 
 
