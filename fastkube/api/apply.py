@@ -202,9 +202,9 @@ def updated(old: Object, new: Object, schema: Schema, writer: Writer, versions: 
     if not managed:  # nobody tracks it, or it was just cleared
         return []
     before, after = _managed_part(old, writer.ignored), _managed_part(new, writer.ignored)
-    if before == after:
-        return _write(managed)
     change = _change(typed.type_of(schema), before, after, writer)
+    if not change.touched:
+        return _write(managed)
     changes = {writer.api_version: change}
     for who, what in list(managed.items()):
         seen = _seen_in(what.api_version, changes, old, new, writer, versions)
@@ -228,8 +228,8 @@ class _Change(NamedTuple):
 
 
 def _change(kind: typed.Type, before: Object, after: Object, writer: Writer) -> _Change:
-    found = [fieldsets.without(_cleaned(part), writer.ignored) for part in typed.compare(kind, before, after)]
-    added, modified, removed = found
+    """What changed of the managed parts of two objects."""
+    added, modified, removed = (fieldsets.without(part, writer.ignored) for part in typed.compare(kind, before, after))
     return _Change(added, modified, fieldsets.union(fieldsets.union(added, modified), removed))
 
 

@@ -23,11 +23,26 @@ from typing import Any
 
 import orjson
 
+from fastkube._fields import LEAF
 from fastkube.api.field import quote
+
+__all__ = [
+    "LEAF",
+    "FieldSet",
+    "difference",
+    "has",
+    "intersection",
+    "is_member",
+    "is_well_formed",
+    "of_path",
+    "path_text",
+    "paths",
+    "union",
+    "without",
+]
 
 FieldSet = dict[str, Any]
 
-LEAF: FieldSet = {}
 _SELF = "."
 
 
@@ -161,23 +176,6 @@ def _value_text(value: Any) -> str:
     if isinstance(value, str):
         return quote(value)
     return orjson.dumps(value).decode()
-
-
-def value_element(value: Any) -> str:
-    """The path element of a scalar in a list."""
-    return "v:" + orjson.dumps(value).decode()
-
-
-def keys_element(keys: dict[str, Any]) -> str:
-    """The path element of an item by its keys."""
-    return "k:" + orjson.dumps(keys, option=orjson.OPT_SORT_KEYS).decode()
-
-
-def key_element(key: str, value: str) -> str:
-    """The path element of an item that is known by one text."""
-    if value.isascii() and value.isprintable() and '"' not in value and "\\" not in value:
-        return f'k:{{"{key}":"{value}"}}'
-    return keys_element({key: value})
 
 
 def is_well_formed(fields: Any) -> bool:

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastkube import _fields
 from fastkube.api import fieldsets
 from fastkube.api.fieldsets import LEAF
 
@@ -80,4 +81,4 @@ def test_paths_come_in_order():
 
 @pytest.mark.parametrize("text", ["c", 'say "c"', "back\\slash", "ünï", "new\nline", ""])
 def test_items_known_by_one_key(text):
-    assert fieldsets.key_element("name", text) == fieldsets.keys_element({"name": text})
+    assert _fields.key_element("name", text) == _fields.keys_element({"name": text})

@@ -1,0 +1,349 @@
+"""Which fields a new object sets and which an update changes: the part of managedFields that every write pays for.
+
+Sets of fields are FieldsV1 trees (see api/fieldsets.py, which explains them): dicts whose keys are path elements
+("f:spec", 'k:{"name":"c"}', 'v:"x"'), "." being the node itself; a node without entries is `LEAF`.
+
+What is absent and what is null differ: a value that takes the place of nothing is new with all that is in it, one that
+takes the place of null only sets what is in it. Leaves (scalars, atomic lists and maps) are compared as wholes.
+
+Written in Cython's pure-Python syntax; runs interpreted under FASTKUBE_PURE=1 with equal results.
+"""
+
+import cython
+import orjson
+
+COMPILED = cython.compiled
+
+SCALAR, LIST, MAP, DEDUCED = range(4)
+
+_LIST = cython.declare(cython.int, 1)
+_MAP = cython.declare(cython.int, 2)
+_DEDUCED = cython.declare(cython.int, 3)
+
+LEAF = {}
+_LEAF = cython.declare(dict, LEAF)
+_ABSENT = cython.declare(object, object())
+
+
+class Nameless(ValueError):
+    """An item of a list cannot be named by its keys or value."""
+
+
+@cython.cclass
+class Type:
+    """One place in an object: a scalar, a list, a map or struct, or what the value itself shows (DEDUCED).
+
+    `element` is its path element as a field. `leaf`: it is owned as a whole. `struct`: it has fields rather than any
+    keys. `always`: Go writes it even when it is empty. `keys` are those of a list's items with their defaults.
+    `scalar` says of which type a scalar must be; `open`: fields that the schema does not name may stand here; `fixed`:
+    the schema never changes.
+    """
+
+    kind = cython.declare(cython.int, visibility="readonly")
+    leaf = cython.declare(cython.bint, visibility="readonly")
+    struct = cython.declare(cython.bint, visibility="readonly")
+    always = cython.declare(cython.bint, visibility="readonly")
+    open = cython.declare(cython.bint, visibility="readonly")
+    fixed = cython.declare(cython.bint, visibility="readonly")
+    element = cython.declare(object, visibility="readonly")
+    scalar = cython.declare(object, visibility="readonly")
+    keys = cython.declare(dict, visibility="readonly")
+    items = cython.declare(object, visibility="readonly")
+    _fields = cython.declare(dict)
+    _load = cython.declare(object)
+    _one_key = cython.declare(object)
+
+    def __init__(
+        self,
+        kind,
+        *,
+        element="",
+        leaf=False,
+        struct=False,
+        always=False,
+        open=False,
+        fixed=False,
+        scalar="",
+        keys=None,
+        items=None,
+        load=None,
+    ):
+        """`load` gives the fields, {name: Type}, when they are first needed (types may hold themselves)."""
+        self.kind = kind
+        self.leaf = leaf
+        self.struct = struct
+        self.always = always
+        self.open = open
+        self.fixed = fixed
+        self.element = element
+        self.scalar = scalar
+        self.keys = keys if keys is not None else {}
+        self.items = items
+        self._fields = None
+        self._load = load
+        self._one_key = next(iter(self.keys)) if len(self.keys) == 1 else None
+
+    @property
+    def fields(self):
+        """The fields of a struct by name; empty for what has none."""
+        if self._fields is None:
+            self._resolve()
+        return self._fields
+
+    @cython.cfunc
+    def _resolve(self):
+        self._fields = self._load() if self._load is not None else {}
+
+
+ANYTHING = Type(DEDUCED, open=True)
+_ANYTHING = cython.declare(Type, ANYTHING)
+
+
+@cython.cfunc
+def _items(kind: Type) -> Type:
+    """The type of a map's values or a list's items."""
+    return kind.items if kind.items is not None else _ANYTHING
+
+
+# ---------------------------------------------------------------- path elements
+
+
+def value_element(value):
+    """The path element of a scalar in a list."""
+    return "v:" + orjson.dumps(value).decode()
+
+
+def keys_element(keys: dict):
+    """The path element of an item by its keys."""
+    return "k:" + orjson.dumps(keys, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def key_element(key: str, value: str):
+    """The path element of an item that is known by one text."""
+    if value.isascii() and value.isprintable() and '"' not in value and "\\" not in value:
+        return 'k:{"' + key + '":"' + value + '"}'
+    return keys_element({key: value})
+
+
+def element(kind: Type, item):
+    """The path element of an item of a list whose items are known by keys or by value. Raises Nameless."""
+    if type(item) is dict and kind._one_key is not None:
+        told = item.get(kind._one_key)
+        if type(told) is str:
+            return key_element(kind._one_key, told)
+    if not kind.keys:
+        if isinstance(item, dict):
+            raise Nameless("associative list without keys has an element that's a map type")
+        if isinstance(item, list):
+            raise Nameless("not supported: associative list with lists as elements")
+        if item is None:
+            raise Nameless("associative list without keys has an element that's an explicit null")
+        return value_element(item)
+    if item is None:
+        raise Nameless("associative list with keys may not have a null element")
+    if not isinstance(item, dict):
+        raise Nameless("associative list with keys may not have non-map elements")
+    found = {}
+    for key, default in kind.keys.items():
+        told = item.get(key, default)
+        if told is not None or key in item:
+            found[key] = told
+    if not found:
+        names = " ".join(f'"{key}"' for key in kind.keys)
+        raise Nameless(
+            f"associative list with keys has an element that omits all key fields [{names}] "
+            "(and doesn't have default values for any key fields)"
+        )
+    return keys_element(found)
+
+
+def indexed(kind: Type, items) -> dict:
+    """The items by their path elements, leaving out nameless ones; several under one element are duplicates."""
+    found: dict = {}
+    if type(items) is not list:
+        return found
+    for item in items:
+        try:
+            name = element(kind, item)
+        except Nameless:
+            continue
+        if name in found:
+            found[name].append(item)
+        else:
+            found[name] = [item]
+    return found
+
+
+# ---------------------------------------------------------------- the fields of a new object
+
+
+def everything(kind: Type, value) -> dict:
+    """A value that was not there before: it and all that is in it."""
+    return _everything(kind, value)
+
+
+@cython.cfunc
+def _everything(kind: Type, value) -> dict:
+    if kind.leaf or not value:
+        return _LEAF
+    if type(value) is dict:
+        return _everything_in_map(kind, value) if kind.kind >= _MAP else _LEAF
+    if type(value) is list and kind.kind == _LIST:
+        return _everything_in_list(kind, value)
+    return _LEAF
+
+
+@cython.cfunc
+def _everything_in_map(kind: Type, value: dict) -> dict:
+    if kind._fields is None:
+        kind._resolve()
+    fields: dict = kind._fields
+    items: Type = _items(kind)
+    child: Type
+    node: dict = {".": _LEAF}
+    for key, part in value.items():
+        found = fields.get(key)
+        if found is None:
+            node["f:" + key] = _LEAF if items.leaf else _everything(items, part)
+        else:
+            child = found
+            node[child.element] = _LEAF if child.leaf or not part else _everything(child, part)
+    return node
+
+
+@cython.cfunc
+def _everything_in_list(kind: Type, value: list) -> dict:
+    items: Type = _items(kind)
+    node: dict = {".": _LEAF}
+    for item in value:
+        try:
+            name = element(kind, item)
+        except Nameless:
+            continue
+        node[name] = _LEAF if name in node else _everything(items, item)
+    return node
+
+
+def made(kind: Type, value: dict) -> dict:
+    """What a new object sets: all but what Go writes of an empty one."""
+    return _made(kind, value)
+
+
+@cython.cfunc
+def _made(kind: Type, value: dict) -> dict:
+    if kind._fields is None:
+        kind._resolve()
+    fields: dict = kind._fields
+    child: Type
+    node: dict = {}
+    for key, part in value.items():
+        found = fields.get(key)
+        if found is None:
+            node["f:" + key] = _everything(_items(kind), part)
+            continue
+        child = found
+        if not child.always:
+            node[child.element] = _LEAF if child.leaf or not part else _everything(child, part)
+        elif child.struct and not child.leaf:
+            inner = _made(child, part) if type(part) is dict else None
+            if inner:
+                node[child.element] = inner
+        elif part:
+            inner = _everything(child, part)
+            if inner:
+                del inner["."]  # the list or map itself was there, as null
+            node[child.element] = inner
+    return node
+
+
+# ---------------------------------------------------------------- comparing
+
+
+def compare(kind: Type, left, right) -> tuple:
+    """(added, modified, removed): what makes `right` of `left`; both are whole objects."""
+    added: dict = {}
+    modified: dict = {}
+    removed: dict = {}
+    _compare(kind, left, right, added, modified, removed)
+    return added, modified, removed
+
+
+@cython.cfunc
+def _compare(kind: Type, left, right, added: dict, modified: dict, removed: dict):
+    """Compares what is in two granular values, of which one or the other may be null."""
+    if kind.kind == _LIST:
+        _compare_lists(kind, left, right, added, modified, removed)
+        return
+    before: dict = left if left is not None else _LEAF
+    after: dict = right if right is not None else _LEAF
+    fields: dict = kind.fields
+    for key, part in before.items():
+        other = after.get(key, _ABSENT)
+        if other is not part and (other is _ABSENT or other != part):
+            _compare_entry(_child(kind, fields, key), "f:" + key, part, other, added, modified, removed)
+    for key, part in after.items():
+        if key not in before:
+            added["f:" + key] = _everything(_child(kind, fields, key), part)
+
+
+@cython.cfunc
+def _child(kind: Type, fields: dict, key) -> Type:
+    found = fields.get(key)
+    return found if found is not None else _items(kind)
+
+
+@cython.cfunc
+def _compare_entry(kind: Type, name, left, right, added: dict, modified: dict, removed: dict):
+    if left is _ABSENT:
+        added[name] = _everything(kind, right)
+    elif right is _ABSENT:
+        removed[name] = _everything(kind, left)
+    elif left == right:
+        return
+    elif kind.leaf or (not left and not right) or not both_fit(kind, left, right):
+        modified[name] = _LEAF
+    else:
+        inner_added: dict = {}
+        inner_modified: dict = {}
+        inner_removed: dict = {}
+        _compare(kind, left, right, inner_added, inner_modified, inner_removed)
+        if inner_added:
+            added[name] = inner_added
+        if inner_modified:
+            modified[name] = inner_modified
+        if inner_removed:
+            removed[name] = inner_removed
+
+
+def both_fit(kind: Type, left, right) -> bool:
+    """Whether both values can be looked into as what the type says; null can always."""
+    if kind.kind == _LIST:
+        return (left is None or type(left) is list) and (right is None or type(right) is list)
+    fit = (left is None or type(left) is dict) and (right is None or type(right) is dict)
+    return fit and (kind.kind == _MAP or left is not None or right is not None)
+
+
+@cython.cfunc
+def _compare_lists(kind: Type, left, right, added: dict, modified: dict, removed: dict):
+    """Item by item; the items of one name, if there are several, count as one leaf."""
+    before: dict = indexed(kind, left)
+    after: dict = indexed(kind, right)
+    items: Type = _items(kind)
+    for name in {**before, **after}:
+        was: list = before.get(name, [])
+        now: list = after.get(name, [])
+        if len(was) <= 1 and len(now) <= 1:
+            old = was[0] if was else _ABSENT
+            new = now[0] if now else _ABSENT
+            _compare_entry(items, name, old, new, added, modified, removed)
+        elif len(was) > 1 and len(now) > 1:
+            if was != now:
+                modified[name] = _LEAF
+        elif len(was) > 1:
+            removed[name] = _LEAF
+            if now:
+                added[name] = _everything(items, now[0])
+        else:
+            added[name] = _LEAF
+            if was:
+                removed[name] = _everything(items, was[0])
