@@ -134,7 +134,7 @@ def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
 
 
 _Dumper.add_representer(str, _text)
-for _tag, _pattern, _first in _RESOLVERS[:1]:
+for _tag, _pattern, _first in _RESOLVERS:
     _Dumper.add_implicit_resolver(_tag, _pattern, list(_first))
 
 
