@@ -49,6 +49,10 @@ class ServerOptions:
     # Authorization.
     authorization_mode: tuple[str, ...] = option(("Node", "RBAC"), f"Any of {', '.join(AUTHORIZATION_MODES)}.")
 
+    # Admission.
+    enable_admission_plugins: tuple[str, ...] = option((), "Admission plugins to run besides those on by default.")
+    disable_admission_plugins: tuple[str, ...] = option((), "Admission plugins to leave out.")
+
     # Limits.
     request_timeout_s: float = option(60.0, "Requests other than watches are ended after this time.")
     min_request_timeout_s: float = option(1800.0, "Watches without a timeout live this long, and up to twice as long.")

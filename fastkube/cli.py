@@ -1,0 +1,167 @@
+"""The `fastkube` command. Each subcommand builds options, hands them to fastkube.cluster and waits for a signal.
+
+Imports are inside the commands: a start must not pay for parts that it does not use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from fastkube import __version__, config
+from fastkube.cluster import StoreOptions, UpOptions
+from fastkube.controllers.options import ControllerManagerOptions
+from fastkube.nodes.options import FleetOptions
+from fastkube.scheduler.options import SchedulerOptions
+from fastkube.server.options import ServerOptions
+
+
+class _Group(click.Group):
+    """Gives every command the values of --config as its defaults."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        path = ctx.params.get("config")
+        if path and command is not None:
+            flags = {
+                option.opts[0].removeprefix("--"): parameter.name
+                for parameter in command.params
+                for option in [parameter]
+            }
+            try:
+                values = config.read_file(Path(path), set(flags))
+            except (OSError, ValueError) as error:
+                raise click.UsageError(str(error)) from error
+            ctx.default_map = {name or "": {flags[key]: value for key, value in values.items()}}
+        return name, command, rest
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, message="%(version)s")
+@click.option("--config", type=click.Path(dir_okay=False), envvar="FASTKUBE_CONFIG", help="YAML file of options.")
+def main(config: str | None) -> None:
+    """A drop-in, lightweight Kubernetes control plane.
+
+    Every option can also be given as an environment variable (--data-dir is FASTKUBE_DATA_DIR) or as a key of the YAML
+    file named by --config (`data-dir: DIR`). A flag wins over the environment, the environment over the file.
+    """
+
+
+def _die(message: str) -> NoReturn:
+    click.echo(f"fastkube: {message}", err=True)
+    sys.exit(1)
+
+
+def _serve(start: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    """Run until SIGTERM or SIGINT; errors that a user can mend are one line, others keep their traceback."""
+    import uvloop
+
+    from fastkube.cluster import StartError
+
+    async def whole() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await start(stop)
+
+    try:
+        uvloop.run(whole())
+    except StartError as error:
+        _die(str(error))
+
+
+@main.command()
+@config.add_flags(UpOptions, StoreOptions, FleetOptions, ServerOptions, SchedulerOptions, ControllerManagerOptions)
+def up(**values: Any) -> None:
+    """Run the whole control plane: API server, scheduler, controllers and simulated nodes."""
+    from fastkube import cluster
+
+    _serve(lambda stop: cluster.up(values, stop, announce=click.echo))
+
+
+@main.command()
+@config.add_flags(StoreOptions, ServerOptions)
+def apiserver(**values: Any) -> None:
+    """Run the API server with its embedded store, and nothing else."""
+    from fastkube import cluster
+
+    _serve(lambda stop: cluster.apiserver(values, stop, announce=click.echo))
+
+
+@main.command()
+@config.add_flags(SchedulerOptions)
+@click.option("--kubeconfig", required=True, envvar="KUBECONFIG", help="How to reach the API server.")
+def scheduler(kubeconfig: str, **values: Any) -> None:
+    """Run the scheduler against any Kubernetes API server."""
+    from fastkube import cluster
+
+    options = config.build(SchedulerOptions, values)
+    _serve(lambda stop: cluster.components(kubeconfig, stop, scheduler=options))
+
+
+@main.command("controller-manager")
+@config.add_flags(ControllerManagerOptions)
+@click.option("--kubeconfig", required=True, envvar="KUBECONFIG", help="How to reach the API server.")
+def controller_manager(kubeconfig: str, **values: Any) -> None:
+    """Run the controllers against any Kubernetes API server."""
+    from fastkube import cluster
+
+    options = config.build(ControllerManagerOptions, values)
+    _serve(lambda stop: cluster.components(kubeconfig, stop, controllers=options))
+
+
+@main.command()
+@config.add_flags(FleetOptions)
+@click.option("--kubeconfig", required=True, envvar="KUBECONFIG", help="How to reach the API server.")
+def nodes(kubeconfig: str, **values: Any) -> None:
+    """Run simulated nodes against any Kubernetes API server."""
+    from fastkube import cluster
+
+    options = config.build(FleetOptions, values)
+    _serve(lambda stop: cluster.components(kubeconfig, stop, fleet=options))
+
+
+@main.command(hidden=True)
+def components() -> None:
+    """Scheduler, controllers and nodes of `up`, in one process; what to run is read from standard input."""
+    from fastkube import cluster
+
+    _serve(cluster.components_from_stdin)
+
+
+@main.command()
+@click.option("--data-dir", required=True, envvar="FASTKUBE_DATA_DIR", help="Folder of a server that is not running.")
+def check(data_dir: str) -> None:
+    """Check that a store's index, history, log and revisions agree. Exit status 1 when they do not."""
+    from fastkube.cluster import store_path
+    from fastkube.store.check import check as check_store
+
+    report = check_store(store_path(data_dir))
+    click.echo(str(report))
+    sys.exit(0 if report.ok else 1)
+
+
+@main.command()
+def version() -> None:
+    """Versions of fastkube, of the Kubernetes API that it serves, and how its cores were built."""
+    from fastkube.server.version import VERSION_INFO
+
+    click.echo(f"fastkube {__version__}")
+    click.echo(f"Kubernetes API {VERSION_INFO['gitVersion']}")
+    click.echo(f"cores {'compiled' if _compiled() else 'pure Python'}")
+    click.echo(f"Python {sys.version.split()[0]}")
+
+
+def _compiled() -> bool:
+    from fastkube import _codec, _sched
+
+    return bool(_codec.COMPILED and _sched.COMPILED)

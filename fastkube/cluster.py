@@ -1,0 +1,428 @@
+"""The composition root: builds every part, wires them together, and knows in which order they start and stop.
+
+    server:      store → bootstrap objects → certificates → API server          (stops in the reverse order)
+    components:  client → scheduler, controllers, simulated nodes               (each only speaks to the API server)
+
+`fastkube up` runs the server in its own process and the components in one child, which it starts first: the child's
+imports then run beside the server's on the other core. The child reads what to do from its standard input, and ends
+when that ends, so that it never outlives its parent. `fastkube.testing.Cluster` runs both in one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import logging
+import secrets
+import socket
+import sys
+import tempfile
+import time
+import urllib.parse
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastkube import __version__, config
+from fastkube.clock import Clock, RealClock
+from fastkube.config import option
+
+if TYPE_CHECKING:
+    from fastkube.api.catalog import Catalog
+    from fastkube.client import Client
+    from fastkube.controllers.options import ControllerManagerOptions
+    from fastkube.nodes.options import FleetOptions
+    from fastkube.registry.registry import Registry
+    from fastkube.registry.strategy import UserInfo
+    from fastkube.scheduler.options import SchedulerOptions
+    from fastkube.server.app import ApiServer
+    from fastkube.server.options import ServerOptions
+    from fastkube.store import Store
+
+log = logging.getLogger(__name__)
+
+READY_TIMEOUT_S = 60.0
+
+
+class StartError(Exception):
+    """What keeps a part from starting and its user can mend: a taken port, a locked store, a bad file."""
+
+
+@dataclass(frozen=True)
+class StoreOptions:
+    """The embedded store. Where etcd has a flag for the same thing, the name is etcd's."""
+
+    data_dir: str = option(".fastkube", "Folder of the store and of the certificates; made if missing.")
+
+
+@dataclass(frozen=True)
+class UpOptions:
+    """What `fastkube up` runs beside the API server."""
+
+    kubeconfig: str = option("", "File that gets an administrator's credentials; DATA_DIR/kubeconfig unless named.")
+    scheduler: bool = option(True, "Run the scheduler.")
+    controller_manager: bool = option(True, "Run the controllers.")
+
+
+def store_path(data_dir: str | Path) -> Path:
+    """Where the store of a data folder lies."""
+    return Path(data_dir) / "store"
+
+
+# ---------------------------------------------------------------- the server
+
+COMPONENT_USERS: Mapping[str, tuple[str, ...]] = {
+    "system:kube-scheduler": (),
+    "system:kube-controller-manager": (),
+    "fastkube:nodes": ("system:masters",),  # stands in for every kubelet, so no single node's rights are enough
+}
+"""Users of fastkube's own components and their groups; what they may do is upstream's bootstrap policy."""
+
+
+class Server:
+    """Store and API server, in this event loop."""
+
+    def __init__(self, store_options: StoreOptions, options: ServerOptions, clock: Clock | None = None) -> None:
+        self.data_dir = Path(store_options.data_dir).absolute()
+        self.clock = clock or RealClock()
+        self._options = dataclasses.replace(
+            options,
+            cert_dir=options.cert_dir or str(self.data_dir / "pki"),
+            unix_socket=options.unix_socket or _socket_path(),
+        )
+        self.tokens = {user: secrets.token_urlsafe(24) for user in COMPONENT_USERS}
+        self._stack = contextlib.AsyncExitStack()
+        self.store: Store
+        self.api: ApiServer
+        self._registry: Registry
+
+    async def start(self) -> None:
+        """Raises StartError for what its user can mend; nothing is left running then."""
+        from fastkube.api.catalog import Catalog
+        from fastkube.registry.strategy import UserInfo
+        from fastkube.store import Store, StoreError
+
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                self.data_dir.mkdir(parents=True, exist_ok=True)
+                self.store = await Store.open(store_path(self.data_dir), clock=self.clock)
+                stack.push_async_callback(self.store.close)
+                users = {token: UserInfo(user, COMPONENT_USERS[user]) for user, token in self.tokens.items()}
+                self.api = await self._api_server(Catalog.builtin(), users, stack)
+                await self.api.start()
+                stack.push_async_callback(self.api.stop)
+                await self._publish_address()
+            except (OSError, ValueError, StoreError) as error:
+                raise StartError(str(error)) from error
+            self._stack = stack.pop_all()
+
+    async def _api_server(
+        self, catalog: Catalog, users: dict[str, UserInfo], stack: contextlib.AsyncExitStack
+    ) -> ApiServer:
+        """The registry with its admission, the bootstrap objects, and the server in front of them."""
+        from fastkube.registry.bootstrap import bootstrap
+        from fastkube.registry.registry import Registry
+        from fastkube.server.admission.chain import Chain
+        from fastkube.server.admission.lookup import Lookups
+        from fastkube.server.app import ApiServer
+        from fastkube.server.authz import Authorizer
+
+        options = self._options
+        authorizer = Authorizer(options.authorization_mode, self.store, catalog)
+        chain = Chain.build(
+            Lookups(self.store, catalog),
+            self.clock,
+            authorizer,
+            enable=options.enable_admission_plugins,
+            disable=options.disable_admission_plugins,
+        )
+        stack.callback(chain.close)
+        registry = Registry(self.store, catalog, clock=self.clock, admission=chain)
+        await bootstrap(registry, options.service_cluster_ip_range)
+        self._registry = registry
+        return ApiServer(
+            registry, catalog, self.store, options, self.clock, authorizer=authorizer, component_tokens=users
+        )
+
+    async def _publish_address(self) -> None:
+        """The endpoints of the `kubernetes` Service; a server without TLS has none that Pods could use."""
+        from fastkube.registry.bootstrap import publish_address
+
+        port = urllib.parse.urlsplit(self.api.url).port
+        if port and self.api.url.startswith("https"):
+            await publish_address(self._registry, self._options.advertise_address or _own_address(), port)
+
+    async def stop(self) -> None:
+        await self._stack.aclose()
+
+    @property
+    def internal_url(self) -> str:
+        """Where components of this machine reach the server without TLS; guarded by the socket's file mode."""
+        return f"unix://{self._options.unix_socket}"
+
+
+def _own_address() -> str:
+    """The address that this machine would use to reach others; no packet is sent. Loopback is not allowed there."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+            address: str = probe.getsockname()[0]
+        except OSError:
+            address = "127.0.0.1"
+    return address if not address.startswith("127.") else "192.0.2.1"
+
+
+def _socket_path() -> str:
+    """In a folder of its own with a short name: a Unix socket's path may have no more than 107 bytes."""
+    return str(Path(tempfile.mkdtemp(prefix="fastkube-")) / "api.sock")
+
+
+# ---------------------------------------------------------------- the components
+
+
+class Components:
+    """Scheduler, controllers and simulated nodes: those whose options are given, in this event loop.
+
+    `clients` gives each its own client, since each is a user of its own.
+    """
+
+    def __init__(
+        self,
+        make_client: Callable[[str], Client],
+        clock: Clock,
+        *,
+        scheduler: SchedulerOptions | None = None,
+        controllers: ControllerManagerOptions | None = None,
+        fleet: FleetOptions | None = None,
+    ) -> None:
+        self._make_client = make_client
+        self._clock = clock
+        self._scheduler, self._controllers, self._fleet = scheduler, controllers, fleet
+
+    @property
+    def names(self) -> list[str]:
+        """What runs, in words."""
+        found = ["scheduler"] * (self._scheduler is not None) + ["controllers"] * (self._controllers is not None)
+        if self._fleet is not None and self._fleet.nodes:
+            found.append(f"{self._fleet.nodes} simulated node{'s' * (self._fleet.nodes != 1)}")
+        return found
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[asyncio.Task[None]]:
+        """Starts them all; once entered they are ready. The task ends only by a failure of one of them."""
+        async with contextlib.AsyncExitStack() as stack:
+            waits, works = [], []
+            for user, make in self._parts():
+                client = self._make_client(user)
+                stack.push_async_callback(client.close)
+                part = make(client)
+                works.append(asyncio.ensure_future(part.run()))
+                waits.append(asyncio.ensure_future(part.ready.wait()))
+            whole = asyncio.ensure_future(_all(works))
+            try:
+                started = asyncio.ensure_future(asyncio.gather(*waits))
+                await asyncio.wait((started, whole), timeout=READY_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+                if whole.done():
+                    await whole
+                if not started.done():
+                    raise StartError(f"components were not ready within {READY_TIMEOUT_S:.0f} s")
+                yield whole
+            finally:
+                for task in (whole, *works, *waits):
+                    task.cancel()
+                await asyncio.gather(whole, *works, *waits, return_exceptions=True)
+
+    def _parts(self) -> list[tuple[str, Callable[[Client], Any]]]:
+        parts: list[tuple[str, Callable[[Client], Any]]] = []
+        if self._fleet is not None:
+            from fastkube.nodes.fleet import Fleet
+
+            fleet = self._fleet
+            parts.append(("fastkube:nodes", lambda client: Fleet(client, self._clock, fleet)))
+        if self._scheduler is not None:
+            from fastkube.scheduler.scheduler import Scheduler
+
+            scheduler = self._scheduler
+            parts.append(("system:kube-scheduler", lambda client: Scheduler(client, self._clock, scheduler)))
+        if self._controllers is not None:
+            from fastkube.controllers.manager import ControllerManager
+
+            controllers = self._controllers
+            parts.append(
+                ("system:kube-controller-manager", lambda client: ControllerManager(client, self._clock, controllers))
+            )
+        return parts
+
+
+async def _all(works: list[asyncio.Future[None]]) -> None:
+    """Ends with the first failure of any."""
+    await asyncio.gather(*works)
+
+
+# ---------------------------------------------------------------- the commands
+
+
+def _take_options(values: Mapping[str, Any], *classes: type) -> list[Any]:
+    return [config.build(cls, dict(values)) for cls in classes]
+
+
+async def apiserver(values: Mapping[str, Any], stop: asyncio.Event, announce: Callable[[str], None]) -> None:
+    """`fastkube apiserver`."""
+    from fastkube.server.options import ServerOptions
+
+    store_options, server_options = _take_options(values, StoreOptions, ServerOptions)
+    server = Server(store_options, server_options)
+    await server.start()
+    try:
+        announce(f"fastkube {__version__} apiserver is ready: {server.api.url}")
+        await stop.wait()
+    finally:
+        await server.stop()
+
+
+async def up(values: Mapping[str, Any], stop: asyncio.Event, announce: Callable[[str], None]) -> None:
+    """`fastkube up`: the first line that is announced says that everything is ready."""
+    from fastkube.server.options import ServerOptions
+
+    started = time.monotonic()
+    child = await _spawn_components()
+    store_options, up_options, server_options = _take_options(values, StoreOptions, UpOptions, ServerOptions)
+    server = Server(store_options, server_options)
+    try:
+        await server.start()
+        try:
+            kubeconfig = Path(up_options.kubeconfig or server.data_dir / "kubeconfig")
+            server.api.write_kubeconfig(kubeconfig)
+            await child.begin(server, values, up_options)
+            announce(f"fastkube {__version__} is ready in {time.monotonic() - started:.2f} s: {server.api.url}")
+            announce(f"  kubeconfig  {kubeconfig}")
+            announce(f"  data        {server.data_dir}")
+            announce(f"  running     {', '.join(['API server', *child.names])}")
+            announce(f"  try         kubectl --kubeconfig {kubeconfig} get nodes")
+            ended = asyncio.ensure_future(child.process.wait())
+            stopping = asyncio.ensure_future(stop.wait())
+            await asyncio.wait((ended, stopping), return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            if ended.done() and not stop.is_set():
+                raise StartError(f"the components ended with exit status {ended.result()}")
+            ended.cancel()
+        finally:
+            await child.end()
+            await server.stop()
+    finally:
+        await child.end()
+
+
+class _Child:
+    """The process of the components, seen from its parent."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.names: list[str] = []
+
+    async def begin(self, server: Server, values: Mapping[str, Any], options: UpOptions) -> None:
+        """Tell the child what to run; returns when it says that all of it is ready."""
+        order = {
+            "server": server.internal_url,
+            "tokens": server.tokens,
+            "values": dict(values),
+            "scheduler": options.scheduler,
+            "controllers": options.controller_manager,
+        }
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(json.dumps(order).encode() + b"\n")
+        await self.process.stdin.drain()
+        line = await self.process.stdout.readline()
+        if not line:
+            raise StartError("the scheduler, controllers and nodes did not start; what they said stands above")
+        self.names = json.loads(line)
+
+    async def end(self) -> None:
+        """Close its standard input, which ends it; what does not end by that is killed."""
+        if self.process.returncode is not None:
+            return
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        try:
+            await asyncio.wait_for(self.process.wait(), 1.0)
+        except TimeoutError:
+            self.process.kill()
+            await self.process.wait()
+
+
+async def _spawn_components() -> _Child:
+    pipe = asyncio.subprocess.PIPE
+    words = (sys.executable, "-m", "fastkube", "components")
+    # a session of its own: Ctrl-C reaches the parent alone, which then ends the child in order
+    return _Child(await asyncio.create_subprocess_exec(*words, stdin=pipe, stdout=pipe, start_new_session=True))
+
+
+async def components_from_stdin(stop: asyncio.Event) -> None:
+    """The child of `up`: reads its order, works, and ends with its standard input."""
+    from fastkube.client import Client
+    from fastkube.controllers.options import ControllerManagerOptions
+    from fastkube.nodes.options import FleetOptions
+    from fastkube.scheduler.options import SchedulerOptions
+
+    _preload()
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=1 << 20)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    line = await reader.readline()
+    if not line:
+        return
+    order = json.loads(line)
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in order["values"].items()}
+    scheduler, controllers, fleet = _take_options(values, SchedulerOptions, ControllerManagerOptions, FleetOptions)
+    clock = RealClock()
+    parts = Components(
+        lambda user: Client(
+            order["server"], token=order["tokens"][user], clock=clock, user_agent=user.rpartition(":")[2]
+        ),
+        clock,
+        scheduler=scheduler if order["scheduler"] else None,
+        controllers=controllers if order["controllers"] else None,
+        fleet=fleet,
+    )
+    async with parts.running() as work:
+        print(json.dumps(parts.names), flush=True)
+        parent = asyncio.ensure_future(reader.read())
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait((work, parent, stopping), return_when=asyncio.FIRST_COMPLETED)
+        parent.cancel()
+        stopping.cancel()
+        if work.done():
+            await work
+
+
+def _preload() -> None:
+    """Import what will be needed while the parent is still busy with its own start."""
+    import fastkube.controllers.manager
+    import fastkube.nodes.fleet
+    import fastkube.scheduler.scheduler  # noqa: F401
+
+
+async def components(kubeconfig: str, stop: asyncio.Event, **options: Any) -> None:
+    """`fastkube scheduler`, `controller-manager` and `nodes`: one component against any API server."""
+    from fastkube.client import Client, ConfigError
+
+    clock = RealClock()
+
+    def make_client(user: str) -> Client:
+        try:
+            return Client.from_kubeconfig(kubeconfig, clock=clock, user_agent=user.rpartition(":")[2])
+        except (OSError, ConfigError) as error:
+            raise StartError(str(error)) from error
+
+    try:
+        async with Components(make_client, clock, **options).running() as work:
+            stopping = asyncio.ensure_future(stop.wait())
+            await asyncio.wait((work, stopping), return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            if work.done():
+                await work
+    except ValueError as error:
+        raise StartError(str(error)) from error
