@@ -18,6 +18,7 @@ from fastkube.api import meta
 from fastkube.api.catalog import api_version
 from fastkube.api.generated import table
 from fastkube.clock import rfc3339
+from fastkube.registry.allocators import first_address
 from fastkube.registry.services import ip_address
 from fastkube.store import ABSENT, KeyExists, RevisionMismatch, Write
 
@@ -42,14 +43,14 @@ _OWN_WAY = frozenset(
         ("networking.k8s.io", "servicecidrs"),
     )
 )
-"""Kinds whose objects depend on the server's addresses; `publish` and `_service_cidr` make them."""
+"""Kinds whose objects depend on the server's addresses; `publish_address` and `_service_cidr` make them."""
 
 
-async def bootstrap(registry: Registry, service_cidr: str, service_ip: str) -> None:
-    """Writes what is missing. `service_ip` is the address of the Service `kubernetes`."""
+async def bootstrap(registry: Registry, service_cidr: str) -> None:
+    """Writes what is missing. Raises ValueError for a CIDR that Services cannot have addresses of."""
     now = rfc3339(registry.clock.time())
     writes: list[Write] = []
-    for rtype, obj in (*_defaults(registry, now), *_service_cidr(registry, service_cidr, service_ip, now)):
+    for rtype, obj in (*_defaults(registry, now), *_service_cidr(registry, service_cidr, now)):
         item = registry.store.get(_key(rtype, obj))
         write = _creation(registry, rtype, obj, now) if item is None else _correction(rtype, obj, item)
         if write is not None:
@@ -73,13 +74,19 @@ def _defaults(registry: Registry, now: str) -> Iterator[tuple[ResourceType, Obje
             yield rtype, obj
 
 
-def _service_cidr(registry: Registry, cidr: str, service_ip: str, now: str) -> Iterator[tuple[ResourceType, Object]]:
+def _service_cidr(registry: Registry, cidr: str, now: str) -> Iterator[tuple[ResourceType, Object]]:
+    """The CIDR of Services, and the address in it that the Service `kubernetes` has."""
     message = "Kubernetes default Service CIDR is ready"
     ready = {"type": "Ready", "status": "True", "lastTransitionTime": now, "reason": "", "message": message}
-    kubernetes: Object = {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [cidr]}, "status": {"conditions": [ready]}}
-    named: Object = {"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", **kubernetes}
-    yield _rtype(registry, "networking.k8s.io", "servicecidrs"), named
-    address = ip_address(service_ip, "default", "kubernetes", now)
+    kubernetes: Object = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "ServiceCIDR",
+        "metadata": {"name": "kubernetes"},
+        "spec": {"cidrs": [cidr]},
+        "status": {"conditions": [ready]},
+    }
+    yield _rtype(registry, "networking.k8s.io", "servicecidrs"), kubernetes
+    address = ip_address(first_address(cidr), "default", "kubernetes", now)
     yield _rtype(registry, "networking.k8s.io", "ipaddresses"), address
 
 
@@ -139,26 +146,24 @@ def _completed(old: Object, default: Object) -> Object:
 _PUBLISH_ATTEMPTS_MAX = 10
 
 
-async def publish(registry: Registry, service_ip: str, address: str, port: int) -> None:
+async def publish_address(registry: Registry, address: str, port: int) -> None:
     """Makes the Service `kubernetes` lead to this server: its Endpoints and EndpointSlice name `address` and `port`."""
     now = rfc3339(registry.clock.time())
-    spec_port = {"name": "https", "protocol": "TCP", "port": 443, "targetPort": port}
     end_port = {"name": "https", "port": port, "protocol": "TCP"}
+    ready = {"addresses": [address], "conditions": {"ready": True}}
     for group, resource, content in (
-        ("", "services", {"spec": _service_spec(service_ip, spec_port), "status": {"loadBalancer": {}}}),
+        ("", "services", {"spec": _service_spec(_service_ip(registry), port), "status": {"loadBalancer": {}}}),
         ("", "endpoints", {"subsets": [{"addresses": [{"ip": address}], "ports": [end_port]}]}),
-        (
-            "discovery.k8s.io",
-            "endpointslices",
-            {
-                "addressType": "IPv4",
-                "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
-                "ports": [end_port],
-            },
-        ),
+        ("discovery.k8s.io", "endpointslices", {"addressType": "IPv4", "endpoints": [ready], "ports": [end_port]}),
     ):
-        rtype = _rtype(registry, group, resource)
-        await _put(registry, rtype, content, now)
+        await _put(registry, _rtype(registry, group, resource), content, now)
+
+
+def _service_ip(registry: Registry) -> str:
+    """The first address of the CIDR that was bootstrapped."""
+    item = registry.store.get(_rtype(registry, "networking.k8s.io", "servicecidrs").key("", "kubernetes"))
+    assert item is not None, "bootstrap comes first"
+    return first_address(msgpack.unpackb(item.value)["spec"]["cidrs"][0])
 
 
 _LABELS = {
@@ -168,9 +173,9 @@ _LABELS = {
 }
 
 
-def _service_spec(service_ip: str, port: Object) -> Object:
+def _service_spec(service_ip: str, port: int) -> Object:
     return {
-        "ports": [port],
+        "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": port}],
         "clusterIP": service_ip,
         "clusterIPs": [service_ip],
         "type": "ClusterIP",
