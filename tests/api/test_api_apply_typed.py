@@ -344,11 +344,12 @@ values = st.fixed_dictionaries(
     {},
     optional={
         "size": st.one_of(st.none(), st.integers(0, 3)),
-        "tags": names,
+        "tags": names.filter(bool),  # who applies an empty set or list by keys owns nothing
         "words": names,
         "ports": st.lists(
             st.fixed_dictionaries({"port": st.integers(1, 3)}, optional={"name": st.sampled_from("xy")}),
             unique_by=lambda port: port["port"],
+            min_size=1,
         ),
         "whole": st.dictionaries(st.sampled_from("ab"), st.sampled_from("xy")),
         "labels": st.dictionaries(st.sampled_from("ab"), st.sampled_from("xy")),
