@@ -125,6 +125,7 @@ class Server:
         """The registry with its admission, the bootstrap objects, and the server in front of them."""
         from fastkube.registry.bootstrap import bootstrap
         from fastkube.registry.registry import Registry
+        from fastkube.registry.services import ServiceAddresses
         from fastkube.server.admission.chain import Chain
         from fastkube.server.admission.lookup import Lookups
         from fastkube.server.app import ApiServer
@@ -140,7 +141,10 @@ class Server:
             disable=options.disable_admission_plugins,
         )
         stack.callback(chain.close)
-        registry = Registry(self.store, catalog, clock=self.clock, admission=chain)
+        addresses = ServiceAddresses(self.store, options.service_cluster_ip_range, options.service_node_port_range)
+        stack.callback(addresses.close)
+        attendants = {("", "services"): addresses}
+        registry = Registry(self.store, catalog, clock=self.clock, admission=chain, attendants=attendants)
         await bootstrap(registry, options.service_cluster_ip_range)
         self._registry = registry
         return ApiServer(

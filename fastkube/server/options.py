@@ -64,6 +64,7 @@ class ServerOptions:
 
     # The cluster.
     service_cluster_ip_range: str = option("10.96.0.0/16", "Addresses of Services.", metavar="CIDR")
+    service_node_port_range: str = option("30000-32767", "Ports of Services of type NodePort.", metavar="FIRST-LAST")
 
     def validate(self) -> None:
         """Raises ValueError, naming the flag, for what cannot be served."""
