@@ -70,6 +70,8 @@ class Schema(Node):
     nullable: bool = False
     embedded: bool = False
     """A custom kind's field that holds a whole object."""
+    source: dict[str, Any] | None = None
+    """Of a custom kind as a whole: the openAPIV3Schema that it was made of."""
 
     def field(self, name: str) -> Schema | None:
         """The schema of a field, or of a map's values."""
@@ -198,7 +200,9 @@ def from_openapi(props: dict[str, Any]) -> Schema:
     """The schema of a custom kind from the `openAPIV3Schema` of its definition; {} takes everything."""
     if not props:
         props = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    return _from_props(props, "", embedded=True)
+    made = _from_props(props, "", embedded=True)
+    made.source = props
+    return made
 
 
 def _from_props(props: dict[str, Any], name: str, *, embedded: bool = False) -> Schema:
