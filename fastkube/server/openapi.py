@@ -1,6 +1,6 @@
 """/openapi/v2 and /openapi/v3: the documents of fastkube.api.openapi with upstream's URLs, hashes and caching.
 
-    /openapi/v2                        everything in one document, with an ETag
+    /openapi/v2                        everything in one document, with an ETag; as JSON or gnostic's protobuf
     /openapi/v3                        which documents there are, each with a URL that holds its hash
     /openapi/v3/apis/apps/v1?hash=H    one group version; immutable under its hash, so clients keep it for good
 
@@ -18,12 +18,15 @@ import orjson
 from fastkube import __version__, errors
 from fastkube.server.answer import Answer
 from fastkube.server.media import JSON, TEXT, parse_accept
+from fastkube.server.version import VERSION_INFO
 
 if TYPE_CHECKING:
     from fastkube.api.catalog import Catalog
     from fastkube.server.request import Request
 
 _V2_JSON = ("application/json", "application/*", "*/*")
+_V2_PROTOBUF = tuple(f"application/com.github.proto-openapi.spec.v2{sign}v1.0+protobuf" for sign in ".@")
+_V2_MEDIA = (_V2_JSON[0], *_V2_PROTOBUF)
 _IMMUTABLE = b"Cache-Control: public, immutable\r\n"
 _VARY = b"Vary: Accept\r\n"
 
@@ -38,6 +41,7 @@ class OpenApi:
         self._catalog = catalog
         self._generation = -1
         self._v2: _Document | None = None
+        self._v2_protobuf: _Document | None = None
         self._v3: dict[str, _Document] = {}
 
     def paths(self) -> list[str]:
@@ -47,7 +51,7 @@ class OpenApi:
         """None when it is no path of ours."""
         if self._generation != self._catalog.generation:
             self._generation = self._catalog.generation
-            self._v2 = None
+            self._v2 = self._v2_protobuf = None
             self._v3.clear()
         path = request.info.path
         if path == "/openapi/v2":
@@ -63,13 +67,26 @@ class OpenApi:
 
     def _whole(self, request: Request) -> Answer:
         accept = request.headers.get("Accept", "")
-        if accept and not any(f"{one.type}/{one.subtype}" in _V2_JSON for one in parse_accept(accept)):
-            raise errors.not_acceptable("only the following media types are accepted: application/json")
+        wanted = [f"{one.type}/{one.subtype}" for one in parse_accept(accept)] if accept else [_V2_JSON[0]]
+        form = next((media for media in wanted if media in _V2_JSON or media in _V2_PROTOBUF), None)
+        if form is None:
+            raise errors.not_acceptable(f"only the following media types are accepted: {', '.join(_V2_MEDIA)}")
+        if form in _V2_JSON:
+            return _cached(self._v2_json(), request, b"")
+        if self._v2_protobuf is None:
+            from fastkube.api import gnostic
+
+            self._v2_protobuf = _Document(gnostic.encode(orjson.loads(self._v2_json().body)), self._v2_json().hash)
+        answer = _cached(self._v2_protobuf, request, b"")
+        answer.media = _V2_PROTOBUF[0].encode()
+        return answer
+
+    def _v2_json(self) -> _Document:
         if self._v2 is None:
             from fastkube.api import openapi
 
-            self._v2 = _document(openapi.v2(self._catalog))
-        return _cached(self._v2, request, b"")
+            self._v2 = _document(openapi.v2(self._catalog, VERSION_INFO["gitVersion"]))
+        return self._v2
 
     def _part(self, name: str, request: Request) -> Answer:
         if name not in self._names():
@@ -101,7 +118,8 @@ class OpenApi:
         if document is None:
             from fastkube.api import openapi
 
-            document = self._v3[name] = _document(openapi.v3(self._catalog, name))
+            made = openapi.v3(self._catalog, name, VERSION_INFO["gitVersion"])
+            document = self._v3[name] = _document(made)
         return document
 
     def _names(self) -> set[str]:
