@@ -24,7 +24,7 @@ from fastkube.api import scalars
 from fastkube.api.catalog import split_api_version
 from fastkube.api.generated import table
 
-__all__ = ["Schema", "WrongType", "from_openapi", "load", "struct", "walk", "zero"]
+__all__ = ["Schema", "WrongType", "empty_field", "from_openapi", "load", "struct", "walk", "zero"]
 
 _SUFFIXES = {"*": 1, "!": 2, "0": 3}
 
@@ -251,6 +251,14 @@ def walk(schema: Schema, obj: dict[str, Any]) -> list[str]:
     with Go's message for the first value that does not fit.
     """
     return _schema.walk(schema, obj)
+
+
+def empty_field(api_version: str, kind: str, field: str) -> Any:
+    """What upstream writes for an empty field of a built-in kind; None if there is no such kind or field."""
+    group, version = split_api_version(api_version)
+    name = _names_by_kind().get((group, version, kind))
+    shape = struct(name).fields.get(field) if name else None
+    return zero(shape) if shape is not None else None
 
 
 def zero(schema: Schema) -> Any:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from fastkube.api import schema
 from fastkube.errors import Cause
 
 if TYPE_CHECKING:
@@ -112,8 +113,13 @@ class Strategy:
             self.reset_status(obj)
 
     def reset_status(self, obj: Object) -> None:
-        """What status is on a new object; upstream kinds answer `status: {}` when all of its fields are unset."""
-        obj["status"] = {}
+        """What status is on a new object: for built-in kinds what upstream writes for an empty one, which may have
+        fields (`replicas: 0`); for those without status and for custom kinds there is none."""
+        status = schema.empty_field(obj["apiVersion"], obj["kind"], "status")
+        if status is None:
+            obj.pop("status", None)
+        else:
+            obj["status"] = status
 
     def prepare_for_update(self, call: Call, new: Object, old: Object) -> None:
         """Keep what a client may not change on the main resource (status, by default)."""

@@ -148,6 +148,13 @@ def test_null_among_items_is_their_empty_value() -> None:
     assert walk("v1", "ConfigMap", data={"k": None})[0]["data"] == {"k": ""}
 
 
+def test_an_empty_field_by_kind() -> None:
+    assert schema.empty_field("apps/v1", "ReplicaSet", "status") == {"replicas": 0}
+    assert schema.empty_field("networking.k8s.io/v1", "Ingress", "status") == {"loadBalancer": {}}
+    assert schema.empty_field("v1", "ConfigMap", "status") is None
+    assert schema.empty_field("example.com/v1", "Widget", "status") is None
+
+
 def test_zero_is_what_an_empty_struct_prints() -> None:
     assert schema.zero(schema.struct("apps.v1.ReplicaSetStatus")) == {"replicas": 0}
     assert schema.zero(schema.struct("apps.v1.DeploymentStatus")) == {}
