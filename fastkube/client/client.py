@@ -24,6 +24,7 @@ from fastkube.client.kubeconfig import Connection, TokenSource
 from fastkube.client.resource import Resource, collection_path, object_path
 from fastkube.client.transport import POOL_SIZE, HttpTransport, Response, Transport, TransportError
 from fastkube.client.watch import Watch
+from fastkube.clock import Clock, RealClock
 from fastkube.errors import ApiError
 
 Object = dict[str, Any]
@@ -69,15 +70,16 @@ class Client:
         user_agent: str = "",
         pool_size: int = POOL_SIZE,
         timeout_s: float = REQUEST_TIMEOUT_S,
+        clock: Clock | None = None,
         transport: Transport | None = None,
     ) -> None:
-        """`server`: a URL, `unix:///path` or a Connection; ca, cert and key are PEM."""
+        """`server`: a URL, `unix:///path` or a Connection; ca, cert and key are PEM. Tokens age by `clock`."""
         if isinstance(server, str):
             server = Connection(server, token=token, ca=ca, cert=cert, key=key, insecure=insecure)
         self.connection = server
         self.user_agent = user_agent or f"fastkube/{__version__}"
         self._transport = transport or HttpTransport(server.endpoint(), pool_size=pool_size)
-        self._tokens = TokenSource(server)
+        self._tokens = TokenSource(server, clock or RealClock())
         self._base = server.base_path
         self._timeout_s = timeout_s
         self._accept: Codec = codec

@@ -404,9 +404,18 @@ class InformerFactory:
         self._started = False
 
     def informer(
-        self, resource: str | Resource, *, namespace: str = "", label_selector: str = "", field_selector: str = ""
+        self,
+        resource: str | Resource,
+        *,
+        namespace: str = "",
+        label_selector: str = "",
+        field_selector: str = "",
+        transform: Transform | None = None,
     ) -> Informer:
-        """The shared informer; one that is asked for after `start` is started at once."""
+        """The shared informer; one that is asked for after `start` is started at once.
+
+        `transform` is for a resource which has none of the factory's own, and counts for who asks first.
+        """
         key = (str(resource), namespace, label_selector, field_selector)
         informer = self._informers.get(key)
         if informer is None:
@@ -416,11 +425,20 @@ class InformerFactory:
                 namespace=namespace,
                 label_selector=label_selector,
                 field_selector=field_selector,
-                transform=self._transforms.get(str(resource), drop_managed_fields),
+                transform=self._transforms.get(str(resource), transform or drop_managed_fields),
             )
             if self._started:
                 self._run(key)
         return informer
+
+    async def forget(self, resource: str | Resource) -> None:
+        """Stop the informers of a resource that is no longer served."""
+        for key in [key for key in self._informers if key[0] == str(resource)]:
+            del self._informers[key]
+            task = self._tasks.pop(key, None)
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
 
     def start(self) -> None:
         self._started = True

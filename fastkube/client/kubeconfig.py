@@ -7,10 +7,10 @@ Source: the kubeconfig format (client.authentication and clientcmd of the Kubern
 from __future__ import annotations
 
 import base64
+import math
 import os
 import ssl
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from fastkube.client.transport import Endpoint
+from fastkube.clock import Clock
 
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _TOKEN_REREAD_S = 60.0
@@ -85,18 +86,19 @@ def _load_chain(context: ssl.SSLContext, cert: bytes, key: bytes) -> None:
 class TokenSource:
     """The bearer token of a Connection; a token file is read again every minute."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, clock: Clock) -> None:
+        self._clock = clock
         self._token = connection.token
         self._file = connection.token_file
-        self._read_at = 0.0
+        self._read_at = -math.inf
 
     def token(self) -> str:
-        if self._file and (not self._read_at or time.monotonic() - self._read_at > _TOKEN_REREAD_S):
+        if self._file and self._clock.monotonic() - self._read_at > _TOKEN_REREAD_S:
             try:
                 self._token = Path(self._file).read_text().strip()
             except OSError as error:
                 raise ConfigError(f"the token file {self._file} cannot be read: {error}") from error
-            self._read_at = time.monotonic()
+            self._read_at = self._clock.monotonic()
         return self._token
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from fastkube.errors import ApiError
 
@@ -127,6 +127,15 @@ class Ask(Action):
 
     path: str
     metadata_only: bool = False
+    uid: str = ""
+    """Which object is looked for, where one of another uid is as good as none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Discover(Action):
+    """Ask what the server serves: the Discovery is in `view.live[Discover.KEY]` afterwards."""
+
+    KEY: ClassVar[str] = "discovery"
 
 
 @dataclass(frozen=True, slots=True)

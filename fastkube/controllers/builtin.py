@@ -6,10 +6,17 @@ from fastkube.controllers import (
     deployment,
     endpoints,
     endpointslice,
+    job,
+    namespace,
+    node_lifecycle,
+    pod_gc,
     replicaset,
     root_ca,
     serviceaccount,
+    taint_eviction,
+    ttl_after_finished,
 )
+from fastkube.controllers.garbage_collector import GarbageCollector
 from fastkube.controllers.runner import Controller, Engine
 
 CONTROLLERS: dict[str, Controller | type[Engine]] = {
@@ -21,5 +28,12 @@ CONTROLLERS: dict[str, Controller | type[Engine]] = {
         replicaset.CONTROLLER,
         endpoints.CONTROLLER,
         endpointslice.CONTROLLER,
+        job.CONTROLLER,
+        ttl_after_finished.CONTROLLER,
+        namespace.CONTROLLER,
+        node_lifecycle.CONTROLLER,
+        taint_eviction.CONTROLLER,
+        pod_gc.CONTROLLER,
+        GarbageCollector,  # the last: of what nobody else reads it keeps metadata only
     )
 }

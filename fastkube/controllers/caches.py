@@ -5,12 +5,13 @@ Every index is named and defined here, so that controllers share them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from fastkube.api.meta import controller_of
-from fastkube.client import Informer, InformerFactory
-from fastkube.client.informer import Indexer
+from fastkube.client import Informer, InformerFactory, object_key
+from fastkube.client.informer import Indexer, Transform
+from fastkube.clock import Clock
 
 Object = dict[str, Any]
 Objects = list[Object]
@@ -74,10 +75,16 @@ def by_tracked_job(obj: Object) -> Iterable[str]:
     return (f"{obj['metadata']['namespace']}/{ref['name']}",) if ref and ref["kind"] == "Job" else ()
 
 
+def by_owner(obj: Object) -> Iterable[str]:
+    """The uids of all owners, of which one at most is a controller."""
+    return [ref["uid"] for ref in obj["metadata"].get("ownerReferences") or ()]
+
+
 INDEXERS: dict[str, Indexer] = {
     "namespace": by_namespace,
     "controller": by_controller,
     "orphan": by_orphanage,
+    "owner": by_owner,
     "node": by_node,
     "claim": by_claim,
     "selector-term": by_selector_term,
@@ -92,15 +99,47 @@ class Caches:
     def __init__(self, factory: InformerFactory) -> None:
         self._factory = factory
         self._informers: dict[str, Informer] = {}
+        self._life: dict[tuple[str, Callable[[Object], object]], dict[str, float]] = {}
 
-    def need(self, resource: str, indexes: Iterable[str] = ()) -> Informer:
-        """The informer of a resource, with these indexes."""
+    def need(self, resource: str, indexes: Iterable[str] = (), transform: Transform | None = None) -> Informer:
+        """The informer of a resource, with these indexes; `transform` if nobody has asked for it before."""
         informer = self._informers.get(resource)
         if informer is None:
-            informer = self._informers[resource] = self._factory.informer(resource)
+            informer = self._informers[resource] = self._factory.informer(resource, transform=transform)
         for name in indexes:
             informer.add_indexer(name, INDEXERS[name])
         return informer
+
+    def note_life(self, resource: str, sign: Callable[[Object], object], clock: Clock) -> None:
+        """Note when `sign` of an object was last seen to change, on the own clock: see `life`."""
+        if (resource, sign) in self._life:
+            return
+        seen: dict[str, float] = {}
+        self._life[resource, sign] = seen
+
+        def note(obj: Object) -> None:
+            seen[object_key(obj)] = clock.time()
+
+        def compare(old: Object, new: Object) -> None:
+            if sign(old) != sign(new):
+                note(new)
+
+        def drop(obj: Object) -> None:
+            seen.pop(object_key(obj), None)
+
+        self.need(resource).add_handler(note, compare, drop)
+
+    def life(self, resource: str, sign: Callable[[Object], object], key: str) -> float | None:
+        """When `sign` of an object last changed, as far as it was seen."""
+        return self._life[resource, sign].get(key)
+
+    async def forget(self, resource: str) -> None:
+        """The resource is no longer served."""
+        if self._informers.pop(resource, None) is not None:
+            await self._factory.forget(resource)
+
+    def has(self, resource: str) -> bool:
+        return resource in self._informers
 
     def get(self, resource: str, namespace: str, name: str) -> Object | None:
         return self._informers[resource].get(namespace, name)

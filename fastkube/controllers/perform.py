@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fastkube.client import Client
+from fastkube.client.discovery import discover
 from fastkube.client.events import EventRecorder
 from fastkube.controllers.actions import (
     Action,
@@ -14,6 +15,7 @@ from fastkube.controllers.actions import (
     Create,
     Delete,
     DeleteAll,
+    Discover,
     Fail,
     Patch,
     Post,
@@ -62,6 +64,8 @@ class Performer:
 
     async def ask(self, asks: Sequence[Action]) -> dict[str, Any]:
         """Read what is asked for, concurrently: {path: answer, or None for 404}."""
+        if any(isinstance(ask, Discover) for ask in asks):
+            return {Discover.KEY: await discover(self._client)}
         questions = [ask for ask in asks if isinstance(ask, Ask)]
         answers = await asyncio.gather(*(self._read(ask) for ask in questions))
         return {ask.path: answer for ask, answer in zip(questions, answers, strict=True)}

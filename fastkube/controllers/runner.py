@@ -25,7 +25,7 @@ from fastkube.client import Client, ShutDown, Unreachable, WorkQueue, object_key
 from fastkube.client.discovery import Discovery
 from fastkube.client.events import EventRecorder
 from fastkube.clock import Clock
-from fastkube.controllers.actions import Action, Ask
+from fastkube.controllers.actions import Action, Ask, Discover
 from fastkube.controllers.caches import Caches
 from fastkube.controllers.options import ControllerManagerOptions
 from fastkube.controllers.perform import Failed, Performer, Stopped
@@ -61,6 +61,8 @@ class Watch:
     indexes: tuple[str, ...] = ()
     changed: Callable[[Object, Object], bool] | None = None
     """Whether an update matters; all do unless this says otherwise."""
+    sign_of_life: Callable[[Object], object] | None = None
+    """What of an object shows that its owner is alive: when it last changed is in `caches.life`."""
 
 
 class Facts(NamedTuple):
@@ -175,24 +177,29 @@ class Runner:
     def prepare(self) -> None:
         """Subscribe to the informers; they start afterwards."""
         for watch in self.controller.watches:
-            informer = self._caches.need(watch.resource, watch.indexes)
-            if watch.keys is nothing:
-                continue
+            self._subscribe(watch)
 
-            def one(obj: Object, keys: Keys = watch.keys) -> None:
-                for key in keys(self._caches, obj):
+    def _subscribe(self, watch: Watch) -> None:
+        informer = self._caches.need(watch.resource, watch.indexes)
+        if watch.sign_of_life is not None:
+            self._caches.note_life(watch.resource, watch.sign_of_life, self._clock)
+        if watch.keys is nothing:
+            return
+
+        def one(obj: Object) -> None:
+            for key in watch.keys(self._caches, obj):
+                self.queue.add(key)
+
+        def both(old: Object, new: Object) -> None:
+            if watch.changed is not None and not watch.changed(old, new):
+                return
+            for key in watch.keys(self._caches, new):
+                self.queue.add(key)
+            if watch.keys is not itself:
+                for key in watch.keys(self._caches, old):
                     self.queue.add(key)
 
-            def both(old: Object, new: Object, watch: Watch = watch) -> None:
-                if watch.changed is not None and not watch.changed(old, new):
-                    return
-                for key in watch.keys(self._caches, new):
-                    self.queue.add(key)
-                if watch.keys is not itself:
-                    for key in watch.keys(self._caches, old):
-                        self.queue.add(key)
-
-            informer.add_handler(one, both, one)
+        informer.add_handler(one, both, one)
 
     def start(self) -> None:
         """Begin to reconcile: the informers have synced."""
@@ -277,6 +284,10 @@ class Runner:
         log.log(logging.DEBUG if expected else logging.WARNING, "%s: %s: %s", self.controller.name, key, error)
         self.queue.add_rate_limited(key)
 
+    async def answer(self, asks: Sequence[Action]) -> dict[str, Any]:
+        """What the server says to the questions of a reconcile."""
+        return await self._performer.ask(asks)
+
     async def _reconcile(self, key: str) -> float | None:
         """One attempt; the seconds after which to look again."""
         controller = self.controller
@@ -292,8 +303,8 @@ class Runner:
         if elapsed > PACED_FROM_S:
             self._rests[key] = time.monotonic() + elapsed * PACE
         for _ in range(ASKS_MAX):
-            if not actions or not isinstance(actions[0], Ask):
+            if not actions or not isinstance(actions[0], Ask | Discover):
                 return await self._performer.perform(actions)
-            view = view._replace(live={**view.live, **await self._performer.ask(actions)})
+            view = view._replace(live={**view.live, **await self.answer(actions)})
             actions = controller.reconcile(view)
         raise RuntimeError(f"{controller.name} asks without end: {actions[0]}")
