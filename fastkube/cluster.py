@@ -76,7 +76,8 @@ def store_path(data_dir: str | Path) -> Path:
 
 COMPONENT_USERS: Mapping[str, tuple[str, ...]] = {
     "system:kube-scheduler": (),
-    "system:kube-controller-manager": (),
+    # upstream's controllers act as one service account each; here one user has the rights of all of them
+    "system:kube-controller-manager": ("system:masters",),
     "fastkube:nodes": ("system:masters",),  # stands in for every kubelet, so no single node's rights are enough
 }
 """Users of fastkube's own components and their groups; what they may do is upstream's bootstrap policy."""
