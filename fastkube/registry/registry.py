@@ -17,6 +17,7 @@ Answers are encoded objects (`Stored`): what is written is also what is answered
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgpack
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
     from fastkube.api.catalog import Catalog, ResourceType
     from fastkube.registry.tokens import TokenSigner
     from fastkube.store import Item, Store
-
-_GENERIC = Strategy()
 
 _CREATE_ATTEMPTS_MAX = 8
 """How often a generated name that is taken is made up anew, or companions that were overtaken are."""
@@ -108,7 +107,7 @@ class Registry:
         self._second, self._second_text = -1, ""
 
     def strategy(self, rtype: ResourceType) -> Strategy:
-        return self._strategies.get((rtype.group, rtype.resource), _GENERIC)
+        return self._strategies.get((rtype.group, rtype.resource)) or _generic(rtype)
 
     # ---------------------------------------------------------------- reading
 
@@ -358,6 +357,15 @@ class Registry:
         if second != self._second:
             self._second, self._second_text = second, rfc3339(second)
         return self._second_text
+
+
+@cache
+def _generic(rtype: ResourceType) -> Strategy:
+    """For a kind that has no strategy of its own: it has a status if that has a subresource, and no generation."""
+    strategy = Strategy()
+    strategy.has_status = "status" in rtype.subresources
+    strategy.has_generation = False
+    return strategy
 
 
 def _already_exists(call: Call, name: str, taken: Item) -> ApiError:
