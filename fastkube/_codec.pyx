@@ -53,6 +53,9 @@ _MAP = cython.declare(cython.int, 8)
 _IN_MAP = cython.declare(cython.int, 1)
 _NOT_FIRST = cython.declare(cython.int, 2)
 
+# Room that is there whenever a turn of the loop begins, and after each string: for separators, brackets and numbers
+_TURN = cython.declare(cython.Py_ssize_t, 64)
+
 _WORDS = cython.declare(tuple, (b"null", b"false", b"true"))
 
 
@@ -289,7 +292,8 @@ def with_revision(value: bytes, revision: int) -> bytes:
 class Writer:
     """A growing buffer that JSON is written into; `take` empties it for the next use. Not for two threads at once."""
 
-    _data = cython.declare(bytearray)
+    _buffer = cython.declare(bytearray)
+    _data = cython.declare(cython.uchar[::1])  # the same bytes
     _size = cython.declare(cython.Py_ssize_t)
     _used = cython.declare(cython.Py_ssize_t)
     # For each open container: how many values are left in it, and whether it is a map and has had one already
@@ -297,7 +301,8 @@ class Writer:
     _state = cython.declare(cython.uchar[::1])
 
     def __init__(self, size: cython.Py_ssize_t = 65536):
-        self._data = bytearray(size)
+        self._buffer = bytearray(size)
+        self._data = self._buffer
         self._size = size
         self._used = 0
         self._left = array.array("Q", bytes(8 * (_DEPTH + 1)))
@@ -308,7 +313,7 @@ class Writer:
 
     def take(self) -> bytes:
         """What was written since the last time."""
-        taken = bytes(memoryview(self._data)[: self._used])
+        taken = bytes(memoryview(self._buffer)[: self._used])
         self._used = 0
         return taken
 
@@ -333,26 +338,27 @@ class Writer:
         """Make sure that `wanted` more bytes fit."""
         if self._used + wanted > self._size:
             self._size = max(self._size * 2, self._used + wanted)
-            self._data.extend(bytes(self._size - len(self._data)))
+            grown = bytearray(self._size)
+            grown[: self._used] = memoryview(self._buffer)[: self._used]
+            self._buffer = grown
+            self._data = grown
         return 0
 
     @cython.cfunc
     @cython.exceptval(-1)
     def _raw(self, text: bytes) -> cython.int:
         length: cython.Py_ssize_t = len(text)
-        data: bytearray = self._data
         index: cython.Py_ssize_t
         self._room(length)
-        data = self._data
         for index in range(length):
-            data[self._used + index] = text[index]
+            self._data[self._used + index] = text[index]
         self._used += length
         return 0
 
     @cython.cfunc
     @cython.exceptval(-1)
     def _byte(self, code: cython.uchar) -> cython.int:
-        self._room(1)
+        """One byte, for which the caller has made room."""
         self._data[self._used] = code
         self._used += 1
         return 0
@@ -380,31 +386,31 @@ class Writer:
     @cython.exceptval(-1)
     def _string(self, reader: _Reader, length: cython.Py_ssize_t) -> cython.int:
         """The next bytes of the reader as a JSON string."""
-        self._room(6 * length + 2)
+        if self._used + 6 * length + _TURN > self._size:
+            self._room(6 * length + _TURN)
         source: bytes = reader.source
-        data: bytearray = self._data
         escapes: bytes = _ESCAPES
         at: cython.Py_ssize_t = self._used
         index: cython.Py_ssize_t
         code: cython.uchar
-        data[at] = 34
+        self._data[at] = 34
         at += 1
         for index in range(reader.at, reader.at + length):
             code = source[index]
-            if escapes[code] == 0:
-                data[at] = code
+            if code >= 32 and code != 34 and code != 92:
+                self._data[at] = code
                 at += 1
             else:
-                data[at] = 92
-                data[at + 1] = escapes[code]
+                self._data[at] = 92
+                self._data[at + 1] = escapes[code]
                 at += 2
                 if escapes[code] == 117:
-                    data[at] = 48
-                    data[at + 1] = 48
-                    data[at + 2] = _HEX[code >> 4]
-                    data[at + 3] = _HEX[code & 15]
+                    self._data[at] = 48
+                    self._data[at + 1] = 48
+                    self._data[at + 2] = _HEX[code >> 4]
+                    self._data[at + 3] = _HEX[code & 15]
                     at += 4
-        data[at] = 34
+        self._data[at] = 34
         self._used = at + 1
         reader.at += length
         return 0
@@ -444,6 +450,8 @@ class Writer:
         length: cython.Py_ssize_t
         metadata: cython.bint = False  # whether the value to come is the object's own metadata
         while True:
+            if self._used + _TURN > self._size:
+                self._room(_TURN)
             if depth > 0:
                 state = self._state[depth]
                 if self._left[depth] == 0:
