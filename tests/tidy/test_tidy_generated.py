@@ -38,7 +38,7 @@ def test_every_message_that_a_wire_table_names_has_one() -> None:
 
 
 def test_wire_tables_and_schemas_have_the_same_fields() -> None:
-    """apiVersion and kind of a top-level object are not on the wire, and the schemas lack fields that are not served."""
+    """apiVersion and kind of a top-level object are not on the wire; the schemas lack fields that are not served."""
     schemas, messages = table("schemas"), table("protobuf")
 
     def names(message: str) -> Iterator[str]:
