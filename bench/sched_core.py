@@ -16,7 +16,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from fastkube import __version__, _sched
+from fastkube.scheduler.framework import Cycle
 from fastkube.scheduler.offline import OfflineScheduler
+from fastkube.scheduler.preemption import Preemptor
+from fastkube.scheduler.search import FitError
 
 Object = dict[str, Any]
 
@@ -127,7 +130,37 @@ WORKLOADS: dict[str, Callable[[int, int], Iterator[Object]]] = {
 }
 
 
-def measure(workload: str, nodes: int, pods: int, seconds_max: float) -> Object:
+def preemption(nodes: int, pods: int, seconds_max: float) -> tuple[int, int, float]:
+    """Nodes full of Pods of low priority; each new one must find victims, which leave at once. (tried, placed, s)."""
+    scheduler = OfflineScheduler(map(node, range(nodes)))
+    for n in range(4 * nodes):
+        scheduler.add(pod(n, requests={"cpu": "900m", "memory": "500Mi"}, nodeName=f"node-{n % nodes}"))
+    wanted = [
+        scheduler.cache.parse(pod(n + 4 * nodes, requests={"cpu": "3"}, priority=10)) for n in range(min(pods, nodes))
+    ]
+    search = scheduler.profiles["default-scheduler"].search
+    preemptor = Preemptor(scheduler.cache, time.time, lambda: (1, []))
+    tried = placed = 0
+    start = time.perf_counter()
+    for each in wanted:
+        try:
+            search.place(Cycle(each))
+        except FitError as error:
+            victims = preemptor.preempt(Cycle(each), error, search).victims
+            if victims is not None:
+                scheduler.cache.nominate(each, victims.node.name)
+                for victim in victims.pods:
+                    scheduler.cache.remove_pod(victim.uid)
+                scheduler.cache.assume(each, search.place(Cycle(each)).node.name)
+                placed += 1
+        tried += 1
+        if tried % 64 == 0 and time.perf_counter() - start > seconds_max:
+            break
+    return tried, placed, time.perf_counter() - start
+
+
+def place(workload: str, nodes: int, pods: int, seconds_max: float) -> tuple[int, int, float]:
+    """(tried, placed, seconds)."""
     scheduler = OfflineScheduler(map(node, range(nodes)))
     for obj in WORKLOADS[workload](pods, nodes):
         scheduler.add(obj)
@@ -138,7 +171,14 @@ def measure(workload: str, nodes: int, pods: int, seconds_max: float) -> Object:
         placed += bool(decision.node)
         if tried % 64 == 0 and time.perf_counter() - start > seconds_max:
             break
-    elapsed = time.perf_counter() - start
+    return tried, placed, time.perf_counter() - start
+
+
+def measure(workload: str, nodes: int, pods: int, seconds_max: float) -> Object:
+    if workload == "preemption":
+        tried, placed, elapsed = preemption(nodes, pods, seconds_max)
+    else:
+        tried, placed, elapsed = place(workload, nodes, pods, seconds_max)
     return {
         "workload": workload,
         "nodes": nodes,
@@ -153,7 +193,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", default="1000,5000", help="numbers of nodes, separated by commas")
     parser.add_argument("--pods", type=int, default=10_000)
-    parser.add_argument("--workload", default=",".join(WORKLOADS))
+    parser.add_argument("--workload", default=",".join((*WORKLOADS, "preemption")))
     parser.add_argument("--seconds", type=float, default=10.0, help="end a workload after so long")
     parser.add_argument("--json", default="", help="write the results to this file too")
     options = parser.parse_args()

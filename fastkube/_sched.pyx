@@ -285,7 +285,9 @@ class Nodes:
     allocatable: cython.longlong[::1]
     requested: cython.longlong[::1]
     version: cython.longlong[::1]
+    versions = cython.declare(object, visibility="readonly")
     order: cython.int[::1]
+    places = cython.declare(object, visibility="readonly")
     nominated: dict
     feasible: cython.int[::1]
     candidates = cython.declare(object, visibility="readonly")
@@ -300,13 +302,13 @@ class Nodes:
     def __init__(self, seed: int = 0, capacity: int = 64, width: int = FIRST_SCALAR) -> None:
         self.capacity = capacity
         self.width = width
-        self.live = 0
         self.clock = 1
         self.topologies = []
         self.allocatable = _zeros("q", capacity * width)
         self.requested = _zeros("q", capacity * width)
-        self.version = _zeros("q", capacity)
-        self.order = _zeros("i", 0)
+        self.versions = _zeros("q", capacity)
+        self.version = self.versions
+        self.set_order([])
         self.nominated = {}
         self.random = (seed ^ 0x5DEECE66D) & 0xFFFFFFFFFFFF
         self._make_scratch()
@@ -336,7 +338,8 @@ class Nodes:
             else:
                 self.requested = new
         if capacity > self.capacity:
-            self.version = _grown(self.version, "q", capacity, 0)
+            self.versions = _grown(self.versions, "q", capacity, 0)
+            self.version = self.versions
             for topology in self.topologies:
                 topology.grow(capacity)
             self.capacity = capacity
@@ -358,7 +361,8 @@ class Nodes:
         """The slots in use, in the order of search."""
         for node in order:
             self.check_slot(node)
-        self.order = array("i", order)
+        self.places = array("i", order)
+        self.order = self.places
         self.live = len(order)
         self.clock += 1
 
@@ -802,7 +806,7 @@ class Plan:
     visited = cython.declare(cython.Py_ssize_t, visibility="readonly")
 
     def __init__(self, nodes: Nodes, screen: Screen, ports: list[Rule], rules: list[Rule], scorers: list) -> None:
-        """`ports` come before the resources when a verdict is explained, `rules` after; so upstream orders its plugins."""
+        """`ports` come before the resources when a verdict is explained, `rules` after, as upstream's plugins do."""
         self.nodes = nodes
         self.screen = screen
         self.ports = list(ports)
@@ -967,7 +971,12 @@ class Plan:
             raise ValueError("`extra` must have a byte for each slot")
         for k in range(self.nodes.live):
             node = self.nodes.order[k]
-            value = self.verdict(node, 0 if extra is None else more[node])
+            if self.has_rules or extra is not None:
+                value = self.verdict(node, 0 if extra is None else more[node])
+            else:  # nothing but the screen decides
+                if self.screen.seen[node] != self.nodes.version[node]:
+                    self.screen.refresh(node)
+                value = self.screen.verdict[node]
             self.nodes.told[node] = value
             if value != last and run:
                 told[last] = told.get(last, 0) + run

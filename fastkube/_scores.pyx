@@ -40,6 +40,23 @@ def add_where(values: cython.longlong[::1], mask: int, amount: cython.longlong) 
             values[slot] += amount
 
 
+def among(verdicts: cython.uint[::1], wanted: list[int], slots: array) -> array:
+    """Of the slots (a byte for each) those whose verdict is one of the wanted ones; `slots` is changed."""
+    view: cython.uchar[::1] = slots
+    slot: cython.Py_ssize_t
+    last: cython.uint = 0
+    found: cython.uchar = 0 in wanted
+    if len(view) != len(verdicts):
+        raise ValueError("there must be a byte for each verdict")
+    for slot in range(len(view)):
+        if view[slot]:
+            if verdicts[slot] != last:
+                last = verdicts[slot]
+                found = last in wanted
+            view[slot] = found
+    return slots
+
+
 @cython.final
 @cython.cclass
 class Fixed:
@@ -281,3 +298,91 @@ class SpreadScore:
                 out[k] = 100
             else:
                 out[k] = 100 * (most + least - out[k]) // most
+
+
+RANK_SIZE = 5
+
+
+@cython.final
+@cython.cclass
+class Ranking:
+    """Which node preemption chooses: ranks of nodes, each known at a version of the node, and the least of them.
+
+    A rank is RANK_SIZE numbers, compared one after the other; a node without candidates has none.
+    """
+
+    ranks: cython.longlong[::1]
+    seen: cython.longlong[::1]
+    ranked: cython.uchar[::1]
+    capacity: cython.Py_ssize_t
+    best = cython.declare(cython.Py_ssize_t, visibility="readonly")
+    found = cython.declare(cython.Py_ssize_t, visibility="readonly")
+    at: cython.Py_ssize_t
+    start: cython.Py_ssize_t
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.ranks = _zeros("q", capacity * RANK_SIZE)
+        self.seen = _zeros("q", capacity)
+        self.ranked = _zeros("B", capacity)
+        self.begin(0)
+
+    def begin(self, start: int) -> None:
+        """A new round from a place of the order on."""
+        self.best = -1
+        self.found = 0
+        self.at = 0
+        self.start = start
+
+    def put(self, slot: int, version: int, rank: tuple | None) -> None:
+        """What was found out about a node, None for nothing that helps."""
+        if not 0 <= slot < self.capacity:
+            raise ValueError(f"no node {slot}")
+        if rank is not None and len(rank) != RANK_SIZE:
+            raise ValueError(f"a rank has {RANK_SIZE} numbers")
+        self.seen[slot] = version
+        self.ranked[slot] = rank is not None
+        if rank is not None:
+            self.write(slot * RANK_SIZE, rank)
+
+    @cython.cfunc
+    @cython.exceptval(check=True)
+    def write(self, at: cython.Py_ssize_t, rank: tuple) -> cython.void:
+        place: cython.Py_ssize_t
+        for place in range(len(rank)):
+            self.ranks[at + place] = rank[place]
+
+    def advance(
+        self, order: cython.int[::1], versions: cython.longlong[::1], hopeful: cython.uchar[::1], want: int
+    ) -> int:
+        """Go on until a node must be looked at (its slot is the answer), or the round is over (-1).
+
+        Only nodes with a byte in `hopeful` are looked at; the round ends when `want` of them have a rank.
+        """
+        slot: cython.Py_ssize_t
+        count: cython.Py_ssize_t = len(order)
+        limit: cython.Py_ssize_t = want
+        while self.at < count and self.found < limit:
+            slot = order[(self.start + self.at) % count]
+            if hopeful[slot]:
+                if self.seen[slot] != versions[slot]:
+                    return slot
+                if self.ranked[slot]:
+                    self.found += 1
+                    if self.best < 0 or self.less(slot, self.best):
+                        self.best = slot
+            self.at += 1
+        return -1
+
+    @cython.cfunc
+    def less(self, one: cython.Py_ssize_t, other: cython.Py_ssize_t) -> cython.bint:
+        size: cython.Py_ssize_t = RANK_SIZE
+        mine: cython.longlong
+        theirs: cython.longlong
+        k: cython.Py_ssize_t
+        for k in range(size):
+            mine = self.ranks[one * size + k]
+            theirs = self.ranks[other * size + k]
+            if mine != theirs:
+                return mine < theirs
+        return False

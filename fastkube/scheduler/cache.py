@@ -302,10 +302,10 @@ class Cache:
         info.nominated[pod.uid] = pod
         self._tell_nominated(info)
 
-    def denominate(self, uid: str) -> None:
-        """Give the room up."""
+    def denominate(self, uid: str) -> str:
+        """Give the room up; says on which node it was."""
         if not self.nominated:
-            return
+            return ""
         _, node = self.nominated.pop(uid, (None, ""))
         info = self.infos.get(node)
         if info is not None and info.nominated.pop(uid, None) is not None:
@@ -313,6 +313,7 @@ class Cache:
                 self._tell_nominated(info)
             else:
                 self._drop_if_empty(info)
+        return node
 
     def _tell_nominated(self, info: NodeInfo) -> None:
         parts = [(pod.spec.priority, pod.spec.request) for pod in info.nominated.values()]
@@ -329,10 +330,12 @@ class Trial:
         self._done: list[tuple[PodInfo, bool]] = []
 
     def add(self, pod: PodInfo) -> None:
+        self._info.pods[pod.uid] = pod
         self._cache._attach(pod, self._info)
         self._done.append((pod, True))
 
     def remove(self, pod: PodInfo) -> None:
+        del self._info.pods[pod.uid]
         self._cache._detach(pod, self._info)
         self._done.append((pod, False))
 
@@ -347,7 +350,9 @@ class Trial:
             self._cleared = False
         for pod, added in reversed(self._done):
             if added:
+                del self._info.pods[pod.uid]
                 self._cache._detach(pod, self._info)
             else:
+                self._info.pods[pod.uid] = pod
                 self._cache._attach(pod, self._info)
         self._done.clear()

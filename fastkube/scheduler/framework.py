@@ -21,14 +21,19 @@ from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastkube import _sched, _scores
+from fastkube.clock import Clock
 from fastkube.scheduler.cache import Cache
 from fastkube.scheduler.events import ClusterEvent, Interest
+from fastkube.scheduler.metrics import Metrics
 from fastkube.scheduler.nodes import NodeInfo
 from fastkube.scheduler.pods import LabelClass, Owner, PodInfo, PodSpec
 from fastkube.scheduler.tallies import Matcher, Selected
+
+if TYPE_CHECKING:
+    from fastkube.scheduler.search import FitError, NodeSearch
 
 Object = dict[str, Any]
 
@@ -178,14 +183,47 @@ class PlanDraft:
         return self._reasons.code(reason)
 
 
-class Handle:
-    """What the scheduler lends to its plugins."""
+class Nomination(NamedTuple):
+    """What a post-filter plugin came to: a node that will have room ("" for none, None to leave a nomination as it is),
+    and what is to be told besides why no node takes the Pod."""
 
-    cache: Cache
-    clock: Any
-    client: Any
-    lister: Callable[[str], Any]
-    """resource → Informer; upstream's shared informers."""
+    node: str | None
+    message: str
+    pending: bool = False
+    """The plugin has set something going and says itself when to try again."""
+
+
+class Handle:
+    """What the scheduler lends to its plugins. Here it does nothing: decisions without a cluster (simulations) use it.
+
+    `lister(resource)` gives an Informer, or what can be read like one.
+    """
+
+    def __init__(self, cache: Cache, clock: Clock, lister: Callable[[str], Any], client: Any = None) -> None:
+        self.cache = cache
+        self.clock = clock
+        self.lister = lister
+        self.client = client
+        """None where nothing may be written."""
+        self.metrics = Metrics(dict, dict)
+
+    def event(
+        self, pod: PodInfo, type: str, reason: str, action: str, note: str, *, related: PodInfo | None = None
+    ) -> None:
+        """Record an Event about a Pod."""
+
+    def clear_nomination(self, pod: PodInfo) -> None:
+        """Take status.nominatedNodeName away."""
+
+    def reject_waiting(self, uid: str, plugin: str, message: str) -> bool:
+        """Reject a Pod that waits for permission; False when it does not."""
+        return False
+
+    def allow_waiting(self, uid: str, plugin: str) -> None:
+        """Give a waiting Pod the permission of a plugin."""
+
+    def activate(self, uid: str) -> None:
+        """Try a Pod again as soon as possible."""
 
 
 class Plugin:
@@ -236,6 +274,10 @@ class Plugin:
     def score(self, cycle: Cycle, nodes: Sequence[NodeInfo]) -> Sequence[int] | None:
         """Normalized scores for this Pod beyond what its spec says, a number from 0 to 100 for each node."""
         return None
+
+    def post_filter(self, cycle: Cycle, error: FitError, search: NodeSearch) -> Nomination:
+        """No node takes the Pod: make room somewhere, or say why not."""
+        return Nomination(None, "")
 
     # -- the binding cycle ---------------------------------------------------------------------------------------------
 

@@ -32,9 +32,11 @@ class ObjectLister:
     """Objects of one resource, read as an Informer is."""
 
     def __init__(self) -> None:
+        self.revision = 0
         self._objects: dict[str, Object] = {}
 
     def add(self, obj: Object) -> None:
+        self.revision += 1
         self._objects[object_key(obj)] = obj
 
     def get(self, namespace: str, name: str) -> Object | None:
@@ -75,9 +77,7 @@ class OfflineScheduler:
         config = config or SchedulerConfig()
         self.cache = Cache(seed)
         self._listers: dict[str, ObjectLister] = {}
-        handle = Handle()
-        handle.cache, handle.clock, handle.client = self.cache, clock or RealClock(), None
-        handle.lister = self.lister
+        handle = Handle(self.cache, clock or RealClock(), self.lister)
         self._workloads = 0
         known = plugins or known_plugins()
         reasons, turn = Reasons(), [0]

@@ -58,7 +58,7 @@ class Screen:
 class Plan:
     """A core plan, what it depends on, and what its verdicts mean."""
 
-    __slots__ = ("_generations", "_reasons", "core", "plugins", "screen", "selected")
+    __slots__ = ("__weakref__", "_generations", "_reasons", "core", "plugins", "screen", "selected")
 
     def __init__(
         self,

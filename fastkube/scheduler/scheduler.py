@@ -15,7 +15,7 @@ import logging
 import random
 import socket
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from fastkube.client import Client, Informer, InformerFactory
 from fastkube.client.events import SeriesRecorder
@@ -69,9 +69,7 @@ class Scheduler:
         self._options = options
         self.cache = Cache(options.scheduler_seed or random.getrandbits(48))
         self.informers = InformerFactory(client, transforms={PODS: PodTrimmer()})
-        self.handle = Handle()
-        self.handle.cache, self.handle.clock, self.handle.client = self.cache, clock, client
-        self.handle.lister = self._lister
+        self.handle = _LiveHandle(self, self.cache, clock, self._lister, client)
         self._turn = [0]
         self._workloads = 0
         known = plugins or known_plugins()
@@ -88,7 +86,7 @@ class Scheduler:
             )
             for each in config.profiles
         }
-        self.metrics = Metrics(lambda: self.queue.counts(), self._cached)
+        self.metrics = self.handle.metrics = Metrics(lambda: self.queue.counts(), self._cached)
         self.queue = SchedulingQueue(
             self.profiles,
             clock,
@@ -225,7 +223,26 @@ class Scheduler:
             self._assume(queued, cycle, profile, placement, started)
 
     def _no_fit(self, queued: QueuedPod, cycle: Cycle, profile: Profile, error: FitError, started: float) -> None:
-        self._unschedulable(queued, profile, str(error), error.plugins, started, pending=error.pending)
+        """No node takes the Pod as things are: plugins may make room."""
+        node: str | None = None
+        pending = error.pending
+        messages = []
+        for plugin in profile.post_filter:
+            try:
+                told = plugin.post_filter(cycle, error, profile.search)
+            except Exception:
+                log.exception("post-filter plugin %s broke for pod %s", plugin.name, cycle.pod.key)
+                continue
+            if told.message:
+                messages.append(told.message)
+            node = told.node if told.node is not None else node
+            pending = pending or told.pending
+            if told.node or told.pending:
+                messages.clear()
+                break
+        error.post_filter_message = ", ".join(messages)
+        self.metrics.algorithm_duration.observe(self._clock.monotonic() - started)
+        self._unschedulable(queued, profile, str(error), error.plugins, started, pending=pending, nominated=node)
 
     def _assume(self, queued: QueuedPod, cycle: Cycle, profile: Profile, placement: Placement, started: float) -> None:
         pod, node = cycle.pod, placement.node
@@ -301,6 +318,10 @@ class Scheduler:
             return
         queued.pod = pod
         self.queue.add_unschedulable(queued, plugins, pending=pending)
+        if nominated:
+            self.cache.nominate(pod, nominated)
+        elif nominated is not None:
+            self.cache.denominate(pod.uid)
         self._tell(profile, pod, REASON_UNSCHEDULABLE, message, nominated)
 
     def _failed(self, queued: QueuedPod, profile: Profile, message: str, started: float) -> None:
@@ -321,6 +342,40 @@ class Scheduler:
     def _tell(self, profile: Profile, pod: PodInfo, reason: str, message: str, nominated: str | None) -> None:
         self.recorders[profile.name].event(pod.pod, "Warning", "FailedScheduling", "Scheduling", _note(message))
         self.status.not_scheduled(pod, reason, message, nominated)
+
+
+class _LiveHandle(Handle):
+    """What plugins can do in a running scheduler."""
+
+    def __init__(
+        self, scheduler: Scheduler, cache: Cache, clock: Clock, lister: Callable[[str], Informer], client: Client
+    ) -> None:
+        super().__init__(cache, clock, lister, client)
+        self._scheduler = scheduler
+
+    def event(
+        self, pod: PodInfo, type: str, reason: str, action: str, note: str, *, related: PodInfo | None = None
+    ) -> None:
+        name = (related or pod).spec.scheduler_name
+        recorder = self._scheduler.recorders.get(name) or next(iter(self._scheduler.recorders.values()))
+        recorder.event(pod.pod, type, reason, action, note, related=related.pod if related else None)
+
+    def clear_nomination(self, pod: PodInfo) -> None:
+        self._scheduler.status.clear_nomination(pod)
+
+    def reject_waiting(self, uid: str, plugin: str, message: str) -> bool:
+        waiting = self._scheduler.binder.waiting.get(uid)
+        if waiting is not None:
+            waiting.reject(plugin, message)
+        return waiting is not None
+
+    def allow_waiting(self, uid: str, plugin: str) -> None:
+        waiting = self._scheduler.binder.waiting.get(uid)
+        if waiting is not None:
+            waiting.allow(plugin)
+
+    def activate(self, uid: str) -> None:
+        self._scheduler.queue.activate((uid,))
 
 
 NOTE_LENGTH_MAX = 1024

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from fastkube import _sched
+from fastkube import _sched, _scores
 from fastkube.scheduler.cache import Cache
 from fastkube.scheduler.framework import Cycle, Plugin, Reason, Reasons, Refusal, Rejected
 from fastkube.scheduler.nodes import NodeInfo, bits
@@ -36,7 +36,7 @@ class Placement(NamedTuple):
 
 
 class FitError(Exception):
-    """No node takes the Pod. `plugins` refused it; `resolvable` are nodes which preemption may help."""
+    """No node takes the Pod. `plugins` refused it, for the reasons that `counts` counts."""
 
     def __init__(
         self,
@@ -56,9 +56,15 @@ class FitError(Exception):
         self.pending = pending
         self.pre_filter_message = message
         self.post_filter_message = ""
-        self.resolvable: Callable[[], list[int]] = list
+        self.hopeful: Callable[[], array[int] | None] = lambda: None
+        """A byte for each slot: whether taking Pods off the node may help."""
         self.plan: Plan | None = None
         self.extra: array[int] | None = None
+
+    def may_help(self, slot: int) -> bool:
+        """Whether taking Pods off a node may help."""
+        hopeful = self.hopeful()
+        return hopeful is not None and bool(hopeful[slot])
 
     def __str__(self) -> str:
         return fit_message(self.total, self.counts, self.pre_filter_message, self.post_filter_message)
@@ -105,16 +111,20 @@ class NodeSearch:
     def place(self, cycle: Cycle) -> Placement:
         """Raises FitError or NoNodesError."""
         plan, extra = self.prepare(cycle)
-        core = plan.core
-        if cycle.pod.nominated:
-            found = self._try_nominated(cycle, plan, extra)
+        nominated = self._cache.denominate(cycle.pod.uid)  # the room that is kept for it is not in its own way
+        if nominated:
+            found = self._try_nominated(nominated, plan, extra)
             if found is not None:
                 return found
-        if core.search(self._turn[0], self._wanted(cycle), extra) == 0:
-            self.advance(core.visited)
-            raise self.fit_error(cycle, plan, extra)
+        core = plan.core
+        core.search(self._turn[0], self._wanted(cycle), extra)
         self.advance(core.visited)
-        return self.choose(cycle, plan)
+        if core.found:
+            return self.choose(cycle, plan)
+        error = self.fit_error(cycle, plan, extra)
+        if nominated:
+            self._cache.nominate(cycle.pod, nominated)
+        raise error
 
     def prepare(self, cycle: Cycle) -> tuple[Plan, array[int] | None]:
         """The plan for a Pod, and the nodes which plugins refuse for it alone. Raises FitError, NoNodesError."""
@@ -133,7 +143,8 @@ class NodeSearch:
         total = self._cache.index.all.bit_count()
         error = FitError(pod, total, plugins=[plugin.name], message=rejected.message, pending=rejected.pending)
         if rejected.resolvable:
-            error.resolvable = lambda: list(bits(self._cache.index.all))
+            cache = self._cache
+            error.hopeful = lambda: _sched.expand(cache.index.all, cache.nodes.capacity)
         return error
 
     def _wanted(self, cycle: Cycle) -> int:
@@ -196,9 +207,7 @@ class NodeSearch:
         """
         for name in {node for _, node in self._cache.nominated.values()}:
             info = self._cache.infos[name]
-            others = [
-                other for other in info.nominated.values() if other.priority >= pod.priority and other.uid != pod.uid
-            ]
+            others = self._nominated_before(pod, info)
             if not others or info.slot < 0:
                 continue
             verdict = self._with_pods(plan, info, others)
@@ -216,16 +225,13 @@ class NodeSearch:
                 trial.add(pod)
             return plan.core.verdict(info.slot)
 
-    def _try_nominated(self, cycle: Cycle, plan: Plan, extra: array[int] | None) -> Placement | None:
-        """The node that preemption made room on for this Pod, if it takes it now."""
-        info = self._cache.infos.get(cycle.pod.nominated)
+    def _try_nominated(self, name: str, plan: Plan, extra: array[int] | None) -> Placement | None:
+        """The node that preemption made room on for a Pod, if it takes it now."""
+        info = self._cache.infos.get(name)
         if info is None or info.slot < 0:
             return None
-        self._cache.denominate(cycle.pod.uid)  # its own room is not in its way
-        if plan.core.verdict(info.slot, 0 if extra is None else extra[info.slot]) == 0:
-            return Placement(info, 1, 1)
-        self._cache.nominate(cycle.pod, info.name)
-        return None
+        code = 0 if extra is None else extra[info.slot]
+        return Placement(info, 1, 1) if plan.core.verdict(info.slot, code) == 0 else None
 
     # -- nothing found -------------------------------------------------------------------------------------------------
 
@@ -251,9 +257,37 @@ class NodeSearch:
         error.plan, error.extra = plan, extra
         if hopeful:
             among = cache.index.all if cycle.only is None else cycle.only
-            told = cache.nodes.verdicts
-            error.resolvable = lambda: [slot for slot in bits(among) if told[slot] in hopeful]
+            error.hopeful = lambda: _scores.among(
+                cache.nodes.verdicts, hopeful, _sched.expand(among, cache.nodes.capacity)
+            )
         return error
+
+    def verdict_beside_nominated(self, cycle: Cycle, plan: Plan, extra: array[int] | None, info: NodeInfo) -> int:
+        """The verdict on a node in the middle of a trial: as it is now, and with the Pods nominated to it."""
+        code = 0
+        if extra is not None and extra[info.slot]:
+            code = self._refused_again(cycle, info)
+        verdict = plan.core.verdict(info.slot, code)
+        if verdict or not plan.core.has_rules:
+            return verdict
+        others = self._nominated_before(cycle.pod, info)
+        return self._with_pods(plan, info, others) if others else 0
+
+    def _refused_again(self, cycle: Cycle, info: NodeInfo) -> int:
+        """Ask the plugins that refuse nodes for single Pods about one node, as it is in a trial."""
+        bit = 1 << info.slot
+        if cycle.only is not None and not cycle.only & bit:
+            return self._reasons.code(_outside(cycle))
+        for plugin in self._filters.refusals:
+            for refusal in plugin.refusals(cycle):
+                if refusal.mask & bit:
+                    return self._reasons.code(refusal.reason)
+        return 0
+
+    @staticmethod
+    def _nominated_before(pod: PodInfo, info: NodeInfo) -> list[PodInfo]:
+        """Pods nominated to a node whose room a Pod must leave."""
+        return [other for other in info.nominated.values() if other.priority >= pod.priority and other.uid != pod.uid]
 
     def _verdicts(self, cycle: Cycle, plan: Plan, extra: array[int] | None) -> dict[int, int]:
         """Verdict → number of the nodes that were to be looked at."""

@@ -58,14 +58,20 @@ class StatusWriter:
             status["conditions"] = [condition]
         if nominated is not None and nominated != (known.get("nominatedNodeName") or ""):
             status["nominatedNodeName"] = nominated or None
-        if not status:
-            return
+        if status:
+            self._put(pod, status)
+
+    def _put(self, pod: PodInfo, status: Object) -> None:
         pending = self._writes.pop(pod.uid, None)
         if pending is not None:
             status = {**pending.status, **status}
         else:
             self._wake.release()
         self._writes[pod.uid] = _Write(pod, status)
+
+    def clear_nomination(self, pod: PodInfo) -> None:
+        """The Pod is not nominated to a node any more."""
+        self._put(pod, {"nominatedNodeName": None})
 
     def forget(self, uid: str) -> None:
         """The Pod is gone or scheduled: what has not been written is no longer true."""

@@ -1,0 +1,252 @@
+"""Preemption: which Pods must leave which node for a Pod of higher priority to fit. Decides only; others delete.
+
+As upstream (DefaultPreemption):
+    1. Candidates are nodes that refuse the Pod for a reason which taking Pods away may end. At least 100 of them, or a
+       tenth of all nodes, are tried, from a random place on.
+    2. On a node all Pods of lower priority are taken away; if the Pod does not fit then, nothing helps here. Otherwise
+       they are put back one by one, the most important first, those whose PodDisruptionBudget would be violated before
+       all others; those that cannot be put back are the victims.
+    3. The node is chosen by: fewest violated budgets, then the least of: highest priority of a victim, sum of
+       priorities, number of victims; then the latest start of its most important victims.
+
+What was found out about a node holds for equal Pods until the node changes, unless tallies are involved.
+"""
+
+from __future__ import annotations
+
+import weakref
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from fastkube import _scores
+from fastkube.api import selectors
+from fastkube.api.selectors import LabelSelector
+from fastkube.scheduler.cache import Cache, Trial
+from fastkube.scheduler.framework import Cycle
+from fastkube.scheduler.nodes import NodeInfo
+from fastkube.scheduler.plans import Plan
+from fastkube.scheduler.pods import PodInfo
+from fastkube.scheduler.search import FitError, NodeSearch, fit_message
+
+Object = dict[str, Any]
+
+CANDIDATES_PERCENTAGE = 10
+CANDIDATES_MIN = 100
+
+NO_VICTIMS = "No preemption victims found for incoming pod"
+NOT_HELPFUL = "Preemption is not helpful for scheduling"
+NEVER = "not eligible due to preemptionPolicy=Never."
+TERMINATING = "not eligible due to terminating pod on the nominated node."
+
+
+class Budget:
+    """A PodDisruptionBudget, as far as preemption cares."""
+
+    __slots__ = ("allowed", "disrupted", "namespace", "selector")
+
+    def __init__(self, obj: Object) -> None:
+        status = obj.get("status") or {}
+        self.namespace: str = obj["metadata"].get("namespace", "")
+        self.selector: LabelSelector = selectors.from_object((obj.get("spec") or {}).get("selector"))
+        self.allowed = int(status.get("disruptionsAllowed") or 0)
+        self.disrupted = frozenset(status.get("disruptedPods") or ())
+
+    def covers(self, pod: PodInfo) -> bool:
+        """An empty selector covers nothing, and so does a budget for Pods that are on their way out already."""
+        labels = pod.labels
+        return (
+            labels.namespace == self.namespace
+            and bool(labels.labels)
+            and bool(self.selector)
+            and pod.name not in self.disrupted
+            and self.selector.matches(labels.labels)
+        )
+
+
+class Victims(NamedTuple):
+    """Pods that must leave a node, the most important first, and how many budgets that violates."""
+
+    node: NodeInfo
+    pods: tuple[PodInfo, ...]
+    violations: int
+
+    def rank(self, now: float) -> tuple[int, ...]:
+        """The less, the better."""
+        highest = self.pods[0].priority
+        total = sum(pod.priority + 2**31 for pod in self.pods)
+        started = min(start_time(pod, now) for pod in self.pods if pod.priority == highest)
+        return self.violations, highest, total, len(self.pods), -int(started * 1000)
+
+
+def start_time(pod: PodInfo, now: float) -> float:
+    """A Pod that has not started counts as started now."""
+    return now if pod.start_time is None else pod.start_time
+
+
+class Preemption(NamedTuple):
+    """What preemption came to: `victims` to delete, or a message why nobody is. Either may clear the nomination."""
+
+    victims: Victims | None
+    message: str
+
+
+class Preemptor:
+    """Preemption for one profile. `budgets()` gives the PodDisruptionBudgets, and a number that rises with changes."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        now: Callable[[], float],
+        budgets: Callable[[], tuple[int, list[Budget]]],
+        *,
+        percentage: int = CANDIDATES_PERCENTAGE,
+        least: int = CANDIDATES_MIN,
+    ) -> None:
+        self._cache = cache
+        self._now = now
+        self._budgets = budgets
+        self._percentage = percentage
+        self._least = least
+        self._known: weakref.WeakKeyDictionary[Plan, _Known] = weakref.WeakKeyDictionary()
+
+    def ineligible(self, pod: PodInfo, error: FitError) -> str:
+        """Why a Pod must not preempt now; "" when it may."""
+        if not pod.spec.preempts:
+            return NEVER
+        info = self._cache.infos.get(pod.nominated) if pod.nominated else None
+        if info is None or info.slot < 0 or not error.may_help(info.slot):
+            return ""
+        # victims of the last time are still going: another node need not be emptied as well
+        leaving = any(other.terminating and other.priority < pod.priority for other in info.pods.values())
+        return TERMINATING if leaving else ""
+
+    def preempt(self, cycle: Cycle, error: FitError, search: NodeSearch) -> Preemption:
+        """Find the least harmful victims for a Pod that no node takes."""
+        hopeful = error.hopeful()
+        count = bytes(hopeful).count(1) if hopeful is not None else 0
+        total = error.total
+        if hopeful is None or not count or error.plan is None:
+            return Preemption(None, fit_message(total, Counter({NOT_HELPFUL: total})))
+        lowest = min(self._cache.priorities, default=cycle.pod.priority)
+        if lowest >= cycle.pod.priority:
+            return Preemption(None, _nobody(total, count, {NO_VICTIMS: count}))
+        round_ = self._round(error.plan)
+        reasons: Counter[str] = Counter()
+        want = min(count, max(self._least, count * self._percentage // 100))
+        round_.ranking.begin(self._cache.nodes.random_below(max(1, self._cache.nodes.live)))
+        budgets = self._budgets()[1]
+        while (slot := round_.next(self._cache, hopeful, want)) >= 0:
+            info = self._cache.slots[slot]
+            assert info is not None
+            found = self._victims(cycle, error.plan, error.extra, info, search, budgets)
+            round_.put(self._cache, info, found, self._now())
+        best = round_.ranking.best
+        if best < 0:
+            for slot, told in round_.refusals.items():
+                if slot < len(hopeful) and hopeful[slot]:
+                    reasons.update(told)
+            return Preemption(None, _nobody(total, count, reasons))
+        return Preemption(round_.victims[best], "")
+
+    def _round(self, plan: Plan) -> _Known:
+        """What is known for Pods of this plan; nothing where tallies make nodes depend on each other."""
+        generation = self._budgets()[0]
+        known = self._known.get(plan)
+        if (
+            known is None
+            or plan.core.has_rules
+            or known.generation != generation
+            or known.capacity != self._cache.nodes.capacity
+        ):
+            known = self._known[plan] = _Known(generation, self._cache.nodes.capacity)
+        return known
+
+    def _victims(
+        self,
+        cycle: Cycle,
+        plan: Plan,
+        extra: array[int] | None,
+        info: NodeInfo,
+        search: NodeSearch,
+        budgets: list[Budget],
+    ) -> Victims | tuple[str, ...]:
+        """The victims on a node, or the reasons why it is of no use."""
+        pod, now = cycle.pod, self._now()
+        lesser = [other for other in info.pods.values() if other.priority < pod.priority]
+        if not lesser:
+            return (NO_VICTIMS,)
+        lesser.sort(key=lambda other: (-other.priority, start_time(other, now)))
+        with self._cache.trial(info) as trial:
+            for other in lesser:
+                trial.remove(other)
+            verdict = search.verdict_beside_nominated(cycle, plan, extra, info)
+            if verdict:
+                return tuple(reason.text for reason in plan.explain(verdict))
+            violating, others = _split_by_budgets(lesser, budgets)
+
+            def fits() -> bool:
+                return search.verdict_beside_nominated(cycle, plan, extra, info) == 0
+
+            violated = _not_put_back(violating, trial, fits)
+            harmless = _not_put_back(others, trial, fits)
+        victims = sorted((*violated, *harmless), key=lambda other: (-other.priority, start_time(other, now)))
+        return Victims(info, tuple(victims), len(violated)) if victims else (NO_VICTIMS,)
+
+
+class _Known:
+    """Ranks of nodes for one plan, and why the others are of no use."""
+
+    def __init__(self, generation: int, capacity: int) -> None:
+        self.generation = generation
+        self.capacity = capacity
+        self.ranking = _scores.Ranking(capacity)
+        self.victims: dict[int, Victims] = {}
+        self.refusals: dict[int, tuple[str, ...]] = {}
+
+    def next(self, cache: Cache, hopeful: array[int], want: int) -> int:
+        return self.ranking.advance(cache.nodes.places, cache.nodes.versions, hopeful, want)
+
+    def put(self, cache: Cache, info: NodeInfo, found: Victims | tuple[str, ...], now: float) -> None:
+        version = cache.nodes.versions[info.slot]
+        if isinstance(found, Victims):
+            self.victims[info.slot] = found
+            self.refusals.pop(info.slot, None)
+            self.ranking.put(info.slot, version, found.rank(now))
+        else:
+            self.refusals[info.slot] = found
+            self.ranking.put(info.slot, version, None)
+
+
+def _nobody(total: int, hopeful: int, reasons: Mapping[str, int]) -> str:
+    """The message when there is no candidate; nodes that were not hopeful come to it too."""
+    counts = Counter(reasons)
+    counts[NOT_HELPFUL] += total - hopeful
+    return fit_message(total, +counts)
+
+
+def _split_by_budgets(pods: Iterable[PodInfo], budgets: list[Budget]) -> tuple[list[PodInfo], list[PodInfo]]:
+    """Pods whose eviction would violate a budget, and the others, in their order."""
+    left = [budget.allowed for budget in budgets]
+    violating: list[PodInfo] = []
+    others: list[PodInfo] = []
+    for pod in pods:
+        violates = False
+        for place, budget in enumerate(budgets):
+            if budget.covers(pod):
+                left[place] -= 1
+                violates = violates or left[place] < 0
+        (violating if violates else others).append(pod)
+    return violating, others
+
+
+def _not_put_back(pods: Iterable[PodInfo], trial: Trial, fits: Callable[[], bool]) -> list[PodInfo]:
+    """Put Pods back in their order while the preemptor still fits; those that must stay away."""
+    away = []
+    for pod in pods:
+        trial.add(pod)
+        if not fits():
+            trial.remove(pod)
+            away.append(pod)
+    return away
