@@ -187,8 +187,7 @@ class ApiServer:
     async def handle(self, http: web.BaseRequest) -> Any:
         """The way of every request."""
         connection: Any = http.protocol
-        connection.served = True
-        self._http.working += 1
+        self._http.begin(connection)
         request = Request(http, connection, self._loop.time())
         answer: Answer | Streamed | None = None
         try:
@@ -216,7 +215,7 @@ class ApiServer:
             log.exception("%s %s failed", request.method, http.raw_path)
             answer = self._refusal(request, errors.internal("the request could not be processed; see the server's log"))
         finally:
-            self._http.worked()
+            self._http.end(connection)
             self.running.discard(request)
             if request.seat:
                 self.flow.release()
@@ -344,7 +343,7 @@ class ApiServer:
             await self.clock.sleep(self.options.shutdown_delay_duration_s)
         self.listeners.close()
         self.streams.end_all()
-        self._http.pre_shutdown()
+        self._http.close_idle()
         await self._http.finish(self.options.shutdown_grace_s)
         await self._http.shutdown(0.1)
         if self._sweeper is not None:

@@ -55,7 +55,7 @@ _LOG = _ProtocolLog(logging.getLogger(__name__), {})
 class Connection(web.RequestHandler):
     """`certificate_user` is who the peer's client certificate says it is, once a request has asked."""
 
-    __slots__ = ("certificate_user", "opened", "served", "watcher")
+    __slots__ = ("busy", "certificate_user", "opened", "served", "watcher")
 
     def __init__(self, manager: HttpServer, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
@@ -71,6 +71,8 @@ class Connection(web.RequestHandler):
             auto_decompress=False,
         )
         self.certificate_user: UserInfo | bool | None = False
+        self.busy = False
+        """Whether a request is under way."""
         self.opened = loop.time()
         self.served = False
         """Whether a whole request head has arrived yet."""
@@ -126,8 +128,19 @@ class HttpServer(web.Server):
         for connection in silent:
             connection.force_close()
 
-    def worked(self) -> None:
-        """A request is done."""
+    def close_idle(self) -> None:
+        """Closes the connections which wait for a request."""
+        for connection in [one for one in self.open if not one.busy]:
+            connection.force_close()
+
+    def begin(self, connection: Connection) -> None:
+        """A request has arrived."""
+        connection.served = connection.busy = True
+        self.working += 1
+
+    def end(self, connection: Connection) -> None:
+        """Its answer is ready."""
+        connection.busy = False
         self.working -= 1
         if not self.working and self._finished is not None and not self._finished.done():
             self._finished.set_result(None)

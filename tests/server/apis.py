@@ -3,51 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import msgpack
 from yarl import URL
 
-from fastkube.api import meta
 from fastkube.api.catalog import Catalog
-from fastkube.api.generated import table
-from fastkube.clock import RealClock, rfc3339
+from fastkube.clock import RealClock
+from fastkube.registry.bootstrap import bootstrap
 from fastkube.registry.registry import Registry
-from fastkube.registry.strategies import STRATEGIES
-from fastkube.registry.strategy import Strategy, UserInfo
+from fastkube.registry.services import ServiceAddresses
+from fastkube.registry.strategy import UserInfo
+from fastkube.server.admission.chain import Chain
+from fastkube.server.admission.lookup import Lookups
 from fastkube.server.app import ApiServer
 from fastkube.server.authz import Authorizer
-from fastkube.server.escalation import EscalationGuard
 from fastkube.server.options import ServerOptions
 from fastkube.store import Store
 
 ADMIN, ALICE, BOB = "admintoken", "alicetoken", "bobtoken"
 TOKENS = 'admintoken,admin,admin,"system:masters"\nalicetoken,alice,alice,"dev"\nbobtoken,bob,bob,"ops,dev"\n'
 COMPONENT = {"component-token": UserInfo("system:kube-scheduler")}
-
-
-class _Plain(Strategy):
-    has_generation = has_status = False
-
-
-class _Admission:
-    def __init__(self, guard):
-        self.guard = guard
-
-    async def mutate(self, call, obj, old):
-        pass
-
-    async def validate(self, call, obj, old):
-        operation = {"create": "CREATE", "update": "UPDATE", "patch": "UPDATE"}.get(call.verb, "DELETE")
-        if obj is not None and self.guard.handles((call.rtype.group, call.rtype.resource, call.subresource), operation):
-            self.guard.validate(call, obj, old)
 
 
 @dataclass
@@ -138,6 +119,14 @@ class Api:
         return answer
 
 
+async def until(condition: Callable[[], object], timeout: float = 5.0) -> None:
+    """Wait for something that makes no sound; fails when it does not come about."""
+    deadline = asyncio.get_running_loop().time() + timeout
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "it did not come about in time"
+        await asyncio.sleep(0.005)
+
+
 class Watch:
     """The events of an open watch."""
 
@@ -162,45 +151,43 @@ class Watch:
         return events
 
 
-async def bootstrap(store: Store, catalog: Catalog) -> None:
-    for path, content in table("bootstrap").items():
-        *group, version, resource = path.split("/")
-        rtype = catalog.lookup(group[0] if group else "", version, resource)
-        if rtype is None or rtype.group == "apiregistration.k8s.io":
-            continue
-        for item in content["items"]:
-            obj = {"apiVersion": rtype.api_version(version), "kind": rtype.kind, **copy.deepcopy(item)}
-            metadata = obj["metadata"]
-            metadata |= {"uid": meta.new_uid(), "creationTimestamp": rfc3339(1.7e9)}
-            await store.create(rtype.key(metadata.get("namespace", ""), metadata["name"]), msgpack.packb(obj))
+def settings_in(directory: Path, **options: Any) -> ServerOptions:
+    directory.mkdir(exist_ok=True)
+    tokens = directory / "tokens.csv"
+    tokens.write_text(TOKENS)
+    chosen = {
+        "secure_port": None,
+        "http_port": 0,
+        "cert_dir": str(directory / "pki"),
+        "token_auth_file": str(tokens),
+        "disable_admission_plugins": ("ServiceAccount",),  # no controller makes default accounts here
+    }
+    return ServerOptions(**{**chosen, **options})
 
 
 @asynccontextmanager
 async def running(directory: Path, **options: Any) -> AsyncIterator[Api]:
-    tokens = directory / "tokens.csv"
-    tokens.write_text(TOKENS)
-    chosen = {"secure_port": None, "http_port": 0, "cert_dir": str(directory / "pki"), "token_auth_file": str(tokens)}
-    settings = ServerOptions(**{**chosen, **options})
+    """A server on the real parts; a directory that was used before is gone on with."""
+    settings = settings_in(directory, **options)
     clock, catalog = RealClock(), Catalog.builtin()
-    store = await Store.open(directory / "store", sync=False)
-    await bootstrap(store, catalog)
-    authorizer = Authorizer(settings.authorization_mode, store, catalog)
-    strategies = dict(STRATEGIES)
-    for group, resource in (
-        ("", "configmaps"),
-        ("", "secrets"),
-        ("", "serviceaccounts"),
-        ("rbac.authorization.k8s.io", "roles"),
-        ("rbac.authorization.k8s.io", "rolebindings"),
-    ):
-        strategies.setdefault((group, resource), _Plain())
-    admission = _Admission(EscalationGuard(authorizer))
-    registry = Registry(store, catalog, clock=clock, admission=admission, strategies=strategies)
-    server = ApiServer(registry, catalog, store, settings, clock, authorizer=authorizer, component_tokens=COMPONENT)
-    await server.start()
-    try:
-        async with aiohttp.ClientSession(auto_decompress=False) as session:
-            yield Api(server, store, session, server.listeners.http_url, directory)
-    finally:
-        await server.stop()
-        await store.close()
+    async with AsyncExitStack() as stack:
+        store = await Store.open(directory / "store", sync=False)
+        stack.push_async_callback(store.close)
+        authorizer = Authorizer(settings.authorization_mode, store, catalog)
+        chain = Chain.build(
+            Lookups(store, catalog),
+            clock,
+            authorizer,
+            enable=settings.enable_admission_plugins,
+            disable=settings.disable_admission_plugins,
+        )
+        stack.callback(chain.close)
+        addresses = ServiceAddresses(store, settings.service_cluster_ip_range)
+        stack.callback(addresses.close)
+        registry = Registry(store, catalog, clock=clock, admission=chain, attendants={("", "services"): addresses})
+        await bootstrap(registry, settings.service_cluster_ip_range)
+        server = ApiServer(registry, catalog, store, settings, clock, authorizer=authorizer, component_tokens=COMPONENT)
+        await server.start()
+        stack.push_async_callback(server.stop)
+        session = await stack.enter_async_context(aiohttp.ClientSession(auto_decompress=False))
+        yield Api(server, store, session, server.listeners.http_url, directory)

@@ -9,7 +9,7 @@ import socket
 import aiohttp
 import msgpack
 import pytest
-from apis import ADMIN, Api, running
+from apis import ADMIN, Api, running, until
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
@@ -262,11 +262,7 @@ async def test_watches_that_are_left_are_forgotten(api: Api) -> None:
     for _ in range(3):
         async with api.watch(f"{MAPS}?watch=1"):
             assert len(hub.watchers) == 1
-        for _ in range(100):
-            if not hub.watchers:
-                break
-            await asyncio.sleep(0.01)
-        assert not hub.watchers
+        await until(lambda: not hub.watchers)
     await api.create(MAPS, config_map("a"))
     assert not hub._groups
 
