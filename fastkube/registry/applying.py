@@ -1,17 +1,92 @@
-"""Server-side apply: refused by name until fastkube.api.apply is there."""
+"""Server-side apply: PATCH with a configuration, of which the applier then owns every field that it names.
+
+The merging, the ownership and the conflicts are fastkube.api.apply's; here it meets the store. An apply to a name that
+does not exist creates the object; otherwise it is an update like any other, tried again when somebody was faster.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgpack
+
+from fastkube import errors
+from fastkube.api import apply as merging
+from fastkube.api import yaml
 from fastkube.errors import ApiError
+from fastkube.registry import decoding, ownership, scale
 from fastkube.registry.answers import Stored
-from fastkube.registry.strategy import Call
+from fastkube.registry.strategy import Call, Object
+from fastkube.registry.updating import Draft, check_name
 
 if TYPE_CHECKING:
     from fastkube.registry.facets import Facet
     from fastkube.registry.registry import Registry
+    from fastkube.store import Item
+
+_ATTEMPTS_MAX = 8
 
 
 async def apply(registry: Registry, call: Call, facet: Facet, body: bytes) -> tuple[Stored, bool]:
-    raise ApiError(501, "NotImplemented", "server-side apply (application/apply-patch+yaml) is not implemented yet")
+    """The object, and whether it was created. Raises 400, 409 for conflicts, 422, 500 for a misfit configuration."""
+    config = _read(call, body)
+    call.now = call.now or registry.clock.time()
+    key = call.rtype.key(call.namespace, call.name)
+
+    def build(old: Object, item: Item) -> Draft:
+        merged = _merge(registry, call, facet, config, _live(call, facet, item))
+        claimed = (config.get("metadata") or {}).get("resourceVersion") or str(item.mod_revision)
+        return facet.accept(call, item, merged, claimed, applied=True)
+
+    for _ in range(_ATTEMPTS_MAX):
+        exists = registry.store.get(key) is not None
+        try:
+            if exists or call.subresource:
+                return facet.answer(call, await registry.modify(call, build, facet.rules)), False
+            new = decoding.to_storage(call, _merge(registry, call, facet, config, None))
+            return await registry.create_decoded(call, new, managed=True), True
+        except ApiError as error:
+            came_or_went = error.reason == ("NotFound" if exists else "AlreadyExists")
+            if not came_or_went or (registry.store.get(key) is not None) == exists:
+                raise
+    raise errors.conflict(call.rtype.group, call.rtype.resource, call.name, errors.MODIFIED)
+
+
+def _read(call: Call, body: bytes) -> Object:
+    try:
+        config, _ = yaml.load(body)
+    except yaml.YamlError as fault:
+        raise errors.bad_request(f"error decoding YAML: {fault}") from None
+    if not isinstance(config, dict):
+        config = {}
+    namespace = (config.get("metadata") or {}).get("namespace")
+    if namespace and call.rtype.namespaced and namespace != call.namespace:
+        problem = "the namespace of the provided object does not match the namespace sent on the request"
+        raise errors.bad_request(problem)
+    return config
+
+
+def _live(call: Call, facet: Facet, item: Item) -> Object:
+    """What a GET in the version of the request shows, with who manages it."""
+    obj: Object = msgpack.unpackb(item.value)
+    return decoding.from_storage(call, obj) if facet.take is None else scale.with_entries(call, obj)
+
+
+def _merge(registry: Registry, call: Call, facet: Facet, config: Object, live: Object | None) -> Object:
+    """The live object with the configuration applied, fit to its schema."""
+    schema = decoding.schema_of(call.rtype, facet.group, facet.version, facet.kind)
+    if facet.take is None:
+        writer = ownership.writer_of(call, registry.strategy(call.rtype))
+    else:
+        writer = ownership.scale_writer(call)
+    versions = ownership.Versions(call.rtype)
+    result = merging.apply(live, config, schema, writer, kind=facet.kind, force=call.force, versions=versions)
+    merged = result.obj
+    try:
+        decoding.fit(call, merged, schema)
+    except decoding.Unreadable as problem:
+        raise ApiError(500, "", str(problem)) from None
+    metadata = merged.setdefault("metadata", {})
+    check_name(call, metadata)
+    metadata.pop("resourceVersion", None)
+    return merged

@@ -33,14 +33,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Facet:
-    """`show` and `take` are None where the body is the object itself; `take` may change the object it is given."""
+    """`show` and `take` are None where the body is the object itself.
+
+    `take(call, old, body, applied)` makes the new object of the old one, which it may change.
+    """
 
     group: str
     version: str
     kind: str
     rules: Rules
     show: Callable[[Call, Object], Object] | None = None
-    take: Callable[[Call, Object, Object], Object] | None = None
+    take: Callable[[Call, Object, Object, bool], Object] | None = None
 
     def body(self, call: Call, obj: Object, revision: int) -> Object:
         """What a GET in the version of the request answers; it may share parts with `obj`."""
@@ -48,11 +51,11 @@ class Facet:
         shown["metadata"]["resourceVersion"] = str(revision)
         return shown
 
-    def accept(self, call: Call, item: Item, body: Object) -> Object:
-        """The new object which a decoded body asks for."""
+    def accept(self, call: Call, item: Item, body: Object, claimed: str, *, applied: bool = False) -> Draft:
+        """The draft which a decoded body asks for. `applied`: the body's managedFields say who owns what."""
         if self.take is None:
-            return decoding.to_storage(call, body)
-        return self.take(call, msgpack.unpackb(item.value), body)
+            return Draft(decoding.to_storage(call, body), claimed, applied)
+        return Draft(self.take(call, msgpack.unpackb(item.value), body, applied), claimed, True)
 
     def answer(self, call: Call, stored: Stored) -> Stored:
         """The encoded answer for an object that was read or written."""
@@ -100,6 +103,6 @@ def replacement(call: Call, facet: Facet, body: Object) -> Build:
                 f"UID in object meta: {old['metadata']['uid']}"
             )
             raise errors.conflict(call.rtype.group, call.rtype.resource, call.name, problem)
-        return Draft(facet.accept(call, item, fresh), claimed)
+        return facet.accept(call, item, fresh, claimed)
 
     return build

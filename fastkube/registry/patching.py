@@ -79,7 +79,7 @@ def _build(call: Call, facet: Facet, shown: str, apply: Apply) -> Build:
         metadata = patched.setdefault("metadata", {})
         check_name(call, metadata)
         claimed = metadata.pop("resourceVersion", "")
-        return Draft(facet.accept(call, item, patched), claimed)
+        return facet.accept(call, item, patched, claimed)
 
     return build
 

@@ -54,8 +54,11 @@ def _resized(container: Object, given: Object | None) -> Object:
 
 
 def _keep_rest(new: Object, old: Object) -> None:
-    """Metadata (but its version's bookkeeping) and status are those of the old Pod."""
+    """Metadata and status are those of the old Pod; only who manages which fields is new."""
+    managed = new["metadata"].get("managedFields")
     new["metadata"] = dict(old["metadata"])
+    if managed:
+        new["metadata"]["managedFields"] = managed
     if "status" in old:
         new["status"] = old["status"]
     else:

@@ -26,7 +26,7 @@ from fastkube import errors
 from fastkube.api import meta
 from fastkube.clock import Clock, rfc3339
 from fastkube.errors import ApiError
-from fastkube.registry import decoding, deletion, facets, listing, patching, subresources, updating
+from fastkube.registry import decoding, deletion, facets, listing, ownership, patching, subresources, updating
 from fastkube.registry.answers import Outcome, Page, Stored
 from fastkube.registry.deletion import DeleteOptions
 from fastkube.registry.leases import Leases
@@ -143,15 +143,18 @@ class Registry:
             raise errors.method_not_supported(call.rtype.group, call.rtype.resource, call.verb)
         return Stored(pack(await review(call, decoding.decode(call, obj))), 0)
 
-    async def create_decoded(self, call: Call, obj: Object) -> Stored:
-        """`create` of an object which was decoded already (an apply to a name that does not exist)."""
+    async def create_decoded(self, call: Call, obj: Object, *, managed: bool = False) -> Stored:
+        """`create` of an object that is decoded already. `managed`: it says who owns its fields (an apply made it)."""
         strategy = self.strategy(call.rtype)
+        call.now = call.now or self.clock.time()
         metadata = obj["metadata"]
         claimed_version = metadata.pop("resourceVersion", "")
         self._fill_system_fields(call, metadata)
         if not call.name:
             call.name = metadata.get("name") or ""
         strategy.default(obj)
+        if not managed:
+            ownership.set_created(call, strategy, obj)
         await self.admission.mutate(call, obj, None)
         base = metadata.get("generateName") if not metadata.get("name") else None
         for _ in range(_CREATE_ATTEMPTS_MAX):
@@ -262,6 +265,7 @@ class Registry:
         """
         rtype = call.rtype
         key = rtype.key(call.namespace, call.name)
+        call.now = call.now or self.clock.time()
         for _ in range(_UPDATE_ATTEMPTS_MAX):
             item = self.store.get(key)
             if item is None:
@@ -281,8 +285,10 @@ class Registry:
         rtype = call.rtype
         strategy = self.strategy(rtype)
         old = unpack(item.value)
-        new, claimed_version = build(old, item)
+        new, claimed_version, managed = build(old, item)
         strategy.default(new)
+        if not managed:
+            ownership.set_updated(call, strategy, new, old)
         await self.admission.mutate(call, new, old)
         updating.check_version(call, strategy, claimed_version, item)
         attendant = self._attendants.get((rtype.group, rtype.resource))
@@ -300,6 +306,7 @@ class Registry:
         if deletion.is_finished(strategy, new, old):
             await self._remove_finished(call, key, item, old)
             return Stored(pack(new), item.mod_revision)
+        ownership.settle(new, old)
         if new == old:
             return Stored(item.value, item.mod_revision)
         value = pack(new)

@@ -9,12 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fastkube import errors
-from fastkube.api import field, selectors
+from fastkube.api import apply, field, schema, selectors
+from fastkube.registry import ownership
 from fastkube.registry.strategy import Call, Object
 
 if TYPE_CHECKING:
     from fastkube.api.catalog import ResourceType
 
+_VERSION = "autoscaling/v1"
 _KEPT = ("name", "namespace", "uid", "creationTimestamp")
 
 _DEFAULT_PATHS = {
@@ -39,16 +41,18 @@ def show(call: Call, obj: Object) -> Object:
         spec["replicas"] = replicas
     return {
         "kind": "Scale",
-        "apiVersion": "autoscaling/v1",
+        "apiVersion": _VERSION,
         "metadata": {key: metadata[key] for key in _KEPT if key in metadata},
         "spec": spec,
         "status": status,
     }
 
 
-def take(call: Call, old: Object, scale: Object) -> Object:
+def take(call: Call, old: Object, scale: Object, applied: bool) -> Object:
     """`old` with the replicas of the Scale. Raises 409 for another uid and 422 for a negative number."""
     rtype = call.rtype
+    path = _paths(rtype)["specReplicasPath"]
+    before = with_entries(call, old)
     uid = scale["metadata"].get("uid")
     if uid and uid != old["metadata"]["uid"]:
         problem = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {old['metadata']['uid']}"
@@ -57,8 +61,22 @@ def take(call: Call, old: Object, scale: Object) -> Object:
     causes = field.non_negative("spec.replicas", replicas)
     if causes:
         raise errors.invalid("autoscaling", "Scale", call.name, causes)
-    _put(old, _paths(rtype)["specReplicasPath"], replicas)
+    _put(old, path, replicas)
+    if applied:
+        entries = scale["metadata"].get("managedFields") or []
+    else:
+        entries = apply.updated(before, scale, schema.load(_VERSION, "Scale"), ownership.scale_writer(call))
+    ownership.set_scaled(call, old, entries, path)
     return old
+
+
+def with_entries(call: Call, obj: Object) -> Object:
+    """The Scale of an object with its managedFields, which no answer shows."""
+    shown = show(call, obj)
+    entries = ownership.scale_entries(call, obj, _paths(call.rtype)["specReplicasPath"])
+    if entries:
+        shown["metadata"]["managedFields"] = entries
+    return shown
 
 
 def _paths(rtype: ResourceType) -> dict[str, str]:

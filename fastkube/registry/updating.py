@@ -24,10 +24,14 @@ class Rules(NamedTuple):
 
 
 class Draft(NamedTuple):
-    """A new object to be written over an old one, and the resourceVersion it claims to be made from ("": any)."""
+    """A new object to be written over an old one, and the resourceVersion it claims to be made from ("": any).
+
+    `managed`: its managedFields say already who owns what.
+    """
 
     obj: Object
     resource_version: str
+    managed: bool = False
 
 
 Build = Callable[[Object, "Item"], Draft]

@@ -1,0 +1,103 @@
+"""Who owns which fields: metadata.managedFields for every writer (the rules are those of fastkube.api.apply).
+
+Fields are compared in the version of the request, after defaults and before admission changes anything, as upstream
+does. Bindings, evictions and deletions have no field manager.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastkube.api import apply, conversion
+from fastkube.api.apply import SPEC, STATUS, Writer
+from fastkube.api.catalog import split_api_version
+from fastkube.registry import decoding
+from fastkube.registry.strategy import Call, Object, Strategy
+
+if TYPE_CHECKING:
+    from fastkube.api.catalog import ResourceType
+    from fastkube.api.fieldsets import FieldSet
+    from fastkube.api.schema import Schema
+
+_NOTHING: FieldSet = {}
+
+
+class Versions:
+    """The versions in which one resource is served (`apply.Versions`)."""
+
+    def __init__(self, rtype: ResourceType) -> None:
+        self._rtype = rtype
+
+    def schema(self, api_version: str) -> Schema | None:
+        group, version = split_api_version(api_version)
+        if group != self._rtype.group or version not in self._rtype.versions:
+            return None
+        return decoding.schema_of(self._rtype, group, version, self._rtype.kind)
+
+    def convert(self, obj: Object, api_version: str) -> Object:
+        return conversion.convert(self._rtype, obj, api_version)
+
+
+def writer_of(call: Call, strategy: Strategy) -> Writer:
+    """Who writes what: the main resource's writers never change status, and those of /status nothing but it."""
+    if call.subresource == "status":
+        ignored = SPEC
+    else:
+        ignored = STATUS if strategy.has_status else _NOTHING
+    return Writer(call.field_manager, call.rtype.api_version(call.version), call.now, call.subresource, ignored)
+
+
+def schema_of(call: Call) -> Schema:
+    """The schema of the resource in the version of the request."""
+    rtype = call.rtype
+    return decoding.schema_of(rtype, rtype.group, call.version, rtype.kind)
+
+
+def set_created(call: Call, strategy: Strategy, obj: Object) -> None:
+    """All that a new object sets belongs to its creator."""
+    shown = decoding.from_storage(call, obj)
+    _set(obj, apply.created(shown, schema_of(call), writer_of(call, strategy)))
+
+
+def set_updated(call: Call, strategy: Strategy, new: Object, old: Object) -> None:
+    """What changed belongs to the writer."""
+    shown_old, shown_new = decoding.from_storage(call, old), decoding.from_storage(call, new)
+    versions = Versions(call.rtype)
+    _set(new, apply.updated(shown_old, shown_new, schema_of(call), writer_of(call, strategy), versions))
+
+
+def settle(new: Object, old: Object) -> None:
+    """An update that changes nothing leaves the times of the entries too."""
+    if "managedFields" in new["metadata"]:
+        _set(new, apply.settled(old, new))
+
+
+def _set(obj: Object, entries: list[Object]) -> None:
+    if entries:
+        obj["metadata"]["managedFields"] = entries
+    else:
+        obj["metadata"].pop("managedFields", None)
+
+
+# ---------------------------------------------------------------- scale
+
+
+def scale_writer(call: Call) -> Writer:
+    return Writer(call.field_manager, apply.SCALE_VERSION, call.now, call.subresource, _NOTHING)
+
+
+def scale_entries(call: Call, obj: Object, path: str) -> list[Object]:
+    """Who manages the Scale of an object; `path` is where the replicas are (".spec.replicas")."""
+    return apply.scale_entries(obj["metadata"].get("managedFields") or [], _replicas(call.rtype, path))
+
+
+def set_scaled(call: Call, obj: Object, entries: list[Object], path: str) -> None:
+    """Who manages the object after its Scale was written, which is managed by `entries` now."""
+    before = obj["metadata"].get("managedFields") or []
+    version = call.rtype.api_version(call.version)
+    _set(obj, apply.entries_after_scale(before, entries, _replicas(call.rtype, path), version))
+
+
+def _replicas(rtype: ResourceType, path: str) -> apply.Replicas:
+    parts = tuple(f"f:{key}" for key in path.split(".")[1:])
+    return {rtype.api_version(version): parts for version in rtype.versions}
