@@ -17,6 +17,7 @@ from fastkube import errors
 from fastkube.api import codec
 from fastkube.api import patch as patches
 from fastkube.api.strategic import go_text
+from fastkube.errors import ApiError
 from fastkube.registry import applying, decoding, facets
 from fastkube.registry.answers import Stored
 from fastkube.registry.strategy import Call, Object
@@ -50,7 +51,7 @@ async def patch(registry: Registry, call: Call, content_type: str, body: bytes) 
 def _read_patch(call: Call, facet: Facet, kind: str, body: bytes) -> tuple[str, Apply]:
     """How complaints show the patch ("" if they show its result), and what it does. It is read once, applied often."""
     if kind not in (JSON, MERGE, STRATEGIC) or (kind == STRATEGIC and call.rtype.custom):
-        raise errors.unsupported_media_type("415: Unsupported Media Type")
+        raise ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type", details={})
     patch, duplicates = codec.decode_patch(body)
     call.faults += duplicates
     if kind == JSON:
