@@ -54,9 +54,11 @@ async def apply(registry: Registry, call: Call, facet: Facet, body: bytes) -> tu
 
 def _read(call: Call, body: bytes) -> Object:
     try:
-        config, _ = yaml.load(body)
+        config, duplicates = yaml.load(body)
     except yaml.YamlError as fault:
         raise errors.bad_request(f"error decoding YAML: {fault}") from None
+    if call.field_validation == "Warn":
+        call.warnings += duplicates
     if not isinstance(config, dict):
         config = {}
     namespace = (config.get("metadata") or {}).get("namespace")

@@ -53,6 +53,12 @@ async def bind(registry: Registry, call: Call, body: Object) -> Object:
     raise errors.conflict("", "pods/binding", call.name, errors.MODIFIED)
 
 
+async def bind_listed(registry: Registry, call: Call, body: Object) -> Object:
+    """The older way, a POST to the collection of bindings: the body says which Pod."""
+    call.name = body["metadata"].get("name") or ""
+    return await bind(registry, call, body)
+
+
 def _check_target(target: Object) -> None:
     """Upstream answers these as plain errors, so without a reason."""
     kind = target.get("kind")

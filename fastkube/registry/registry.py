@@ -17,7 +17,7 @@ Answers are encoded objects (`Stored`): what is written is also what is answered
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgpack
@@ -26,7 +26,7 @@ from fastkube import errors
 from fastkube.api import meta
 from fastkube.clock import Clock, rfc3339
 from fastkube.errors import ApiError
-from fastkube.registry import decoding, deletion, facets, listing, ownership, patching, subresources, updating
+from fastkube.registry import binding, decoding, deletion, facets, listing, ownership, patching, subresources, updating
 from fastkube.registry.answers import Outcome, Page, Stored
 from fastkube.registry.deletion import DeleteOptions
 from fastkube.registry.leases import Leases
@@ -99,7 +99,7 @@ class Registry:
         self.catalog = catalog
         self.clock = clock
         self.admission = admission
-        self.reviews: dict[tuple[str, str], Review] = {}
+        self.reviews: dict[tuple[str, str], Review] = {("", "bindings"): partial(binding.bind_listed, self)}
         self.token_signer: TokenSigner | None = None
         self._strategies = strategies
         self._attendants = attendants or {}

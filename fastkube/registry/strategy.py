@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fastkube.api import schema
+from fastkube.api.names import dns1123_subdomain
 from fastkube.errors import Cause
 
 if TYPE_CHECKING:
@@ -152,9 +153,7 @@ class Strategy:
 
     def validate_name(self, name: str, prefix: bool) -> list[str]:
         """Complaints about metadata.name (`prefix`: it is a generateName); a DNS-1123 subdomain by default."""
-        from fastkube.api import meta
-
-        return meta.dns1123_subdomain(name, prefix)
+        return dns1123_subdomain(name, prefix)
 
     def validate(self, call: Call, obj: Object) -> list[Cause]:
         """Complaints about a new object beyond what its schema says; metadata is checked by the registry."""

@@ -1,7 +1,6 @@
 """POST to subresources: what acts on an object rather than shows it (binding, eviction, token).
 
-Each action takes a body of its own kind and answers a Status or that kind again. What needs a kubelet (log, exec,
-attach, portforward, proxy) is refused here by name, with the errors that upstream finds before it would connect.
+Each action takes a body of its own kind and answers a Status or that kind again.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What plugins ask about other objects, answered from memory.
 
-`Mirror` holds all objects of a small kind (limit ranges, quotas, classes), decoded once for each change. `Memo` is for
-kinds of which there may be very many (namespaces, service accounts, nodes): one read of the store, and a decoding
-only when the object has changed since it was last asked for.
+`Mirror` holds all objects of a small kind (namespaces, quotas, classes), decoded once for each change. `Memo` is for
+kinds of which there may be very many (service accounts, nodes, Pods): one read of the store, and a decoding only when
+the object has changed since it was last asked for.
 """
 
 from __future__ import annotations
@@ -112,13 +112,13 @@ class Lookups:
         self._mirrors: list[Mirror] = []
         self.store = store
         self.catalog = catalog
+        self.namespaces = mirror("", "namespaces")
         self.limit_ranges = mirror("", "limitranges")
         self.quotas = mirror("", "resourcequotas")
         self.priority_classes = mirror("scheduling.k8s.io", "priorityclasses")
         self.runtime_classes = mirror("node.k8s.io", "runtimeclasses")
         self.storage_classes = mirror("storage.k8s.io", "storageclasses")
         self.ingress_classes = mirror("networking.k8s.io", "ingressclasses")
-        self.namespaces = Memo(store, _builtin(catalog, "", "namespaces"))
         self.service_accounts = Memo(store, _builtin(catalog, "", "serviceaccounts"))
         self.nodes = Memo(store, _builtin(catalog, "", "nodes"))
         self.pods = Memo(store, _builtin(catalog, "", "pods"))
