@@ -1,5 +1,5 @@
 # make up      sets up, then runs the control plane with its embedded store and simulated nodes
-# make test    sets up, then runs lint and the tests
+# make test    sets up, then runs the tests
 # others       make test-long, test-pure, bench, profile, lint, format, clean
 
 PYTHON ?= python3
@@ -41,7 +41,7 @@ kubectl: | $(VENV)/bin/python
 	  echo "building kubectl (once)"; cd tools/kubectl && go build -trimpath \
 	    -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=v1.$(patsubst 0.%,%,$(KUBECTL_VERSION))" -o ../../$(BIN)/kubectl . ; }
 
-test: setup-dev kubectl lint
+test: setup-dev kubectl
 	$(BIN)/python -m pytest
 
 test-long: setup-dev kubectl
