@@ -30,6 +30,7 @@ from fastkube.server.answer import (
 )
 from fastkube.server.calls import Route, find_route, make_call, read_body
 from fastkube.server.components import component_status, component_statuses, is_component_status
+from fastkube.server.connect import CONNECTING, connect
 from fastkube.server.forms import ListHead, View, view_of
 from fastkube.server.media import Form, form_for, wants_pretty
 from fastkube.server.streams import CHUNKED, RAW, Selection, Watcher
@@ -52,6 +53,8 @@ _PEOPLE = ("curl", "Wget", "Mozilla/5.0")
 def handle_resource(server: ApiServer, request: Request) -> Result:
     """Raises 404 and 405 for paths and methods that there are not, and whatever the verb raises."""
     route = find_route(server.catalog, server.discovery, request)
+    if request.info.subresource in CONNECTING:
+        return connect(server.store, make_call(request, route, server.clock.time()))
     return _HANDLERS[route.verb](server, request, route)
 
 
