@@ -802,7 +802,7 @@ class Plan:
     rules: list
     scorers = cython.declare(list, visibility="readonly")
     has_rules = cython.declare(cython.bint, visibility="readonly")
-        """`ports` come before the resources when a verdict is explained, `rules` after, as upstream orders its plugins."""
+    found = cython.declare(cython.Py_ssize_t, visibility="readonly")
     visited = cython.declare(cython.Py_ssize_t, visibility="readonly")
 
     def __init__(self, nodes: Nodes, screen: Screen, ports: list[Rule], rules: list[Rule], scorers: list) -> None:
