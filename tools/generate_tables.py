@@ -69,6 +69,14 @@ ALWAYS_WANTED = (
     "meta.v1.ObjectMeta",
     "meta.v1.ListMeta",
 )
+WIRE_ROOTS = (  # kinds that are answered, never stored; and what envelopes are made of
+    "apidiscovery.v2.APIGroupDiscoveryList",
+    "meta.v1.APIGroupList",
+    "meta.v1.APIResourceList",
+    "meta.v1.APIVersions",
+    "meta.v1.PartialObjectMetadataList",
+    "runtime.Unknown",
+)
 SHARED_PREFIX = {"events.k8s.io/events": "events"}  # stored with the core group's events
 STORED_AS = {"events.k8s.io/events": ("", "v1"), "autoscaling/horizontalpodautoscalers": ("autoscaling", "v2")}
 
@@ -312,7 +320,7 @@ def tables(facts: Path | None) -> dict[str, Any]:
     schemas = {"schemas.json": schema_table(types, reachable(types, roots), flat_messages(messages))}
     if facts is None:
         return schemas
-    wire_roots = [*roots, "runtime.Unknown", "runtime.RawExtension", "util.intstr.IntOrString"]
+    wire_roots = [*roots, *WIRE_ROOTS]
     return {
         **schemas,
         "resources.json": rows,

@@ -1,9 +1,10 @@
-"""Bodies in and out: JSON, YAML and msgpack into objects and back, and stored values into answers.
+"""Bodies in and out: JSON, YAML, msgpack and protobuf into objects and back, and stored values into answers.
 
 Rules:
   1. A request's body is decoded once, into plain dicts. What Go would refuse is refused in Go's words.
   2. A stored value leaves as JSON through the transcoder (`_codec.pyx`): no Python objects are made of it, and its
-     revision goes in as metadata.resourceVersion. msgpack answers are the stored form with the same insertion.
+     revision goes in as metadata.resourceVersion. msgpack answers are the stored form with the same insertion. Only
+     protobuf is written from a decoded value, and only for kinds that have that form (`protobuf.has_form`).
   3. A watch event is one frame in each format: a line of JSON; for msgpack and protobuf a 4-byte big-endian length and
      the event.
 """
@@ -56,6 +57,8 @@ def decode(body: bytes, content_type: str = JSON, kind: str = "", duplicates: li
         return _object(_decode_yaml(body, kind, duplicates), body, kind)
     if media == MSGPACK:
         return _object(_decode_msgpack(body, kind), body, kind)
+    if media == PROTOBUF:
+        return _decode_protobuf(body, kind)
     raise unsupported_media_type(
         f"the body of the request was in an unknown format - accepted media types include: {_ACCEPTED}"
     )
@@ -108,6 +111,15 @@ def _decode_msgpack(body: bytes, kind: str) -> Any:
         raise _unrecognized(f"couldn't get version/kind; msgpack: {fault}", body, kind) from None
 
 
+def _decode_protobuf(body: bytes, kind: str) -> Object:
+    from fastkube.api import protobuf
+
+    try:
+        return protobuf.decode(body)
+    except ValueError as fault:
+        raise _unrecognized(str(fault), body, kind) from None
+
+
 def _object(value: Any, body: bytes, kind: str) -> Object:
     if isinstance(value, dict):
         return value
@@ -142,6 +154,10 @@ def encode(obj: Any, media: str = JSON) -> bytes:
     if media == MSGPACK:
         packed: bytes = msgpack.packb(obj)
         return packed
+    if media == PROTOBUF:
+        from fastkube.api import protobuf
+
+        return protobuf.encode(obj)
     raise unsupported_media_type(f"nothing here writes {media}")
 
 

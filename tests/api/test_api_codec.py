@@ -267,6 +267,17 @@ def test_msgpack() -> None:
         assert refused(body, codec.MSGPACK).code == 400
 
 
+def test_protobuf() -> None:
+    obj = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "é"}}
+    assert codec.decode(codec.encode(obj, codec.PROTOBUF), codec.PROTOBUF) == obj
+    error = refused(b"{}", codec.PROTOBUF)
+    assert (error.code, error.message) == (
+        400,
+        "the object provided is unrecognized (must be of type ConfigMap): provided data does not appear to be a "
+        "protobuf message, expected prefix [107 56 115 0] ({})",
+    )
+
+
 @pytest.mark.parametrize("content_type", ["", "application/json", "Application/JSON; charset=utf-8"])
 def test_json_by_any_name(content_type: str) -> None:
     assert codec.decode(b'{"a":1}', content_type) == {"a": 1}
