@@ -70,6 +70,7 @@ class Cache:
         self.assumed: dict[str, PodInfo] = {}
         self.nominated: dict[str, tuple[PodInfo, str]] = {}
         self.priorities: Counter[int] = Counter()
+        self._claim_users: dict[tuple[str, str], dict[str, PodInfo]] = {}
         self.static_generation = 1
         self.image_generation = 1
         self.parse = PodParser().parse
@@ -231,6 +232,8 @@ class Cache:
         self.pods[pod.uid] = pod
         info.pods[pod.uid] = pod
         self.priorities[pod.spec.priority] += 1
+        for claim in _claims(pod):
+            self._claim_users.setdefault((pod.namespace, claim), {})[pod.uid] = pod
         if info.slot >= 0:
             self._attach(pod, info)
 
@@ -241,10 +244,21 @@ class Cache:
         self.priorities[pod.spec.priority] -= 1
         if not self.priorities[pod.spec.priority]:
             del self.priorities[pod.spec.priority]
+        for claim in _claims(pod):
+            users = self._claim_users[pod.namespace, claim]
+            users.pop(pod.uid, None)
+            if not users:
+                del self._claim_users[pod.namespace, claim]
         if info.slot >= 0:
             self._detach(pod, info)
         else:
             self._drop_if_empty(info)
+
+    def claim_users(self, namespace: str, claim: str) -> list[PodInfo]:
+        """The Pods with a node whose volumes name a claim."""
+        users = self._claim_users.get((namespace, claim), {})
+        # in a trial Pods are taken off their node only
+        return [pod for pod in users.values() if pod.uid in self.infos[pod.node].pods]
 
     def _drop_if_empty(self, info: NodeInfo) -> None:
         if not info.pods and not info.nominated and info.slot < 0:
@@ -318,6 +332,11 @@ class Cache:
     def _tell_nominated(self, info: NodeInfo) -> None:
         parts = [(pod.spec.priority, pod.spec.request) for pod in info.nominated.values()]
         self.nodes.nominate(info.slot, parts)
+
+
+def _claims(pod: PodInfo) -> list[str]:
+    claims = (volume.get("persistentVolumeClaim") for volume in pod.volumes)
+    return [claim.get("claimName", "") for claim in claims if claim]
 
 
 class Trial:

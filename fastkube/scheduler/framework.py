@@ -236,6 +236,9 @@ class Plugin:
     interests: tuple[Interest, ...] = ()
     """The events that may make a Pod schedulable which this plugin refused; `wakes` looks closer."""
 
+    about = ""
+    """`volumes` or `claims`: of the points for single Pods, those of the scheduling cycle are asked only for Pods which
+    have any."""
     notes_pre_bind = False
     """`pre_bind` has something to do only for Pods about which the plugin has put something into `cycle.state`."""
 

@@ -6,7 +6,8 @@ is written, and nobody is preempted unless the caller asks for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import builtins
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from fastkube.client import make_key, object_key
@@ -33,11 +34,15 @@ class ObjectLister:
 
     def __init__(self) -> None:
         self.revision = 0
+        self._indexers: dict[str, Callable[[Object], Iterable[str]]] = {}
         self._objects: dict[str, Object] = {}
 
     def add(self, obj: Object) -> None:
         self.revision += 1
         self._objects[object_key(obj)] = obj
+
+    def add_handler(self, *handlers: Any) -> None:
+        """Nothing changes but by `add`, between decisions."""
 
     def get(self, namespace: str, name: str) -> Object | None:
         return self._objects.get(make_key(namespace, name))
@@ -45,11 +50,12 @@ class ObjectLister:
     def list(self) -> list[Object]:
         return list(self._objects.values())
 
-    def by_index(self, name: str, key: str) -> Any:
-        """The index `namespace` is the only one."""
-        if name != "namespace":
-            raise KeyError(name)
-        return [obj for obj in self._objects.values() if obj["metadata"].get("namespace") == key]
+    def add_indexer(self, name: str, indexer: Callable[[Object], Iterable[str]]) -> None:
+        self._indexers[name] = indexer
+
+    def by_index(self, name: str, key: str) -> builtins.list[Object]:
+        indexer = self._indexers[name]
+        return [obj for obj in self._objects.values() if key in indexer(obj)]
 
 
 class Decision(NamedTuple):

@@ -274,6 +274,7 @@ class PodInfo:
         self.nominated: str = status.get("nominatedNodeName") or ""
         self.gates = tuple(gate.get("name", "") for gate in told.get("schedulingGates") or ())
         self.volumes = volumes
+        """Those of kinds that scheduling looks at."""
         self.claims: tuple[Object, ...] = tuple(told.get("resourceClaims") or ())
         self.owner = _owner(metadata)
         started = status.get("startTime")

@@ -94,6 +94,15 @@ class Filters(NamedTuple):
     refusals: Sequence[Plugin]
     score: Sequence[Plugin]
 
+    def about(self, volumes: bool, claims: bool) -> Filters:
+        """Those that have to do with Pods which have volumes or claims, or neither."""
+        others = {about for about, has in (("volumes", volumes), ("claims", claims)) if not has}
+        return Filters(*([plugin for plugin in point if plugin.about not in others] for point in self))
+
+    @staticmethod
+    def key(pod: PodInfo) -> tuple[bool, bool]:
+        return bool(pod.volumes), bool(pod.claims)
+
 
 class NodeSearch:
     """Searches for one profile. `turn`, shared by all profiles, is the place where the next search starts."""
@@ -104,7 +113,9 @@ class NodeSearch:
         self._cache = cache
         self._plans = plans
         self._reasons = reasons
-        self._filters = filters
+        self._filters = {
+            (volumes, claims): filters.about(volumes, claims) for volumes in (False, True) for claims in (False, True)
+        }
         self._percentage = percentage
         self._turn = turn
 
@@ -131,7 +142,7 @@ class NodeSearch:
         cache, pod = self._cache, cycle.pod
         if not cache.index.all:
             raise NoNodesError
-        for plugin in self._filters.pre_filter:
+        for plugin in self._filters[Filters.key(pod)].pre_filter:
             try:
                 plugin.pre_filter(cycle)
             except Rejected as rejected:
@@ -160,7 +171,7 @@ class NodeSearch:
         """Out of what the last search found."""
         core = plan.core
         found = core.found
-        bonus = self._bonus(cycle, core) if found > 1 and self._filters.score else None
+        bonus = self._bonus(cycle, core) if found > 1 and self._filters[Filters.key(cycle.pod)].score else None
         node = self._cache.slots[core.pick(bonus)]
         assert node is not None  # only slots in use are searched
         return Placement(node, core.visited, found)
@@ -169,7 +180,7 @@ class NodeSearch:
         """Weighted scores that depend on the Pod alone."""
         total: array[int] | None = None
         nodes: list[NodeInfo] = []
-        for plugin in self._filters.score:
+        for plugin in self._filters[Filters.key(cycle.pod)].score:
             nodes = nodes or self.nodes_found(core)
             scores = plugin.score(cycle, nodes)
             if scores is None:
@@ -188,7 +199,8 @@ class NodeSearch:
     def _extra(self, cycle: Cycle, plan: Plan) -> array[int] | None:
         """Codes of nodes that plugins refuse for this Pod, the first to do so being blamed."""
         extra: array[int] | None = None
-        told = [refusal for plugin in self._filters.refusals for refusal in plugin.refusals(cycle)]
+        plugins = self._filters[Filters.key(cycle.pod)].refusals
+        told = [refusal for plugin in plugins for refusal in plugin.refusals(cycle)]
         if cycle.only is not None:
             told.insert(0, Refusal(self._cache.index.all & ~cycle.only, _outside(cycle)))
         for mask, reason in told:
@@ -278,7 +290,7 @@ class NodeSearch:
         bit = 1 << info.slot
         if cycle.only is not None and not cycle.only & bit:
             return self._reasons.code(_outside(cycle))
-        for plugin in self._filters.refusals:
+        for plugin in self._filters[Filters.key(cycle.pod)].refusals:
             for refusal in plugin.refusals(cycle):
                 if refusal.mask & bit:
                     return self._reasons.code(refusal.reason)

@@ -9,7 +9,20 @@ from typing import Any
 from fastkube.client import Informer, InformerFactory
 from fastkube.scheduler.binding import Binder
 from fastkube.scheduler.cache import Cache
-from fastkube.scheduler.events import ASSIGNED_POD, NODE, Action, ClusterEvent, node_actions, pod_actions
+from fastkube.scheduler.events import (
+    ASSIGNED_POD,
+    CSI_DRIVER,
+    CSI_NODE,
+    CSI_STORAGE_CAPACITY,
+    NODE,
+    PERSISTENT_VOLUME,
+    PERSISTENT_VOLUME_CLAIM,
+    STORAGE_CLASS,
+    Action,
+    ClusterEvent,
+    node_actions,
+    pod_actions,
+)
 from fastkube.scheduler.pods import PodInfo
 from fastkube.scheduler.profile import Profile
 from fastkube.scheduler.queue import SchedulingQueue, self_event
@@ -26,6 +39,17 @@ NODES = "v1/nodes"
 NAMESPACES = "v1/namespaces"
 WORKLOADS = ("v1/services", "v1/replicationcontrollers", "apps/v1/replicasets", "apps/v1/statefulsets")
 """What topology spreading takes its default selectors from."""
+
+
+_OTHERS = {
+    "v1/persistentvolumes": PERSISTENT_VOLUME,
+    "v1/persistentvolumeclaims": PERSISTENT_VOLUME_CLAIM,
+    "storage.k8s.io/v1/storageclasses": STORAGE_CLASS,
+    "storage.k8s.io/v1/csinodes": CSI_NODE,
+    "storage.k8s.io/v1/csidrivers": CSI_DRIVER,
+    "storage.k8s.io/v1/csistoragecapacities": CSI_STORAGE_CAPACITY,
+}
+"""What only wakes Pods: plugins look it up when they need it."""
 
 
 class Watcher:
@@ -59,11 +83,18 @@ class Watcher:
         pods.add_handler(self._pod, lambda _, pod: self._pod(pod), self._pod_gone)
         for resource in WORKLOADS:
             self._watch_workload(informers.informer(resource), workloads_changed)
+        for resource, kind in _OTHERS.items():
+            self._watch_other(informers.informer(resource), kind)
+
+    def _watch_other(self, informer: Informer, kind: str) -> None:
+        informer.add_handler(
+            lambda new: self._queue.move_all(ClusterEvent(kind, Action.ADD, None, new)),
+            lambda old, new: self._queue.move_all(ClusterEvent(kind, Action.UPDATE_OTHER, old, new)),
+            lambda old: self._queue.move_all(ClusterEvent(kind, Action.DELETE, old, None)),
+        )
 
     @staticmethod
     def _watch_workload(informer: Informer, changed: Callable[[], None]) -> None:
-        informer.add_indexer("namespace", _by_namespace)
-
         def update(old: Object, new: Object) -> None:
             if old["spec"].get("selector") != new["spec"].get("selector"):
                 changed()
@@ -153,7 +184,3 @@ class Watcher:
 
     def _namespace_gone(self, namespace: Object) -> None:
         self._cache.tallies.set_namespace(namespace["metadata"]["name"], None)
-
-
-def _by_namespace(obj: Object) -> tuple[str, ...]:
-    return (obj["metadata"].get("namespace") or "",)

@@ -12,10 +12,14 @@ from fastkube.scheduler.plugins.node_name import NodeName
 from fastkube.scheduler.plugins.node_ports import NodePorts
 from fastkube.scheduler.plugins.node_resources import NodeResourcesBalancedAllocation, NodeResourcesFit
 from fastkube.scheduler.plugins.node_unschedulable import NodeUnschedulable
+from fastkube.scheduler.plugins.node_volume_limits import NodeVolumeLimits
 from fastkube.scheduler.plugins.pod_topology_spread import PodTopologySpread
 from fastkube.scheduler.plugins.priority_sort import PrioritySort
 from fastkube.scheduler.plugins.scheduling_gates import SchedulingGates
 from fastkube.scheduler.plugins.taint_toleration import TaintToleration
+from fastkube.scheduler.plugins.volume_binding import VolumeBinding
+from fastkube.scheduler.plugins.volume_restrictions import VolumeRestrictions
+from fastkube.scheduler.plugins.volume_zone import VolumeZone
 
 BUILT_IN: tuple[type[Plugin], ...] = (
     SchedulingGates,
@@ -26,6 +30,10 @@ BUILT_IN: tuple[type[Plugin], ...] = (
     NodeAffinity,
     NodePorts,
     NodeResourcesFit,
+    VolumeRestrictions,
+    NodeVolumeLimits,
+    VolumeBinding,
+    VolumeZone,
     PodTopologySpread,
     InterPodAffinity,
     DefaultPreemption,

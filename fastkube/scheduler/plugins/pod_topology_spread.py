@@ -27,6 +27,7 @@ _SYSTEM_DEFAULTS = (
     SpreadConstraint(5, ZONE_LABELS[0], hard=False, selector=None),
 )
 
+SERVICES = "v1/services"
 _OWNERS = {
     ("v1", "ReplicationController"): "v1/replicationcontrollers",
     ("apps/v1", "ReplicaSet"): "apps/v1/replicasets",
@@ -54,6 +55,9 @@ class PodTopologySpread(Plugin):
         if not self._system_defaults:
             told = args.get("defaultConstraints") or ()
             self._defaults = tuple(parse_constraint(each)._replace(selector=None) for each in told)
+        handle.lister(SERVICES).add_indexer("namespace", _namespace_of)
+        for resource in _OWNERS.values():
+            handle.lister(resource)
 
     def plan_filter(self, kind: PodKind, draft: PlanDraft) -> None:
         constraints = self._constraints(kind, draft, hard=True)
@@ -109,7 +113,7 @@ class PodTopologySpread(Plugin):
         """What selects the Pods of the same Services and owner; empty when there are none."""
         requirements: dict[str, Requirement] = {}
         extra: list[Requirement] = []
-        for service in self.handle.lister("v1/services").by_index("namespace", labels.namespace):
+        for service in self.handle.lister(SERVICES).by_index("namespace", labels.namespace):
             selector = (service.get("spec") or {}).get("selector")
             if selector and selectors.from_labels(selector).matches(labels.labels):
                 requirements |= {key: Requirement(key, EQUALS, (value,)) for key, value in selector.items()}
@@ -141,6 +145,10 @@ class PodTopologySpread(Plugin):
         return not pod.spec.spread or any(
             each.selector is not None and each.selector.matches(other.labels.labels) for each in pod.spec.spread
         )
+
+
+def _namespace_of(obj: dict[str, Any]) -> tuple[str, ...]:
+    return (obj["metadata"].get("namespace") or "",)
 
 
 def _with_label_keys(constraint: SpreadConstraint, labels: Mapping[str, str]) -> LabelSelector:

@@ -1,0 +1,313 @@
+"""The volume plugins, case by case as upstream describes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from schedobjects import ZONE, expression, node, pod
+
+from fastkube.scheduler.framework import Cycle
+from fastkube.scheduler.offline import OfflineScheduler
+from fastkube.scheduler.search import FitError
+
+Object = dict[str, Any]
+
+
+def claim(name: str = "data", *, volume: str = "", storage_class: str = "", size: str = "1Gi", **more: Any) -> Object:
+    annotations = {**more.pop("annotations", {})}
+    if volume:
+        annotations["pv.kubernetes.io/bind-completed"] = "yes"
+    spec: Object = {
+        "accessModes": more.pop("modes", ["ReadWriteOnce"]),
+        "resources": {"requests": {"storage": size}},
+        **({"volumeName": volume} if volume else {}),
+        **({"storageClassName": storage_class} if storage_class else {}),
+        **more.pop("spec", {}),
+    }
+    metadata = {"name": name, "namespace": "default", "uid": f"uid-{name}", "annotations": annotations, **more}
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
+
+
+def volume(name: str = "pv", *, on: dict[str, list[str]] | None = None, size: str = "10Gi", **more: Any) -> Object:
+    """`on`: label → values that its node must have."""
+    spec: Object = {"capacity": {"storage": size}, "accessModes": ["ReadWriteOnce"], **more.pop("spec", {})}
+    if on:
+        terms = [{"matchExpressions": [expression(key, "In", *values) for key, values in on.items()]}]
+        spec["nodeAffinity"] = {"required": {"nodeSelectorTerms": terms}}
+    metadata = {"name": name, "uid": f"uid-{name}", "labels": more.pop("labels", {})}
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": metadata,
+        "spec": spec,
+        "status": {"phase": "Available"},
+    }
+
+
+def storage_class(name: str = "late", **more: Any) -> Object:
+    return {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {"name": name},
+        "provisioner": "csi.example.com",
+        "volumeBindingMode": "WaitForFirstConsumer",
+        **more,
+    }
+
+
+def user(*claims: str, **more: Any) -> Object:
+    volumes = [{"name": f"v{place}", "persistentVolumeClaim": {"claimName": name}} for place, name in enumerate(claims)]
+    return pod(volumes=volumes, **more)
+
+
+NODES = [node("a", {ZONE: "z1", "disk": "1"}), node("b", {ZONE: "z2", "disk": "2"}), node("c", {ZONE: "z3"})]
+
+
+def where(objects: list[Object], wanted: Object) -> list[str] | str:
+    """The nodes that take a Pod, or why none does."""
+    scheduler = OfflineScheduler([*NODES, *objects])
+    decision = scheduler.decide(scheduler.cache.parse(wanted))
+    if not decision.node:
+        return decision.message
+    search = scheduler.profiles["default-scheduler"].search
+    plan, extra = search.prepare(Cycle(scheduler.cache.parse(wanted)))
+    plan.core.search(0, 100, extra)
+    return sorted(info.name for info in search.nodes_found(plan.core))
+
+
+@pytest.mark.parametrize(
+    ("objects", "expected"),
+    [
+        pytest.param([claim(volume="pv"), volume()], ["a", "b", "c"], id="bound, anywhere"),
+        pytest.param([claim(volume="pv"), volume(on={"disk": ["2"]})], ["b"], id="bound, near its volume"),
+        pytest.param(
+            [claim(volume="pv"), volume(on={"disk": ["9"]})],
+            "0/3 nodes are available: 3 node(s) didn't match PersistentVolume's node affinity.",
+            id="bound, out of reach",
+        ),
+        pytest.param([], '0/3 nodes are available: persistentvolumeclaim "data" not found.', id="missing claim"),
+        pytest.param(
+            [claim(deletionTimestamp="2026-01-01T00:00:00Z")],
+            '0/3 nodes are available: persistentvolumeclaim "data" is being deleted.',
+            id="claim being deleted",
+        ),
+        pytest.param(
+            [claim(storage_class="now"), storage_class("now", volumeBindingMode="Immediate")],
+            "0/3 nodes are available: pod has unbound immediate PersistentVolumeClaims.",
+            id="unbound immediate claim",
+        ),
+        pytest.param([claim(storage_class="late"), storage_class()], ["a", "b", "c"], id="provisioned anywhere"),
+        pytest.param(
+            [
+                claim(storage_class="late"),
+                storage_class(allowedTopologies=[{"matchLabelExpressions": [{"key": ZONE, "values": ["z1", "z3"]}]}]),
+            ],
+            ["a", "c"],
+            id="provisioned in allowed topologies",
+        ),
+        pytest.param(
+            [claim(storage_class="late"), storage_class(provisioner="kubernetes.io/no-provisioner")],
+            "0/3 nodes are available: 3 node(s) didn't find available persistent volumes to bind.",
+            id="nothing to bind",
+        ),
+        pytest.param(
+            [
+                claim(storage_class="late"),
+                storage_class(provisioner="kubernetes.io/no-provisioner"),
+                volume(on={"disk": ["1"]}, spec={"storageClassName": "late"}),
+            ],
+            ["a"],
+            id="a local volume to bind",
+        ),
+        pytest.param(
+            [
+                claim(storage_class="late", size="20Gi"),
+                storage_class(provisioner="kubernetes.io/no-provisioner"),
+                volume(spec={"storageClassName": "late"}),
+            ],
+            "0/3 nodes are available: 3 node(s) didn't find available persistent volumes to bind.",
+            id="a volume too small",
+        ),
+        pytest.param(
+            [claim(storage_class="late", annotations={"volume.kubernetes.io/selected-node": "c"}), storage_class()],
+            ["c"],
+            id="a node was selected already",
+        ),
+    ],
+)
+def test_volume_binding(objects: list[Object], expected: list[str] | str) -> None:
+    assert where(objects, user("data")) == expected
+
+
+def test_two_claims_need_two_volumes_on_one_node() -> None:
+    objects = [
+        claim("one", storage_class="late"),
+        claim("two", storage_class="late"),
+        storage_class(provisioner="kubernetes.io/no-provisioner"),
+        volume("pv-a1", on={"disk": ["1"]}, spec={"storageClassName": "late"}),
+        volume("pv-b1", on={"disk": ["2"]}, spec={"storageClassName": "late"}),
+        volume("pv-b2", on={"disk": ["2"]}, spec={"storageClassName": "late"}),
+    ]
+    assert where(objects, user("one", "two")) == ["b"]
+
+
+def test_storage_capacity_is_respected() -> None:
+    driver = {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "CSIDriver",
+        "metadata": {"name": "csi.example.com"},
+        "spec": {"storageCapacity": True},
+    }
+    capacities = [
+        {
+            "apiVersion": "storage.k8s.io/v1",
+            "kind": "CSIStorageCapacity",
+            "metadata": {"name": zone, "namespace": "default"},
+            "storageClassName": "late",
+            "nodeTopology": {"matchLabels": {ZONE: zone}},
+            "capacity": size,
+        }
+        for zone, size in (("z1", "1Gi"), ("z2", "100Gi"))
+    ]
+    objects = [claim(storage_class="late", size="5Gi"), storage_class(), driver, *capacities]
+    assert where(objects, user("data")) == ["b"]
+    objects[0] = claim(storage_class="late", size="500Gi")
+    assert where(objects, user("data")) == "0/3 nodes are available: 3 node(s) did not have enough free storage."
+
+
+def test_a_volume_is_not_promised_twice() -> None:
+    """Reserving a node assumes its volume, so that the next Pod does not count on it; unreserving gives it back."""
+    objects = [
+        claim("one", storage_class="late"),
+        claim("two", storage_class="late"),
+        storage_class(provisioner="kubernetes.io/no-provisioner"),
+        volume(on={"disk": ["1"]}, spec={"storageClassName": "late"}),
+    ]
+    scheduler = OfflineScheduler([*NODES, *objects])
+    profile = scheduler.profiles["default-scheduler"]
+    cycle = Cycle(scheduler.cache.parse(user("one")))
+    placement = profile.search.place(cycle)
+    assert placement.node.name == "a"
+    for plugin in profile.reserve:
+        plugin.reserve(cycle, placement.node)
+    second = scheduler.cache.parse(user("two"))
+    assert "didn't find available persistent volumes to bind" in scheduler.decide(second).message
+    for plugin in profile.reserve:
+        plugin.unreserve(cycle, placement.node)
+    assert scheduler.decide(second).node == "a"
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ({ZONE: "z1"}, ["a"]),
+        ({ZONE: "z1__z3"}, ["a", "c"]),
+        ({"failure-domain.beta.kubernetes.io/zone": "z2"}, ["b"]),
+        ({ZONE: "z9"}, "0/3 nodes are available: 3 node(s) had no available volume zone."),
+        ({}, ["a", "b", "c"]),
+    ],
+)
+def test_volume_zone(labels: dict[str, str], expected: list[str] | str) -> None:
+    assert where([claim(volume="pv"), volume(labels=labels)], user("data")) == expected
+
+
+def test_a_node_without_zones_takes_any_volume() -> None:
+    objects = [claim(volume="pv"), volume(labels={ZONE: "z1"}), node("plain")]
+    assert where(objects, user("data")) == ["a", "plain"]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "shared"),
+    [
+        ({"gcePersistentDisk": {"pdName": "d"}}, {"gcePersistentDisk": {"pdName": "d"}}, False),
+        (
+            {"gcePersistentDisk": {"pdName": "d", "readOnly": True}},
+            {"gcePersistentDisk": {"pdName": "d", "readOnly": True}},
+            True,
+        ),
+        ({"gcePersistentDisk": {"pdName": "d"}}, {"gcePersistentDisk": {"pdName": "e"}}, True),
+        ({"awsElasticBlockStore": {"volumeID": "v"}}, {"awsElasticBlockStore": {"volumeID": "v"}}, False),
+        (
+            {"rbd": {"monitors": ["m", "n"], "image": "i"}},
+            {"rbd": {"monitors": ["n"], "pool": "rbd", "image": "i"}},
+            False,
+        ),
+        ({"rbd": {"monitors": ["m"], "image": "i"}}, {"rbd": {"monitors": ["n"], "image": "i"}}, True),
+        ({"iscsi": {"iqn": "q"}}, {"iscsi": {"iqn": "q", "readOnly": True}}, False),
+    ],
+)
+def test_disks_that_cannot_be_shared(ours: Object, theirs: Object, shared: bool) -> None:
+    other = pod(node="a", volumes=[{"name": "v", **theirs}])
+    found = where([other], pod(volumes=[{"name": "v", **ours}]))
+    assert found == (["a", "b", "c"] if shared else ["b", "c"])
+
+
+def test_a_claim_for_one_pod_only() -> None:
+    objects = [claim(volume="pv", modes=["ReadWriteOncePod"]), volume()]
+    assert where(objects, user("data")) == ["a", "b", "c"]
+    assert where([*objects, user("data", node="a")], user("data")) == (
+        "0/3 nodes are available: 3 node has pod using PersistentVolumeClaim with the same name and "
+        "ReadWriteOncePod access mode."
+    )
+
+
+def test_a_driver_attaches_only_so_many_volumes() -> None:
+    limit = {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "CSINode",
+        "metadata": {"name": "a"},
+        "spec": {"drivers": [{"name": "csi.example.com", "nodeID": "a", "allocatable": {"count": 1}}]},
+    }
+
+    def bound(name: str) -> list[Object]:
+        csi = {"csi": {"driver": "csi.example.com", "volumeHandle": f"handle-{name}"}}
+        return [claim(name, volume=f"pv-{name}"), volume(f"pv-{name}", spec=csi)]
+
+    objects = [limit, *bound("one"), *bound("two"), user("one", node="a")]
+    assert where(objects, user("two")) == ["b", "c"]
+    assert where(objects, user("one")) == ["a", "b", "c"]  # it is attached already
+    assert where([limit, *bound("one"), *bound("two")], user("one", "two")) == ["b", "c"]
+    only_a = pod_with_selector(user("two"))
+    assert "1 node(s) exceed max volume count" in str(where(objects, only_a))
+
+
+def pod_with_selector(obj: Object) -> Object:
+    obj["spec"]["nodeSelector"] = {"disk": "1"}
+    return obj
+
+
+def test_an_ephemeral_claim_must_belong_to_the_pod() -> None:
+    obj = pod("p", volumes=[{"name": "scratch", "ephemeral": {"volumeClaimTemplate": {}}}])
+    assert where([], obj) == (
+        "0/3 nodes are available: waiting for ephemeral volume controller to create the "
+        'persistentvolumeclaim "p-scratch".'
+    )
+    stranger = claim("p-scratch", volume="pv")
+    assert where([stranger, volume()], obj) == (
+        "0/3 nodes are available: PVC default/p-scratch was not created for pod default/p (pod is not owner)."
+    )
+    owner = {"uid": obj["metadata"]["uid"], "controller": True, "kind": "Pod", "name": "p", "apiVersion": "v1"}
+    own = claim("p-scratch", volume="pv", ownerReferences=[owner])
+    assert where([own, volume()], obj) == ["a", "b", "c"]
+
+
+def test_preemption_frees_a_volume_slot() -> None:
+    """What refuses a node for one Pod only is asked again in a trial without the victims."""
+    limit = {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "CSINode",
+        "metadata": {"name": "a"},
+        "spec": {"drivers": [{"name": "csi.example.com", "nodeID": "a", "allocatable": {"count": 1}}]},
+    }
+    objects: list[Object] = [node("a"), limit]
+    for name in ("one", "two"):
+        csi = {"csi": {"driver": "csi.example.com", "volumeHandle": name}}
+        objects += [claim(name, volume=f"pv-{name}"), volume(f"pv-{name}", spec=csi)]
+    objects.append(user("one", node="a", priority=1))
+    scheduler = OfflineScheduler(objects)
+    profile = scheduler.profiles["default-scheduler"]
+    cycle = Cycle(scheduler.cache.parse(user("two", priority=5)))
+    with pytest.raises(FitError) as caught:
+        profile.search.place(cycle)
+    assert profile.post_filter[0].post_filter(cycle, caught.value, profile.search).node == "a"
