@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from fastkube.controllers import (
+    cronjob,
+    daemonset,
     deployment,
     endpoints,
     endpointslice,
@@ -11,8 +13,10 @@ from fastkube.controllers import (
     node_lifecycle,
     pod_gc,
     replicaset,
+    replicationcontroller,
     root_ca,
     serviceaccount,
+    statefulset,
     taint_eviction,
     ttl_after_finished,
 )
@@ -28,7 +32,11 @@ CONTROLLERS: dict[str, Controller | type[Engine]] = {
         replicaset.CONTROLLER,
         endpoints.CONTROLLER,
         endpointslice.CONTROLLER,
+        statefulset.CONTROLLER,
+        daemonset.CONTROLLER,
+        replicationcontroller.CONTROLLER,
         job.CONTROLLER,
+        cronjob.CONTROLLER,
         ttl_after_finished.CONTROLLER,
         namespace.CONTROLLER,
         node_lifecycle.CONTROLLER,
