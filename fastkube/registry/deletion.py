@@ -95,7 +95,7 @@ class DeleteOptions:
         else:
             options = cls(propagation=query.get("propagationPolicy"))
             if "gracePeriodSeconds" in query:
-                options.grace_period_s = _integer(query["gracePeriodSeconds"])
+                options.grace_period_s = listing.parse_int64(query["gracePeriodSeconds"])
             if "orphanDependents" in query:
                 options.orphan_dependents = query["orphanDependents"].lower() not in ("false", "0")
         causes = options._contradictions()
@@ -137,13 +137,6 @@ class DeleteOptions:
         if self.propagation is not None and self.propagation not in _POLICIES:
             causes.append(field.not_supported("propagationPolicy", self.propagation, (*_POLICIES, "nil")))
         return causes
-
-
-def _integer(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise errors.bad_request(f"strconv.ParseInt: parsing {field.quote(text)}: invalid syntax") from None
 
 
 # ---------------------------------------------------------------- one object

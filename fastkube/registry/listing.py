@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -67,9 +68,9 @@ class ListOptions:
         options = cls(
             resource_version=query.get("resourceVersion", ""),
             match=query.get("resourceVersionMatch", ""),
-            limit=_integer(query.get("limit", "")),
+            limit=parse_int64(query.get("limit") or "0"),
             continue_token=query.get("continue", ""),
-            timeout_s=_integer(query.get("timeoutSeconds", "")),
+            timeout_s=parse_int64(query.get("timeoutSeconds") or "0"),
             allow_bookmarks=_boolean(query.get("allowWatchBookmarks", "false")),
         )
         if query.get("labelSelector"):
@@ -128,13 +129,17 @@ class ListOptions:
         return self.fields is None or self.fields.matches_bytes(value)
 
 
-def _integer(text: str) -> int:
-    if not text:
-        return 0
-    try:
-        return int(text)
-    except ValueError:
-        raise errors.bad_request(f"strconv.ParseInt: parsing {field.quote(text)}: invalid syntax") from None
+_is_integer = re.compile(r"[+-]?[0-9]+", re.ASCII).fullmatch
+
+
+def parse_int64(text: str) -> int:
+    """The number that a query parameter holds; raises 400 in Go's words."""
+    if not _is_integer(text):
+        raise errors.bad_request(f"strconv.ParseInt: parsing {field.quote(text)}: invalid syntax")
+    number = int(text) if len(text) < 21 else 1 << 64
+    if not -(1 << 63) <= number < 1 << 63:
+        raise errors.bad_request(f"strconv.ParseInt: parsing {field.quote(text)}: value out of range")
+    return number
 
 
 def _boolean(text: str) -> bool:
