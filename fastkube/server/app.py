@@ -44,7 +44,7 @@ from fastkube.server.reviews import reviews_of
 from fastkube.server.signing import Signer
 from fastkube.server.status import status_answer
 from fastkube.server.streams import Streams
-from fastkube.store import StoreUnavailable
+from fastkube.store import Overloaded, StoreUnavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -209,6 +209,8 @@ class ApiServer:
             answer = self._timed_out(request)
         except ConnectionError:
             answer = Streamed(499, False)
+        except Overloaded:
+            answer = self._refusal(request, errors.too_many_requests("the store has more writes waiting than it takes"))
         except StoreUnavailable as error:
             answer = self._refusal(request, errors.unavailable(str(error)))
         except Exception:

@@ -12,7 +12,8 @@ from fastkube import errors
 from fastkube.api import field
 from fastkube.clock import Clock, rfc3339
 from fastkube.errors import Cause
-from fastkube.registry.strategy import UserInfo
+from fastkube.registry import ownership
+from fastkube.registry.strategy import Strategy, UserInfo
 from fastkube.server.request import Attributes
 
 if TYPE_CHECKING:
@@ -68,12 +69,12 @@ class _Reviews:
 
     async def self_access(self, call: Call, obj: Object) -> Object:
         spec = obj.setdefault("spec", {})
-        _refuse(_spec_causes(spec) + _metadata_causes(obj["metadata"]))
+        _refuse(_spec_causes(spec) + _metadata_causes(call, obj))
         return self._decide(obj, call.user, spec)
 
     async def access(self, call: Call, obj: Object) -> Object:
         spec = obj.setdefault("spec", {})
-        _refuse(_subject_causes(spec) + _metadata_causes(obj["metadata"]))
+        _refuse(_subject_causes(spec) + _metadata_causes(call, obj))
         return self._decide(obj, _subject(spec), spec)
 
     async def local_access(self, call: Call, obj: Object) -> Object:
@@ -86,7 +87,7 @@ class _Reviews:
                 f"metadata.namespace={namespace} must match namespace in the request: {call.namespace}"
             )
         causes = _subject_causes(spec)
-        causes += _metadata_causes({key: value for key, value in metadata.items() if key != "namespace"})
+        causes += _metadata_causes(call, obj, "namespace")
         wanted = spec.get("resourceAttributes")
         if wanted is not None and (wanted.get("namespace") or "") != namespace:
             path = "spec.resourceAttributes.namespace"
@@ -182,10 +183,12 @@ def _refuse(causes: list[Cause]) -> None:
         raise errors.invalid(_AUTHORIZATION, "", "", causes)
 
 
-def _metadata_causes(metadata: Object) -> list[Cause]:
-    if not metadata:
+def _metadata_causes(call: Call, obj: Object, *allowed: str) -> list[Cause]:
+    """What is refused is told as it would be stored, with the fields' manager."""
+    if all(key in allowed for key in obj["metadata"]):
         return []
-    return [field.invalid("metadata", field.struct(metadata), "must be empty")]
+    ownership.set_created(call, Strategy(), obj)
+    return [field.invalid("metadata", field.struct(obj["metadata"]), "must be empty")]
 
 
 def _spec_causes(spec: Object) -> list[Cause]:
