@@ -1,8 +1,8 @@
 """How stored objects look in an answer: one object, a list, or a watch event, in each format and form.
 
 A `View` is one resource in one version, one format and one form; everything a watcher's group or a response needs to
-encode. Plain JSON and msgpack in the stored version go from bytes to bytes; only tables, metadata-only forms, YAML,
-indented JSON and other versions decode.
+encode. Plain JSON and msgpack in the stored version go from bytes to bytes; only protobuf, tables, metadata-only forms,
+YAML, indented JSON and other versions decode.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import msgpack
 import orjson
 
 from fastkube import errors
-from fastkube.api import codec, conversion, table
-from fastkube.server.media import JSON, MSGPACK, PARTIAL, PARTIAL_LIST, TABLE, Form
+from fastkube.api import codec, conversion, protobuf, table
+from fastkube.server.media import JSON, MSGPACK, PARTIAL, PARTIAL_LIST, PROTOBUF, TABLE, Form
 
 if TYPE_CHECKING:
     from fastkube.api.catalog import ResourceType
@@ -126,6 +126,8 @@ class View(NamedTuple):
             yield from codec.list_to_json(rtype.list_kind, api_version, items, metadata, bare=bare)
         elif self.plain and form.media is MSGPACK:
             yield from codec.list_to_msgpack(rtype.list_kind, api_version, items, metadata)
+        elif self.plain and form.media is PROTOBUF:
+            yield protobuf.list_of(rtype.list_kind, api_version, items, metadata)
         else:
             yield self.encode(self._list([load(value, revision) for value, revision in items], metadata))
 
@@ -143,6 +145,11 @@ class View(NamedTuple):
         return {"kind": rtype.list_kind, "apiVersion": api_version, "metadata": metadata, "items": objects}
 
     # ---------------------------------------------------------------- watch events
+
+    @property
+    def stream_media(self) -> bytes:
+        """The Content-Type of a watch."""
+        return PROTOBUF + b";stream=watch" if self.form.media is PROTOBUF else self.form.media
 
     def event_object(self, value: bytes, revision: int, columns: bool) -> bytes:
         """The encoded object of an event, without its frame."""
@@ -179,6 +186,8 @@ class View(NamedTuple):
         """One event as it stands in the stream."""
         if self.form.media is JSON:
             return b'{"type":"%b","object":%b}\n' % (event_type.encode(), obj)
+        if self.form.media is PROTOBUF:
+            return protobuf.event(event_type, obj)
         head: bytes = b"\x82\xa4type" + msgpack.packb(event_type) + b"\xa6object"
         return (len(head) + len(obj)).to_bytes(4, "big") + head + obj
 

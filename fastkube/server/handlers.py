@@ -58,9 +58,9 @@ def handle_resource(server: ApiServer, request: Request) -> Result:
     return _HANDLERS[route.verb](server, request, route)
 
 
-def _form(request: Request) -> Form:
+def _form(request: Request, call: Call) -> Form:
     headers = request.headers
-    form = form_for(headers.get("Accept", ""))
+    form = form_for(headers.get("Accept", ""), custom=call.rtype.custom)
     agent = headers.get("User-Agent", "")
     if (request.query and "pretty" in request.query) or agent.startswith(_PEOPLE):
         form = form._replace(pretty=wants_pretty(request.query, agent))
@@ -71,7 +71,7 @@ def _view(server: ApiServer, request: Request, call: Call) -> View:
     """How the answer shows objects; raises 406."""
     info = call.rtype.subresources.get(call.subresource) if call.subresource else None
     foreign = info is not None and info.kind != call.rtype.kind
-    return view_of(call.rtype, call.version, _form(request), request.query, server.clock, foreign)
+    return view_of(call.rtype, call.version, _form(request, call), request.query, server.clock, foreign)
 
 
 def _begin(server: ApiServer, request: Request, route: Route) -> tuple[Call, View]:
@@ -171,7 +171,7 @@ def watch(server: ApiServer, request: Request, route: Route) -> Result:
     if request.info.legacy_watch and request.info.parts == 2 and not query.get("fieldSelector"):
         query["fieldSelector"] = f"metadata.name={call.name}"
     options = _list_options(call, request, watch=True)
-    form = form_for(request.headers.get("Accept", ""), stream=True)
+    form = form_for(request.headers.get("Accept", ""), stream=True, custom=call.rtype.custom)
     view = view_of(call.rtype, call.version, form, query, server.clock)
     position = parse_resource_version(options.resource_version)
     return _watch(server, request, call, options, view, position)
@@ -202,7 +202,7 @@ async def _watch(
     watcher = Watcher(hub, selection, view, framing, http, bookmarks=options.allow_bookmarks, lifetime_s=lifetime_s)
     request.connection.watcher = watcher
     try:
-        head = render_head(request, 200, view.form.media, b"", server.date(), keep_alive)
+        head = render_head(request, 200, view.stream_media, b"", server.date(), keep_alive)
         watcher.transport.write(head + (b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"\r\n"))
         request.streaming = True
         await _run(watcher, position, initial, announce)

@@ -4,6 +4,7 @@
     application/json;as=Table;v=v1;g=meta.k8s.io                a table made by the server (what kubectl get asks for)
     application/json;as=PartialObjectMetadata;v=v1;g=...        metadata only
     application/yaml                                            another format of the same
+    application/vnd.kubernetes.protobuf                         likewise, for built-in kinds and metadata-only forms
     application/msgpack                                         the stored form; fastkube's own components ask for it
 
 Clauses are tried by quality, then by order. One that asks for a form which the endpoint does not have is passed over;
@@ -20,6 +21,7 @@ from fastkube.errors import ApiError
 JSON = b"application/json"
 YAML = b"application/yaml"
 MSGPACK = b"application/msgpack"
+PROTOBUF = b"application/vnd.kubernetes.protobuf"
 TEXT = b"text/plain; charset=utf-8"
 
 META = "meta.k8s.io"
@@ -31,6 +33,7 @@ _FORMATS = {
     "application/json": JSON,
     "application/yaml": YAML,
     "application/msgpack": MSGPACK,
+    "application/vnd.kubernetes.protobuf": PROTOBUF,
 }
 _ADVERTISED = "application/json, application/yaml, application/vnd.kubernetes.protobuf"
 _ADVERTISED_STREAMS = "application/json, application/vnd.kubernetes.protobuf;stream=watch"
@@ -58,7 +61,7 @@ class Clause(NamedTuple):
 PLAIN_JSON = Form()
 _PRETTY_JSON = Form(pretty=True)
 
-_forms: dict[tuple[str, bool], Form] = {}
+_forms: dict[tuple[str, bool, bool], Form] = {}
 
 
 def parse_accept(header: str) -> list[Clause]:
@@ -92,27 +95,30 @@ def _quality(text: str) -> float:
         return 1.0
 
 
-def form_for(accept: str, *, stream: bool = False) -> Form:
-    """The form of an object, list or watch; raises 406 when nothing acceptable can be served."""
+def form_for(accept: str, *, stream: bool = False, custom: bool = False) -> Form:
+    """The form of an object, list or watch; raises 406 when nothing acceptable can be served.
+
+    Objects of `custom` kinds have no protobuf form.
+    """
     if accept == "application/json" or not accept:
         return PLAIN_JSON
-    key = (accept, stream)
+    key = (accept, stream, custom)
     form = _forms.get(key)
     if form is None:
-        form = _negotiate(accept, stream)
+        form = _negotiate(accept, stream, custom)
         if len(_forms) >= _CACHE_MAX:
             _forms.clear()
         _forms[key] = form
     return form
 
 
-def _negotiate(accept: str, stream: bool) -> Form:
+def _negotiate(accept: str, stream: bool, custom: bool) -> Form:
     for clause in parse_accept(accept):
         media = format_of(clause, stream)
         if media is None:
             continue
         form = _form_of(media, clause.parameters)
-        if form is not None:
+        if form is not None and (form.kind or not custom or media is not PROTOBUF):
             return form
     raise not_acceptable(stream=stream)
 
@@ -135,7 +141,7 @@ def _form_of(media: bytes, parameters: dict[str, str]) -> Form | None:
         return None
     if kind == TABLE and media in (JSON, YAML, MSGPACK):
         return Form(media, TABLE, version, pretty)
-    if kind in (PARTIAL, PARTIAL_LIST):
+    if kind in (PARTIAL, PARTIAL_LIST) and (media is not PROTOBUF or version == "v1"):
         return Form(media, kind, version, pretty)
     return None
 
