@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from fastkube.store import TO_THE_END, Compacted, FutureRevision, InvalidRequest, Store, Write, prefix_end
+
+OpenStore = Callable[..., Awaitable[Store]]
 
 
 async def fill(store: Store, keys: int = 10) -> None:
@@ -155,16 +158,14 @@ async def test_compaction_frees_the_room_in_the_background(store: Store) -> None
     assert not status.trimming
 
 
-async def test_trimming_goes_on_after_opening_again(open_store: object) -> None:
-    store = await open_store()  # type: ignore[operator]
+async def test_trimming_goes_on_after_opening_again(open_store: OpenStore) -> None:
+    store = await open_store()
     for n in range(1500):
-        last = store.txn([], [])
         last = store.create(b"a%d" % n, b"1")
     await last
-    compacting = asyncio.ensure_future(store.compact(store.revision))
-    await compacting
+    await store.compact(store.revision)
     await store.close()
-    store = await open_store()  # type: ignore[operator]
+    store = await open_store()
     assert store.compacted == 1501
     await store.create(b"b", b"1")
     await store.compact(store.revision, physical=True)
