@@ -60,6 +60,7 @@ class Patch(Write):
     kind: Literal["json", "merge", "strategic", "apply"] = "merge"
     subresource: str = ""
     field_manager: str = ""
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)

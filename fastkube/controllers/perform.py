@@ -149,6 +149,7 @@ class Performer:
                 kind=action.kind,
                 subresource=action.subresource,
                 field_manager=action.field_manager,
+                force=action.force,
             )
         elif isinstance(action, Delete):
             return await self._delete(action)

@@ -1,0 +1,253 @@
+"""PodDisruptionBudgets: how many Pods may be evicted now, from how many are healthy and how many are wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from fastkube.api.meta import controller_of
+from fastkube.client import object_key
+from fastkube.client.discovery import Discovery
+from fastkube.client.resource import object_path
+from fastkube.clock import rfc3339
+from fastkube.controllers.actions import Action, Ask, Requeue, Tell, status_update
+from fastkube.controllers.caches import Caches
+from fastkube.controllers.common import (
+    PODS,
+    Object,
+    Objects,
+    int_or_percent,
+    is_finished,
+    is_ready,
+    is_terminating,
+    seconds,
+    selector_of,
+)
+from fastkube.controllers.deployment import DEPLOYMENTS
+from fastkube.controllers.replicaset import REPLICASETS
+from fastkube.controllers.replicationcontroller import REPLICATION_CONTROLLERS
+from fastkube.controllers.runner import Context, Controller, Watch, nothing
+from fastkube.controllers.statefulset import STATEFULSETS
+
+BUDGETS = "policy/v1/poddisruptionbudgets"
+
+EVICTION_TIMEOUT_S = 120.0
+"""A Pod whose eviction was granted counts as gone for so long, though it is still there."""
+_KNOWN = {
+    ("ReplicaSet", "apps"): REPLICASETS,
+    ("StatefulSet", "apps"): STATEFULSETS,
+    ("Deployment", "apps"): DEPLOYMENTS,
+    ("ReplicationController", ""): REPLICATION_CONTROLLERS,
+}
+
+
+class Scale(NamedTuple):
+    """The controller of some of the Pods: its wanted number, or where to ask for it (`path`)."""
+
+    uid: str
+    replicas: int | None
+    path: str = ""
+
+
+class View(NamedTuple):
+    budget: Object
+    pods: Objects
+    scales: list[Scale]
+    """Of the Pods' controllers, each once; only where the budget needs them."""
+    unmanaged: str
+    """The name of a Pod without a controller whose scale could be known."""
+    now: float
+    live: dict[str, Any] = {}  # noqa: RUF012 - never changed, only replaced
+
+
+def view(context: Context, key: str) -> View | None:
+    caches = context.caches
+    budget = caches.by_key(BUDGETS, key)
+    if budget is None:
+        return None
+    namespace = budget["metadata"]["namespace"]
+    matches = selector_of(budget).matches
+    pods = [pod for pod in caches.index(PODS, "namespace", namespace) if matches(pod["metadata"].get("labels"))]
+    scales: dict[str, Scale] = {}
+    unmanaged = ""
+    if _needs_scale(budget["spec"]):
+        for pod in pods:
+            scale = _scale(caches, context.facts.discovery, pod)
+            if scale is None:
+                unmanaged = unmanaged or str(pod["metadata"]["name"])
+            else:
+                scales[scale.uid] = scale
+    return View(budget, pods, list(scales.values()), unmanaged, context.now)
+
+
+def _needs_scale(spec: Object) -> bool:
+    """Only a plain number of Pods that must be there does not depend on how many there should be."""
+    return "maxUnavailable" in spec or isinstance(spec.get("minAvailable"), str)
+
+
+def _scale(caches: Caches, discovery: Discovery, pod: Object) -> Scale | None:
+    """The scale of whoever controls the Pod; for a ReplicaSet of a Deployment that of the Deployment."""
+    owner, thing, namespace = controller_of(pod), pod, pod["metadata"]["namespace"]
+    while owner is not None:
+        resource = _KNOWN.get((owner["kind"], owner["apiVersion"].rpartition("/")[0]))
+        if resource is None:
+            served = discovery.by_kind(owner["apiVersion"], owner["kind"])
+            if served is None:
+                return None
+            return Scale(owner["uid"], None, object_path(served.resource, namespace, owner["name"], "scale"))
+        found = caches.get(resource, namespace, owner["name"])
+        if found is None or found["metadata"]["uid"] != owner["uid"]:
+            return None
+        thing, above = found, controller_of(found)
+        if resource != REPLICASETS or above is None or above["kind"] != "Deployment":
+            replicas = thing["spec"].get("replicas")
+            return Scale(owner["uid"], 1 if replicas is None else int(replicas))
+        owner = above
+    return None
+
+
+# ---------------------------------------------------------------- the decision
+
+
+def reconcile(view: View) -> Sequence[Action]:
+    budget = view.budget
+    asks: list[Action] = [Ask(scale.path) for scale in view.scales if scale.path and scale.path not in view.live]
+    if asks:
+        return asks
+    actions: list[Action] = []
+    if not view.pods:
+        actions.append(Tell(budget, "Normal", "NoPods", "No matching pods found"))
+    elif view.unmanaged:
+        message = f"pod {view.unmanaged} has no controller with a scale, which the budget needs"
+        actions.append(Tell(budget, "Warning", "CalculateExpectedPodCountFailed", f"Failed to calculate: {message}"))
+        return [*actions, *_write(view, _failed(view, message))]
+    disrupted, again = _still_disrupted(view)
+    healthy = sum(
+        is_ready(pod) and not is_terminating(pod) and pod["metadata"]["name"] not in disrupted for pod in view.pods
+    )
+    expected, desired = _counts(view)
+    allowed = max(0, healthy - desired) if expected > 0 else 0
+    status: Object = {
+        "currentHealthy": healthy,
+        "desiredHealthy": desired,
+        "expectedPods": expected,
+        "disruptionsAllowed": allowed,
+        "observedGeneration": budget["metadata"].get("generation", 0),
+    }
+    if disrupted:
+        status["disruptedPods"] = disrupted
+    reason, state = ("SufficientPods", "True") if allowed else ("InsufficientPods", "False")
+    status["conditions"] = _conditions(view, state, reason, "")
+    actions += _write(view, status)
+    if again is not None:
+        actions.append(Requeue(again))
+    return actions
+
+
+def _counts(view: View) -> tuple[int, int]:
+    """(expected, desired healthy) Pods."""
+    spec = view.budget["spec"]
+    alive = len(view.pods)
+    if not _needs_scale(spec):
+        return alive, int(spec.get("minAvailable", 1))
+    expected = sum(_replicas(view, scale) for scale in view.scales)
+    if "maxUnavailable" in spec:
+        return expected, max(0, expected - int_or_percent(spec["maxUnavailable"], expected, round_up=True))
+    return expected, int_or_percent(spec["minAvailable"], expected, round_up=True)
+
+
+def _replicas(view: View, scale: Scale) -> int:
+    if scale.replicas is not None:
+        return scale.replicas
+    found = view.live.get(scale.path)
+    return int((found or {}).get("spec", {}).get("replicas") or 0)
+
+
+def _still_disrupted(view: View) -> tuple[dict[str, str], float | None]:
+    """The Pods whose eviction was granted and that have not gone yet; and when to look whether they have."""
+    given = (view.budget.get("status") or {}).get("disruptedPods") or {}
+    pods = {pod["metadata"]["name"]: pod for pod in view.pods}
+    kept: dict[str, str] = {}
+    waits: list[float] = []
+    for name, at in given.items():
+        pod = pods.get(name)
+        if pod is None or is_terminating(pod) or is_finished(pod):
+            continue
+        left = seconds(at) + EVICTION_TIMEOUT_S - view.now
+        if left > 0:
+            kept[name] = at
+            waits.append(left)
+    return kept, min(waits, default=None)
+
+
+def _failed(view: View, message: str) -> Object:
+    status = dict(view.budget.get("status") or {})
+    status |= {"disruptionsAllowed": 0, "observedGeneration": view.budget["metadata"].get("generation", 0)}
+    for key in ("currentHealthy", "desiredHealthy", "expectedPods"):
+        status.setdefault(key, 0)
+    status["conditions"] = _conditions(view, "False", "SyncFailed", message)
+    return status
+
+
+def _conditions(view: View, state: str, reason: str, message: str) -> Objects:
+    known = (view.budget.get("status") or {}).get("conditions") or ()
+    made: Object = {
+        "type": "DisruptionAllowed",
+        "status": state,
+        "reason": reason,
+        "message": message,
+        "observedGeneration": view.budget["metadata"].get("generation", 0),
+        "lastTransitionTime": rfc3339(view.now),
+    }
+    for each in known:
+        if each["type"] == "DisruptionAllowed" and each["status"] == state:
+            made["lastTransitionTime"] = each["lastTransitionTime"]
+    return [*(each for each in known if each["type"] != "DisruptionAllowed"), made]
+
+
+def _write(view: View, status: Object) -> list[Action]:
+    return [status_update(BUDGETS, view.budget, status)] if status != view.budget.get("status") else []
+
+
+# ---------------------------------------------------------------- wiring
+
+
+def _budgets_of_pod(caches: Caches, pod: Object) -> Iterable[str]:
+    labels = pod["metadata"].get("labels")
+    budgets = caches.index(BUDGETS, "namespace", pod["metadata"]["namespace"])
+    return [object_key(budget) for budget in budgets if selector_of(budget).matches(labels)]
+
+
+def _budgets_of_namespace(caches: Caches, workload: Object) -> Iterable[str]:
+    budgets = caches.index(BUDGETS, "namespace", workload["metadata"]["namespace"])
+    return [object_key(budget) for budget in budgets]
+
+
+def _pod_matters(old: Object, new: Object) -> bool:
+    return _facts(old) != _facts(new)
+
+
+def _facts(pod: Object) -> tuple[Any, ...]:
+    metadata = pod["metadata"]
+    return is_ready(pod), is_terminating(pod), is_finished(pod), metadata.get("labels"), metadata.get("ownerReferences")
+
+
+def _scale_changed(old: Object, new: Object) -> bool:
+    return bool(old["spec"].get("replicas") != new["spec"].get("replicas"))
+
+
+CONTROLLER = Controller(
+    name="disruption-controller",
+    component="controllermanager",
+    watches=(
+        Watch(BUDGETS, indexes=("namespace",)),
+        Watch(PODS, _budgets_of_pod, ("namespace",), changed=_pod_matters),
+        Watch(DEPLOYMENTS, _budgets_of_namespace, changed=_scale_changed),
+        Watch(STATEFULSETS, _budgets_of_namespace, changed=_scale_changed),
+        Watch(REPLICASETS, nothing),
+        Watch(REPLICATION_CONTROLLERS, _budgets_of_namespace, changed=_scale_changed),
+    ),
+    view=view,
+    reconcile=reconcile,
+    workers="concurrent_disruption_syncs",
+)
