@@ -3,6 +3,7 @@
 A failed build fails loudly: there is no optional extension and no silent fallback.
 """
 
+import os
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -13,7 +14,7 @@ CORES = sorted(Path("fastkube").glob("_*.pyx"))
 setup(
     ext_modules=cythonize(
         [
-            Extension(f"fastkube.{core.stem}", [str(core)], extra_compile_args=["-O3", "-fno-math-errno"])
+            Extension(f"fastkube.{core.stem}", [str(core)], extra_compile_args=["-O2", "-fno-math-errno"])
             for core in CORES
         ],
         compiler_directives={
@@ -24,6 +25,7 @@ setup(
             "initializedcheck": False,
             "binding": True,
         },
-        nthreads=2,
+        nthreads=os.cpu_count() or 1,
     ),
+    options={"build_ext": {"parallel": os.cpu_count() or 1}},
 )
