@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from fastkube.registry.strategies import pods
+from fastkube.registry.strategies import daemonsets, deployments, jobs, pods, replicasets, statefulsets
 from fastkube.registry.strategy import Strategy
 
 STRATEGIES: dict[tuple[str, str], Strategy] = {
     **pods.STRATEGIES,
+    **deployments.STRATEGIES,
+    **replicasets.STRATEGIES,
+    **statefulsets.STRATEGIES,
+    **daemonsets.STRATEGIES,
+    **jobs.STRATEGIES,
 }
