@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from fastkube.controllers import (
+    clusterrole_aggregation,
     cronjob,
     daemonset,
     deployment,
+    disruption,
     endpoints,
     endpointslice,
     job,
     namespace,
     node_lifecycle,
     pod_gc,
+    protection,
     replicaset,
     replicationcontroller,
+    resourcequota,
     root_ca,
     serviceaccount,
     statefulset,
@@ -42,6 +46,10 @@ CONTROLLERS: dict[str, Controller | type[Engine]] = {
         node_lifecycle.CONTROLLER,
         taint_eviction.CONTROLLER,
         pod_gc.CONTROLLER,
+        disruption.CONTROLLER,
+        resourcequota.CONTROLLER,
+        clusterrole_aggregation.CONTROLLER,
+        *protection.CONTROLLERS,
         GarbageCollector,  # the last: of what nobody else reads it keeps metadata only
     )
 }

@@ -99,6 +99,7 @@ class Caches:
     def __init__(self, factory: InformerFactory) -> None:
         self._factory = factory
         self._informers: dict[str, Informer] = {}
+        self._on_delete: list[Callable[[Object], None]] = []
         self._life: dict[tuple[str, Callable[[Object], object]], dict[str, float]] = {}
 
     def need(self, resource: str, indexes: Iterable[str] = (), transform: Transform | None = None) -> Informer:
@@ -106,9 +107,17 @@ class Caches:
         informer = self._informers.get(resource)
         if informer is None:
             informer = self._informers[resource] = self._factory.informer(resource, transform=transform)
+            for told in self._on_delete:
+                informer.add_handler(None, None, told)
         for name in indexes:
             informer.add_indexer(name, INDEXERS[name])
         return informer
+
+    def on_delete(self, told: Callable[[Object], None]) -> None:
+        """Tell the deletion of every object of whichever resource is watched, now or later."""
+        self._on_delete.append(told)
+        for informer in self._informers.values():
+            informer.add_handler(None, None, told)
 
     def note_life(self, resource: str, sign: Callable[[Object], object], clock: Clock) -> None:
         """Note when `sign` of an object was last seen to change, on the own clock: see `life`."""

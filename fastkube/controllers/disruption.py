@@ -10,12 +10,14 @@ from fastkube.client import object_key
 from fastkube.client.discovery import Discovery
 from fastkube.client.resource import object_path
 from fastkube.clock import rfc3339
-from fastkube.controllers.actions import Action, Ask, Requeue, Tell, status_update
+from fastkube.controllers.actions import GONE, Action, Ask, Fail, Patch, Requeue, Tell, status_update
 from fastkube.controllers.caches import Caches
 from fastkube.controllers.common import (
     PODS,
     Object,
     Objects,
+    condition,
+    condition_is,
     int_or_percent,
     is_finished,
     is_ready,
@@ -31,8 +33,17 @@ from fastkube.controllers.statefulset import STATEFULSETS
 
 BUDGETS = "policy/v1/poddisruptionbudgets"
 
+TARGET = "DisruptionTarget"
+_POD = "pod:"
+"""Begins the keys of Pods; the others are of budgets."""
+
 EVICTION_TIMEOUT_S = 120.0
 """A Pod whose eviction was granted counts as gone for so long, though it is still there."""
+_UNMANAGED = (
+    "Pods selected by this PodDisruptionBudget (selector: {}) were found to be unmanaged. As a result, the status of "
+    "the PDB cannot be calculated correctly, which may result in undefined behavior. To account for these pods please "
+    'set ".spec.minAvailable" field of the PDB to an integer value.'
+)
 _KNOWN = {
     ("ReplicaSet", "apps"): REPLICASETS,
     ("StatefulSet", "apps"): STATEFULSETS,
@@ -54,14 +65,26 @@ class View(NamedTuple):
     pods: Objects
     scales: list[Scale]
     """Of the Pods' controllers, each once; only where the budget needs them."""
-    unmanaged: str
-    """The name of a Pod without a controller whose scale could be known."""
+    unmanaged: bool
+    """Whether there are Pods without a controller, which a share of the wanted number cannot take into account."""
+    unknown: str
+    """The name of a Pod whose controller has no scale that could be known."""
     now: float
     live: dict[str, Any] = {}  # noqa: RUF012 - never changed, only replaced
 
 
-def view(context: Context, key: str) -> View | None:
+class TargetView(NamedTuple):
+    """A Pod that somebody announced to disrupt."""
+
+    pod: Object
+    now: float
+
+
+def view(context: Context, key: str) -> View | TargetView | None:
     caches = context.caches
+    if key.startswith(_POD):
+        pod = caches.by_key(PODS, key.removeprefix(_POD))
+        return None if pod is None else TargetView(pod, context.now)
     budget = caches.by_key(BUDGETS, key)
     if budget is None:
         return None
@@ -69,15 +92,17 @@ def view(context: Context, key: str) -> View | None:
     matches = selector_of(budget).matches
     pods = [pod for pod in caches.index(PODS, "namespace", namespace) if matches(pod["metadata"].get("labels"))]
     scales: dict[str, Scale] = {}
-    unmanaged = ""
+    unmanaged, unknown = False, ""
     if _needs_scale(budget["spec"]):
         for pod in pods:
             scale = _scale(caches, context.facts.discovery, pod)
-            if scale is None:
-                unmanaged = unmanaged or str(pod["metadata"]["name"])
-            else:
+            if scale is not None:
                 scales[scale.uid] = scale
-    return View(budget, pods, list(scales.values()), unmanaged, context.now)
+            elif controller_of(pod) is None:
+                unmanaged = True
+            else:
+                unknown = unknown or str(pod["metadata"]["name"])
+    return View(budget, pods, list(scales.values()), unmanaged, unknown, context.now)
 
 
 def _needs_scale(spec: Object) -> bool:
@@ -109,7 +134,9 @@ def _scale(caches: Caches, discovery: Discovery, pod: Object) -> Scale | None:
 # ---------------------------------------------------------------- the decision
 
 
-def reconcile(view: View) -> Sequence[Action]:
+def reconcile(view: View | TargetView) -> Sequence[Action]:
+    if isinstance(view, TargetView):
+        return _target(view)
     budget = view.budget
     asks: list[Action] = [Ask(scale.path) for scale in view.scales if scale.path and scale.path not in view.live]
     if asks:
@@ -117,11 +144,12 @@ def reconcile(view: View) -> Sequence[Action]:
     actions: list[Action] = []
     if not view.pods:
         actions.append(Tell(budget, "Normal", "NoPods", "No matching pods found"))
+    elif view.unknown:
+        return _refuse(view, f'found no controllers for pod "{view.unknown}"')
     elif view.unmanaged:
-        message = f"pod {view.unmanaged} has no controller with a scale, which the budget needs"
-        actions.append(Tell(budget, "Warning", "CalculateExpectedPodCountFailed", f"Failed to calculate: {message}"))
-        return [*actions, *_write(view, _failed(view, message))]
-    disrupted, again = _still_disrupted(view)
+        actions.append(Tell(budget, "Warning", "UnmanagedPods", _UNMANAGED.format(_selector_text(budget))))
+    disrupted, again, late = _still_disrupted(view)
+    actions += late
     healthy = sum(
         is_ready(pod) and not is_terminating(pod) and pod["metadata"]["name"] not in disrupted for pod in view.pods
     )
@@ -163,26 +191,54 @@ def _replicas(view: View, scale: Scale) -> int:
     return int((found or {}).get("spec", {}).get("replicas") or 0)
 
 
-def _still_disrupted(view: View) -> tuple[dict[str, str], float | None]:
-    """The Pods whose eviction was granted and that have not gone yet; and when to look whether they have."""
+def _still_disrupted(view: View) -> tuple[dict[str, str], float | None, list[Action]]:
+    """The Pods whose eviction was granted and that have not gone yet; when to look again; what is overdue."""
     given = (view.budget.get("status") or {}).get("disruptedPods") or {}
     pods = {pod["metadata"]["name"]: pod for pod in view.pods}
     kept: dict[str, str] = {}
     waits: list[float] = []
+    late: list[Action] = []
     for name, at in given.items():
         pod = pods.get(name)
-        if pod is None or is_terminating(pod) or is_finished(pod):
+        if pod is None or is_terminating(pod):
             continue
         left = seconds(at) + EVICTION_TIMEOUT_S - view.now
         if left > 0:
             kept[name] = at
             waits.append(left)
-    return kept, min(waits, default=None)
+        else:
+            message = f"Pod was expected by PDB {object_key(view.budget)} to be deleted but it wasn't"
+            late.append(Tell(pod, "Warning", "NotDeleted", message))
+    return kept, min(waits, default=None), late
+
+
+def _refuse(view: View, why: str) -> list[Action]:
+    """Nothing may be evicted while it is not known how many Pods there should be."""
+    told = Tell(
+        view.budget,
+        "Warning",
+        "CalculateExpectedPodCountFailed",
+        f"Failed to calculate the number of expected pods: {why}",
+    )
+    return [told, *_write(view, _failed(view, why)), Fail(why)]
+
+
+def _selector_text(budget: Object) -> str:
+    """A selector as Go prints one in an event."""
+    selector = budget["spec"].get("selector") or {}
+    labels = "".join(f"{key}: {value}," for key, value in sorted((selector.get("matchLabels") or {}).items()))
+    terms = "".join(
+        f"LabelSelectorRequirement{{Key:{term['key']},Operator:{term['operator']},"
+        f"Values:[{' '.join(term.get('values') or ())}],}},"
+        for term in selector.get("matchExpressions") or ()
+    )
+    listed = f"MatchExpressions:[]LabelSelectorRequirement{{{terms}}}"
+    return f"&LabelSelector{{MatchLabels:map[string]string{{{labels}}},{listed},}}"
 
 
 def _failed(view: View, message: str) -> Object:
     status = dict(view.budget.get("status") or {})
-    status |= {"disruptionsAllowed": 0, "observedGeneration": view.budget["metadata"].get("generation", 0)}
+    status["disruptionsAllowed"] = 0
     for key in ("currentHealthy", "desiredHealthy", "expectedPods"):
         status.setdefault(key, 0)
     status["conditions"] = _conditions(view, "False", "SyncFailed", message)
@@ -209,13 +265,35 @@ def _write(view: View, status: Object) -> list[Action]:
     return [status_update(BUDGETS, view.budget, status)] if status != view.budget.get("status") else []
 
 
+# ---------------------------------------------------------------- Pods that were to be disrupted
+
+
+def _target(view: TargetView) -> Sequence[Action]:
+    """A Pod that is still there long after its disruption was announced is no longer a target of it."""
+    pod = view.pod
+    if not _is_target(pod):
+        return ()
+    found = condition(pod, TARGET) or {}
+    left = seconds(found["lastTransitionTime"]) + EVICTION_TIMEOUT_S - view.now
+    if left > 0:
+        return [Requeue(left)]
+    over = {"type": TARGET, "status": "False", "lastTransitionTime": rfc3339(view.now), "reason": None, "message": None}
+    body = {"metadata": {"uid": pod["metadata"]["uid"]}, "status": {"conditions": [over]}}
+    return [Patch(PODS, pod, body=body, kind="strategic", subresource="status", ignore=GONE)]
+
+
+def _is_target(pod: Object) -> bool:
+    return condition_is(pod, TARGET) and not is_terminating(pod) and not is_finished(pod)
+
+
 # ---------------------------------------------------------------- wiring
 
 
 def _budgets_of_pod(caches: Caches, pod: Object) -> Iterable[str]:
     labels = pod["metadata"].get("labels")
     budgets = caches.index(BUDGETS, "namespace", pod["metadata"]["namespace"])
-    return [object_key(budget) for budget in budgets if selector_of(budget).matches(labels)]
+    keys = [object_key(budget) for budget in budgets if selector_of(budget).matches(labels)]
+    return [*keys, f"{_POD}{object_key(pod)}"] if _is_target(pod) else keys
 
 
 def _budgets_of_namespace(caches: Caches, workload: Object) -> Iterable[str]:
@@ -229,7 +307,8 @@ def _pod_matters(old: Object, new: Object) -> bool:
 
 def _facts(pod: Object) -> tuple[Any, ...]:
     metadata = pod["metadata"]
-    return is_ready(pod), is_terminating(pod), is_finished(pod), metadata.get("labels"), metadata.get("ownerReferences")
+    state = (is_ready(pod), is_terminating(pod), is_finished(pod), condition_is(pod, TARGET))
+    return *state, metadata.get("labels"), metadata.get("ownerReferences")
 
 
 def _scale_changed(old: Object, new: Object) -> bool:

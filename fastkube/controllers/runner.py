@@ -61,6 +61,8 @@ class Watch:
     indexes: tuple[str, ...] = ()
     changed: Callable[[Object, Object], bool] | None = None
     """Whether an update matters; all do unless this says otherwise."""
+    additions: bool = True
+    """Whether a new object matters."""
     sign_of_life: Callable[[Object], object] | None = None
     """What of an object shows that its owner is alive: when it last changed is in `caches.life`."""
 
@@ -95,8 +97,10 @@ class Controller:
     """The option which says how many keys may be in work at a time; one, if empty."""
     keys: tuple[str, ...] = ()
     """Keys to reconcile at the start, for controllers which look at the whole rather than at objects."""
-    resync_s: float = 0.0
-    """All known keys are looked at again this often."""
+    resync: str = ""
+    """The option which says how often all known keys are looked at again."""
+    any_deletion: Keys | None = None
+    """Keys for the deletion of an object of whichever resource is watched by any controller."""
     component: str = ""
     """Who tells events; the name, if empty."""
     optional: bool = False
@@ -178,6 +182,12 @@ class Runner:
         """Subscribe to the informers; they start afterwards."""
         for watch in self.controller.watches:
             self._subscribe(watch)
+        if (keys := self.controller.any_deletion) is not None:
+            self._caches.on_delete(lambda obj: self._add(keys(self._caches, obj)))
+
+    def _add(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self.queue.add(key)
 
     def _subscribe(self, watch: Watch) -> None:
         informer = self._caches.need(watch.resource, watch.indexes)
@@ -187,19 +197,16 @@ class Runner:
             return
 
         def one(obj: Object) -> None:
-            for key in watch.keys(self._caches, obj):
-                self.queue.add(key)
+            self._add(watch.keys(self._caches, obj))
 
         def both(old: Object, new: Object) -> None:
             if watch.changed is not None and not watch.changed(old, new):
                 return
-            for key in watch.keys(self._caches, new):
-                self.queue.add(key)
+            self._add(watch.keys(self._caches, new))
             if watch.keys is not itself:
-                for key in watch.keys(self._caches, old):
-                    self.queue.add(key)
+                self._add(watch.keys(self._caches, old))
 
-        informer.add_handler(one, both, one)
+        informer.add_handler(one if watch.additions else None, both, one)
 
     def start(self) -> None:
         """Begin to reconcile: the informers have synced."""
@@ -209,7 +216,7 @@ class Runner:
         workers = getattr(self._options, self.controller.workers) if self.controller.workers else 1
         name = self.controller.name
         self._tasks = [loop.create_task(self._work(), name=f"{name} {number}") for number in range(workers)]
-        if self.controller.resync_s:
+        if self.controller.resync:
             self._tasks.append(loop.create_task(self._resync(), name=f"{name} resync"))
 
     async def stop(self) -> None:
@@ -223,13 +230,11 @@ class Runner:
     async def _resync(self) -> None:
         triggers = [watch for watch in self.controller.watches if watch.keys is not nothing]
         while True:
-            await self._clock.sleep(self.controller.resync_s)
+            await self._clock.sleep(getattr(self._options, self.controller.resync))
             for watch in triggers:
                 for obj in self._caches.list(watch.resource):
-                    for key in watch.keys(self._caches, obj):
-                        self.queue.add(key)
-            for key in self.controller.keys:
-                self.queue.add(key)
+                    self._add(watch.keys(self._caches, obj))
+            self._add(self.controller.keys)
 
     async def _work(self) -> None:
         while True:

@@ -60,6 +60,7 @@ _POD_SPEC = (
     "priorityClassName",
     "readinessGates",
     "resourceClaims",
+    "resources",
     "restartPolicy",
     "schedulerName",
     "schedulingGates",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from fastkube.api import quantity
-from fastkube.server.admission.amounts import pod_limits, pod_requests
+from fastkube.api.amounts import pod_limits, pod_requests
 from fastkube.server.admission.plugin import CREATE, UPDATE, Identity, Plugin, forbid
 from fastkube.server.admission.pods import POD
 

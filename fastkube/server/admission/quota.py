@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgpack
 
 from fastkube.api import quantity
-from fastkube.server.admission.amounts import Amounts, add
+from fastkube.api.amounts import Amounts, add
+from fastkube.api.quota import Evaluator, evaluator_of, hard, matches, rest
 from fastkube.server.admission.plugin import CREATE, UPDATE, Identity, Plugin, forbid
-from fastkube.server.admission.quota_usage import Evaluator, evaluator_of, rest
 from fastkube.store import Compare, Put
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class ResourceQuota(Plugin):
         concerned = [
             kept
             for _, kept in sorted(self._quotas.of(call.namespace).items())
-            if _concerned(kept.obj, evaluator) and _matches(kept.obj, obj, evaluator)
+            if _concerned(kept.obj, evaluator) and matches(kept.obj, obj, evaluator)
         ]
         for kept in concerned:
             _check_stated(call, obj, kept, evaluator)
@@ -104,29 +104,13 @@ class ResourceQuota(Plugin):
         return [charge for charge in charges if charge is not None]
 
 
-def _hard(quota: Object) -> Amounts:
-    hard: Amounts = (quota.get("status") or {}).get("hard") or {}
-    return hard
-
-
 def _concerned(quota: Object, evaluator: Evaluator) -> bool:
-    return any(evaluator.concerns(name) for name in _hard(quota))
-
-
-def _matches(quota: Object, obj: Object, evaluator: Evaluator) -> bool:
-    """Whether the object is in all scopes of the quota."""
-    spec = quota.get("spec") or {}
-    if not all(evaluator.in_scope(obj, scope, "Exists", []) for scope in spec.get("scopes") or ()):
-        return False
-    expressions = (spec.get("scopeSelector") or {}).get("matchExpressions") or ()
-    return all(
-        evaluator.in_scope(obj, each["scopeName"], each["operator"], each.get("values") or []) for each in expressions
-    )
+    return any(evaluator.concerns(name) for name in hard(quota))
 
 
 def _check_stated(call: Call, obj: Object, kept: Kept, evaluator: Evaluator) -> None:
     name = kept.obj["metadata"]["name"]
-    names = [resource for resource in _hard(kept.obj) if evaluator.concerns(resource)]
+    names = [resource for resource in hard(kept.obj) if evaluator.concerns(resource)]
     unstated = evaluator.unstated(obj, names)
     if unstated:
         raise forbid(call, obj, f"failed quota: {name}: {unstated}")
@@ -137,17 +121,17 @@ def _check_stated(call: Call, obj: Object, kept: Kept, evaluator: Evaluator) -> 
 
 
 def _charge(call: Call, obj: Object, kept: Kept, delta: Amounts) -> _Charge | None:
-    hard = _hard(kept.obj)
-    requested = {name: amount for name, amount in delta.items() if name in hard}
+    limits = hard(kept.obj)
+    requested = {name: amount for name, amount in delta.items() if name in limits}
     if not requested:
         return None
     before: Amounts = kept.obj["status"].get("used") or {}
     used = add(before, requested)
-    exceeded = sorted(name for name in requested if quantity.cmp(used[name], hard[name]) > 0)
+    exceeded = sorted(name for name in requested if quantity.cmp(used[name], limits[name]) > 0)
     growing = [name for name in exceeded if quantity.milli(requested[name]) > 0]
     if growing:
         told = f"requested: {_told(requested, growing)}, used: {_told(before, growing)}"
-        limited = f"limited: {_told(hard, growing)}"
+        limited = f"limited: {_told(limits, growing)}"
         raise forbid(call, obj, f"exceeded quota: {kept.obj['metadata']['name']}, {told}, {limited}")
     return _Charge(kept.key, kept.revision, kept.obj, used)
 

@@ -7,13 +7,11 @@ states as a whole overrides the sum; the runtime's overhead comes on top.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from fastkube.api import quantity
 
-if TYPE_CHECKING:
-    from fastkube.registry.strategy import Object
-
+Object = dict[str, Any]
 Amounts = dict[str, str]
 
 

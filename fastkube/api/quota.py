@@ -7,15 +7,14 @@ names to quantities. Every namespaced object counts one for `count/<resource>.<g
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastkube.api import quantity
+from fastkube.api.amounts import Amounts, add, pod_limits, pod_requests
 from fastkube.clock import parse_rfc3339
 from fastkube.errors import qualified
-from fastkube.server.admission.amounts import Amounts, add, pod_limits, pod_requests
 
-if TYPE_CHECKING:
-    from fastkube.registry.strategy import Object
+Object = dict[str, Any]
 
 _PLAIN_NAMES = frozenset(("configmaps", "replicationcontrollers", "resourcequotas", "secrets"))
 _CLASS_SUFFIX = ".storageclass.storage.k8s.io/"
@@ -167,6 +166,34 @@ _SPECIAL: dict[tuple[str, str], Callable[[], Evaluator]] = {
 def evaluator_of(group: str, resource: str) -> Evaluator:
     special = _SPECIAL.get((group, resource))
     return special() if special is not None else Evaluator(group, resource)
+
+
+def counted(name: str) -> tuple[str, str] | None:
+    """(group, resource) of whose objects a name in a quota is the number; None for amounts of something else."""
+    if name in _PLAIN_NAMES:
+        return "", name
+    counts, _, qualified_name = name.partition("count/")
+    if counts or not qualified_name:
+        return None
+    resource, _, group = qualified_name.partition(".")
+    return group, resource
+
+
+def hard(quota: Object) -> Amounts:
+    """The limits that are in force: those which the status repeats."""
+    found: Amounts = (quota.get("status") or {}).get("hard") or {}
+    return found
+
+
+def matches(quota: Object, obj: Object, evaluator: Evaluator) -> bool:
+    """Whether the object is in all scopes of the quota."""
+    spec = quota.get("spec") or {}
+    if not all(evaluator.in_scope(obj, scope, "Exists", []) for scope in spec.get("scopes") or ()):
+        return False
+    expressions = (spec.get("scopeSelector") or {}).get("matchExpressions") or ()
+    return all(
+        evaluator.in_scope(obj, each["scopeName"], each["operator"], each.get("values") or []) for each in expressions
+    )
 
 
 # ---------------------------------------------------------------- pods
