@@ -193,3 +193,10 @@ async def test_strict_patches_refuse_unknown_fields(cluster: Cluster):
     await cluster.create("configmaps", config_map())
     async with refused(422, "Invalid", 'strict decoding error: unknown field "nope"'):
         await cluster.patch("configmaps", "a", {"nope": 1}, field_validation="Strict")
+
+
+async def test_a_node_registers_with_the_status_that_it_has(cluster: Cluster):
+    status = {"capacity": {"pods": "110"}}
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}, "status": status}
+    made = await cluster.create("nodes", node)
+    assert made["status"]["capacity"] == {"pods": "110"} and "generation" not in made["metadata"]

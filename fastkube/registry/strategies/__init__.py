@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastkube.registry.strategies import daemonsets, deployments, jobs, pods, replicasets, statefulsets
+from fastkube.registry.strategies import daemonsets, deployments, jobs, nodes, pods, replicasets, statefulsets
 from fastkube.registry.strategy import Strategy
 
 STRATEGIES: dict[tuple[str, str], Strategy] = {
@@ -12,4 +12,5 @@ STRATEGIES: dict[tuple[str, str], Strategy] = {
     **statefulsets.STRATEGIES,
     **daemonsets.STRATEGIES,
     **jobs.STRATEGIES,
+    **nodes.STRATEGIES,
 }
