@@ -139,6 +139,7 @@ async def test_local_load_balancers_get_a_health_check_port(cluster: Cluster):
 
 
 async def test_a_full_range_says_so(cluster: Cluster, tmp_path: Path):
+    await cluster.delete("servicecidrs.networking.k8s.io", "kubernetes")
     small = ServiceAddresses(cluster.store, "10.7.0.0/29", "40000-40001")
     cluster.registry._attendants = {("", "services"): small}
     made = [address_of(await cluster.create("services", service(f"s{n}"))) for n in range(6)]

@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
-from fastkube.registry.strategies import daemonsets, deployments, jobs, nodes, pods, replicasets, statefulsets
+from fastkube.registry.strategies import (
+    config_data,
+    daemonsets,
+    deployments,
+    ingresses,
+    jobs,
+    namespaces,
+    network_policies,
+    nodes,
+    pods,
+    replicasets,
+    scheduling,
+    services,
+    statefulsets,
+    storage,
+    volumes,
+)
 from fastkube.registry.strategy import Strategy
 
 STRATEGIES: dict[tuple[str, str], Strategy] = {
@@ -12,5 +28,13 @@ STRATEGIES: dict[tuple[str, str], Strategy] = {
     **statefulsets.STRATEGIES,
     **daemonsets.STRATEGIES,
     **jobs.STRATEGIES,
+    **namespaces.STRATEGIES,
     **nodes.STRATEGIES,
+    **services.STRATEGIES,
+    **config_data.STRATEGIES,
+    **volumes.STRATEGIES,
+    **storage.STRATEGIES,
+    **scheduling.STRATEGIES,
+    **ingresses.STRATEGIES,
+    **network_policies.STRATEGIES,
 }
