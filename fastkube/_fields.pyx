@@ -1,4 +1,5 @@
-"""Which fields a new object sets and which an update changes: the part of managedFields that every write pays for.
+"""Which fields a new object sets, an update changes and a configuration names, and how the latter is laid over an
+object: what every write and every server-side apply pays for.
 
 Sets of fields are FieldsV1 trees (see api/fieldsets.py, which explains them): dicts whose keys are path elements
 ("f:spec", 'k:{"name":"c"}', 'v:"x"'), "." being the node itself; a node without entries is `LEAF`.
@@ -16,6 +17,7 @@ COMPILED = cython.compiled
 
 SCALAR, LIST, MAP, DEDUCED = range(4)
 
+_SCALAR = cython.declare(cython.int, 0)
 _LIST = cython.declare(cython.int, 1)
 _MAP = cython.declare(cython.int, 2)
 _DEDUCED = cython.declare(cython.int, 3)
@@ -23,6 +25,9 @@ _DEDUCED = cython.declare(cython.int, 3)
 LEAF = {}
 _LEAF = cython.declare(dict, LEAF)
 _ABSENT = cython.declare(object, object())
+
+
+_SCALARS = {"string": 1, "boolean": 2, "numeric": 3, "untyped": 4}
 
 
 class Nameless(ValueError):
@@ -52,6 +57,7 @@ class Type:
     _fields = cython.declare(dict)
     _load = cython.declare(object)
     _one_key = cython.declare(object)
+    _scalar = cython.declare(cython.int)
 
     def __init__(
         self,
@@ -82,6 +88,7 @@ class Type:
         self._fields = None
         self._load = load
         self._one_key = next(iter(self.keys)) if len(self.keys) == 1 else None
+        self._scalar = _SCALARS.get(scalar, 0)
 
     @property
     def fields(self):
@@ -347,3 +354,193 @@ def _compare_lists(kind: Type, left, right, added: dict, modified: dict, removed
             added[name] = _LEAF
             if was:
                 removed[name] = _everything(items, was[0])
+
+
+# ---------------------------------------------------------------- configurations
+
+
+def fits(kind: Type, value) -> bool:
+    """Whether a configuration has no faults: known fields, right types, items that their keys tell apart."""
+    return _fits(kind, value)
+
+
+@cython.cfunc
+def _fits(kind: Type, value) -> cython.bint:
+    if value is None or kind.kind == _DEDUCED:
+        return True
+    if kind.kind == _SCALAR:
+        return _scalar_fits(kind._scalar, value)
+    if kind.kind == _LIST:
+        return type(value) is list and _list_fits(kind, value)
+    return type(value) is dict and _map_fits(kind, value)
+
+
+@cython.cfunc
+def _scalar_fits(scalar: cython.int, value) -> cython.bint:
+    if scalar == 1:
+        return type(value) is str
+    if scalar == 2:
+        return type(value) is bool
+    if scalar == 3:
+        return type(value) is int or type(value) is float
+    return scalar != 4 or (type(value) is not dict and type(value) is not list)
+
+
+@cython.cfunc
+def _map_fits(kind: Type, value: dict) -> cython.bint:
+    fields: dict = kind.fields
+    for key, part in value.items():
+        found = fields.get(key)
+        if found is None:
+            found = kind.items
+            if found is None:
+                if not kind.open:
+                    return False
+                continue
+        if not _fits(found, part):
+            return False
+    return True
+
+
+@cython.cfunc
+def _list_fits(kind: Type, value: list) -> cython.bint:
+    items: Type = _items(kind)
+    seen: set = set()
+    for item in value:
+        if not kind.leaf:
+            try:
+                name = element(kind, item)
+            except Nameless:
+                return False
+            if name in seen:
+                return False
+            seen.add(name)
+        if not _fits(items, item):
+            return False
+    return True
+
+
+def applied(kind: Type, value) -> dict:
+    """What a configuration names: its leaves, and the items of lists and maps."""
+    return _applied(kind, value)
+
+
+@cython.cfunc
+def _applied(kind: Type, value) -> dict:
+    node: dict = {}
+    if type(value) is dict:
+        fields: dict = kind.fields
+        items: Type = _items(kind)
+        for key, part in value.items():
+            child = fields.get(key)
+            if child is not None:
+                found = _applied_entry(child, part, True)
+                if found is not None:
+                    node["f:" + key] = found
+            else:
+                node["f:" + key] = _applied_entry(items, part, False)
+    elif type(value) is list and kind.kind == _LIST and kind.items is not None:
+        for name, same in indexed(kind, value).items():
+            node[name] = _applied_entry(kind.items, same[0], False) if len(same) == 1 else _LEAF
+    return node
+
+
+def applied_entry(kind: Type, value) -> dict:
+    """The node of an item or of the value of a map."""
+    return _applied_entry(kind, value, False)
+
+
+@cython.cfunc
+def _applied_entry(kind: Type, value, named: cython.bint):
+    """The node of a field (`named`; None if there is none), or of an item, which is always in the set itself."""
+    if kind.leaf or not value:
+        if type(value) is list and kind.kind == _LIST and not kind.leaf and named:
+            return None
+        return _LEAF
+    if type(value) is not dict and (type(value) is not list or kind.kind != _LIST):
+        return _LEAF
+    found: dict = _applied(kind, value)
+    if named:
+        return found if found else None
+    if not found:
+        return _LEAF
+    found["."] = _LEAF
+    return found
+
+
+# ---------------------------------------------------------------- merging
+
+
+def clone(value):
+    """A copy of JSON data that shares nothing with the original."""
+    return _clone(value)
+
+
+@cython.cfunc
+def _clone(value):
+    if type(value) is dict:
+        whole: dict = value
+        return {key: _clone(part) for key, part in whole.items()}
+    if type(value) is list:
+        items: list = value
+        return [_clone(part) for part in items]
+    return value
+
+
+def merged(kind: Type, live, config):
+    """The configuration laid over the live value. Shares parts with `live`, nothing with `config`."""
+    return _merged(kind, live, config)
+
+
+@cython.cfunc
+def _merged(kind: Type, live, config):
+    if kind.leaf or not both_fit(kind, live, config) or (not live and not config):
+        return _clone(config)
+    if kind.kind == _LIST:
+        return _merged_list(kind, live or [], config or [])
+    out: dict = dict(live or {})
+    fields: dict = kind.fields
+    if config:
+        for key, part in config.items():
+            out[key] = _merged(_child(kind, fields, key), out[key], part) if key in out else _clone(part)
+    return out
+
+
+@cython.cfunc
+def _merged_list(kind: Type, live: list, config: list) -> list:
+    """The items of both. Those that both have come in the configuration's order; the others keep their places."""
+    items: Type = _items(kind)
+    names_live: list = [element(kind, item) for item in live]
+    names: list = [element(kind, item) for item in config]
+    wanted: set = set(names)
+    present: dict = {}
+    known: set = set()
+    for name, item in zip(names_live, live, strict=True):
+        if name not in known:
+            present[name] = item
+        elif name in present:  # items of one name cannot be told apart
+            del present[name]
+        known.add(name)
+    shared = iter([name for name in names if name in known])
+    next_shared = next(shared, None)
+    out: list = []
+    done: set = set()
+    at: cython.Py_ssize_t = 0
+    place: cython.Py_ssize_t
+    for place in range(len(names)):
+        name = names[place]
+        # Live items that stand before the place of this one: the configuration's own ones wait for their turn.
+        while at < len(live) and names_live[at] != name:
+            other = names_live[at]
+            if other not in wanted:
+                out.append(live[at])
+            elif other not in done and (next_shared is None or other == next_shared):
+                break
+            at += 1
+        out.append(_merged(items, present[name], config[place]) if name in present else _clone(config[place]))
+        done.add(name)
+        if name == next_shared:
+            next_shared = next(shared, None)
+        if at < len(live) and names_live[at] == name:
+            at += 1
+    return out + [item for name, item in zip(names_live[at:], live[at:], strict=True) if name not in wanted]

@@ -13,7 +13,7 @@ Rules:
   2. An applier is known by name and subresource; an updater also by version. Entries are in upstream's order:
      appliers before updaters, then by time and name.
   3. Fields that only the server sets (name, uid, ...) have no manager, nor have those that the written subresource
-     ignores (`Writer.ignored`): status on the main resource, spec on status.
+     takes back (`Writer.ignored`: status on the main resource, spec on status) or does not take (`Writer.taken`).
   4. An object that nobody tracks stays untracked until somebody applies to it; what it held then belongs to the manager
      `before-first-apply`.
   5. Someone who applies as `kubectl` takes over from kubectl's client-side apply: fields that stand in the
@@ -31,6 +31,7 @@ from typing import Any, NamedTuple, Protocol
 
 import orjson
 
+from fastkube._fields import clone
 from fastkube.api import fieldsets, meta, typed
 from fastkube.api.catalog import split_api_version
 from fastkube.api.field import quote
@@ -71,13 +72,20 @@ class Versions(Protocol):
 
 class Writer(NamedTuple):
     """Who writes, and how: `api_version` is the request's, `now` the wall time in seconds, `ignored` what the writes of
-    this (sub)resource never change."""
+    this (sub)resource never change, `taken` (patterns of `fieldsets.only`) all that they change where that is less."""
 
     manager: str
     api_version: str
     now: float
     subresource: str = ""
     ignored: FieldSet = STATUS
+    taken: tuple[tuple[str, ...], ...] = ()
+
+    def writes(self, fields: FieldSet) -> FieldSet:
+        """Those of the fields that this writer can change."""
+        if self.taken:
+            return fieldsets.only(fields, self.taken)
+        return fieldsets.without(fields, self.ignored)
 
 
 class Applied(NamedTuple):
@@ -124,6 +132,7 @@ def _read_sent(entries: Sequence[Object]) -> _Managed | None:
     """The managers of a list that a client sent; None if it cannot be understood."""
     for entry in entries:
         good = entry.get("operation") in ("Apply", "Update") and entry.get("apiVersion")
+        good = good and entry.get("fieldsType") == "FieldsV1"
         if not good or not fieldsets.is_well_formed(entry.get("fieldsV1", LEAF)):
             return None
     return _read(entries)
@@ -229,7 +238,7 @@ class _Change(NamedTuple):
 
 def _change(kind: typed.Type, before: Object, after: Object, writer: Writer) -> _Change:
     """What changed of the managed parts of two objects."""
-    added, modified, removed = (fieldsets.without(part, writer.ignored) for part in typed.compare(kind, before, after))
+    added, modified, removed = map(writer.writes, typed.compare(kind, before, after))
     return _Change(added, modified, fieldsets.union(fieldsets.union(added, modified), removed))
 
 
@@ -321,14 +330,15 @@ def apply(
     _check(config, kind, writer)
     whole = typed.type_of(schema)
     _check_types(whole, config)
-    base = live if live is not None else {"apiVersion": writer.api_version, "kind": kind, "metadata": {}}
-    step = _Apply(whole, _bare_of_entries(base), config, writer, versions, _managers(base, live, whole, writer))
+    if live is None:
+        return Applied(_first(whole, config, writer), True)
+    step = _Apply(whole, _bare_of_entries(live), config, writer, versions, _managers(live, whole, writer))
     try:
         merged, managed = step.run(force)
     except _Conflicts as conflicts:
         if writer.manager != "kubectl":
             raise conflicts.to_error() from None
-        left = conflicts.without(_client_side_fields(whole, base, writer.api_version))
+        left = conflicts.without(_client_side_fields(whole, live, writer.api_version))
         if left.found:
             raise left.to_error() from None
         merged, managed = step.run(True)
@@ -351,9 +361,9 @@ def _check(config: Object, kind: str, writer: Writer) -> None:
 
 
 def _check_types(whole: typed.Type, config: Object) -> None:
-    found = [f"{fault.path}: {fault.message}" for fault in typed.faults(whole, config)]
-    if not found:
+    if typed.fits(whole, config):
         return
+    found = [f"{fault.path}: {fault.message}" for fault in typed.faults(whole, config)]
     told = found[0] if len(found) == 1 else "\n  ".join(("errors:", *found))
     metadata = config.get("metadata") or {}
     group, version = split_api_version(config["apiVersion"])
@@ -361,11 +371,22 @@ def _check_types(whole: typed.Type, config: Object) -> None:
     raise ApiError(500, "", f"failed to create typed patch object ({name}): {told}")
 
 
-def _managers(base: Object, live: Object | None, whole: typed.Type, writer: Writer) -> _Managed:
-    managed = _read(base["metadata"].get("managedFields"))
-    if managed or live is None:
+def _first(whole: typed.Type, config: Object, writer: Writer) -> Object:
+    """A new object: all that the configuration names is its applier's."""
+    obj: Object = {**clone(config), "metadata": clone(config.get("metadata")) or {}}
+    fields = _cleaned(writer.writes(typed.applied(whole, config)))
+    who = _Id(writer.manager, "Apply", "", writer.subresource)
+    entry = _Entry(writer.api_version, fields, _stamp(int(writer.now)))
+    if writer.manager == "kubectl":
+        obj = _with_last_applied(obj, config)
+    return _with_entries(obj, _write({who: entry}))
+
+
+def _managers(live: Object, whole: typed.Type, writer: Writer) -> _Managed:
+    managed = _read(live["metadata"].get("managedFields"))
+    if managed:
         return managed
-    fields = _cleaned(fieldsets.without(typed.made(whole, _managed_part(live, writer.ignored)), writer.ignored))
+    fields = _cleaned(writer.writes(typed.made(whole, _managed_part(live, writer.ignored))))
     who = _updater(writer)._replace(manager=BEFORE_FIRST_APPLY)
     return {who: _Entry(writer.api_version, fields, _stamp(int(writer.now)))} if fields else {}
 
@@ -411,10 +432,10 @@ class _Apply:
         version = self._writer.api_version
         managed = dict(self._managed)
         last = managed.get(self.who)
-        named = fieldsets.without(typed.applied(self._whole, self._config), self._writer.ignored)
+        named = self._writer.writes(typed.applied(self._whole, self._config))
         managed[self.who] = _Entry(version, named, last.time if last else None)
         merged: Object = typed.merged(self._whole, self.live, self._config)
-        if last is not None and last.fields:
+        if last is not None and (last.api_version != version or fieldsets.difference(last.fields, named)):
             merged = self._pruned(merged, last, managed)
         self._give_way(merged, managed, force)
         mine = managed[self.who]

@@ -35,6 +35,7 @@ __all__ = [
     "is_member",
     "is_well_formed",
     "of_path",
+    "only",
     "path_text",
     "paths",
     "union",
@@ -83,6 +84,29 @@ def _cut(left: FieldSet, right: FieldSet | None) -> FieldSet | None:
         return None
     out = {key: rest for key, node in left.items() if (rest := _cut(node, right.get(key))) is not None}
     return _whole(out, is_member(left))
+
+
+def only(left: FieldSet, patterns: tuple[tuple[str, ...], ...]) -> FieldSet:
+    """The paths of `left` that one of the patterns begins; "*" in a pattern is any element."""
+    out: FieldSet = {}
+    for pattern in patterns:
+        out = union(out, _matching(left, pattern))
+    return out
+
+
+def _matching(left: FieldSet, pattern: tuple[str, ...]) -> FieldSet:
+    if not pattern:
+        return left
+    first, rest = pattern[0], pattern[1:]
+    out: FieldSet = {}
+    for key, node in left.items():
+        if key == _SELF or first not in ("*", key):
+            continue
+        if not rest:
+            out[key] = node
+        elif inner := _matching(node, rest):
+            out[key] = inner
+    return out
 
 
 def intersection(left: FieldSet, right: FieldSet) -> FieldSet:

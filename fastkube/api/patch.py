@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from fastkube._fields import clone
 from fastkube.api import field
 from fastkube.api.strategic import go_text, restore_fault, strategic_merge_patch
 from fastkube.errors import ApiError, bad_request, invalid, too_large
@@ -40,15 +41,6 @@ def undecodable(shown: str, problem: str) -> ApiError:
     """What a patch made is no object of its kind. `shown` is the patched object as JSON, or for strategic patches the
     patch as `go_text` prints it; `problem` is the decoder's."""
     return invalid("", "", "", [field.invalid("patch", shown, problem)])
-
-
-def clone(value: Any) -> Any:
-    """A copy of JSON data that shares nothing with the original."""
-    if isinstance(value, dict):
-        return {key: clone(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [clone(part) for part in value]
-    return value
 
 
 # ---------------------------------------------------------------- JSON merge patch

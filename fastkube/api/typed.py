@@ -4,11 +4,13 @@ A `Type` says of one place whether it is a leaf (a scalar, or a list or map that
 map or struct, or a list whose items are known by their keys or, in a set, by their values. Types are made from the
 schema when they are first needed.
 
-    everything   the fields of a value that is new as a whole                   (these three, which every write
-    made         the fields that a new object sets, beyond those of an empty one  pays for, are in _fields.pyx)
+    everything   the fields of a value that is new as a whole                     (all but the last two
+    made         the fields that a new object sets, beyond those of an empty one   are in _fields.pyx)
     compare      the fields that were added, modified and removed between two objects
     applied      the fields that an applied configuration names
     merged       a configuration laid over a live object
+    fits         whether a configuration has no faults
+    faults       what they are
     pruned       an object without some of its fields
 
 What is absent and what is null differ here, as in upstream's structured-merge-diff, whose rules these are.
@@ -29,15 +31,17 @@ from fastkube._fields import (
     SCALAR,
     Nameless,
     Type,
-    both_fit,
+    applied,
+    applied_entry,
     element,
     everything,
+    fits,
     indexed,
     made,
+    merged,
 )
 from fastkube._fields import compare as _compare
 from fastkube.api.fieldsets import FieldSet, is_member, path_text
-from fastkube.api.patch import clone
 from fastkube.api.schema import Schema
 from fastkube.api.strategic import go_text
 
@@ -49,6 +53,7 @@ __all__ = [
     "compare",
     "everything",
     "faults",
+    "fits",
     "made",
     "merged",
     "pruned",
@@ -137,36 +142,7 @@ def _declared(kind: Type, key: str) -> Type | None:
     return kind.fields.get(key) or kind.items or (ANYTHING if kind.open else None)
 
 
-# ---------------------------------------------------------------- what a configuration names, and what changed
-
-
-def applied(kind: Type, value: Any) -> FieldSet:
-    """What a configuration names: its leaves, and the items of lists and maps."""
-    node: FieldSet = {}
-    if isinstance(value, dict):
-        fields = kind.fields
-        for key, part in value.items():
-            child = fields.get(key)
-            found = _applied_entry(child or kind.items or ANYTHING, part, child is not None)
-            if found is not None:
-                node["f:" + key] = found
-    elif isinstance(value, list) and kind.kind == LIST and kind.items is not None:
-        for name, same in indexed(kind, value).items():
-            found = _applied_entry(kind.items, same[0], False) if len(same) == 1 else LEAF
-            node[name] = LEAF if found is None else found
-    return node
-
-
-def _applied_entry(kind: Type, value: Any, named: bool) -> FieldSet | None:
-    """The node of a field (`named`), or of an item, which is always in the set itself."""
-    if kind.leaf or value is None or value == {} or not isinstance(value, (dict, list)):
-        return LEAF
-    if isinstance(value, list) and kind.kind != LIST:
-        return LEAF
-    found = applied(kind, value)
-    if named:
-        return found or None
-    return {".": LEAF, **found} if found else LEAF
+# ---------------------------------------------------------------- what changed
 
 
 class Comparison(NamedTuple):
@@ -180,51 +156,7 @@ def compare(kind: Type, left: Any, right: Any) -> Comparison:
     return Comparison(*_compare(kind, left, right))
 
 
-# ---------------------------------------------------------------- merging and pruning
-
-
-def merged(kind: Type, live: Any, config: Any) -> Any:
-    """The configuration laid over the live value. Shares parts with `live`, nothing with `config`."""
-    if kind.leaf or not both_fit(kind, live, config) or (not live and not config):
-        return clone(config)
-    if kind.kind == LIST:
-        return _merged_list(kind, live or [], config or [])
-    live, config = live or {}, config or {}
-    out = dict(live)
-    for key, part in config.items():
-        child = _child(kind, key)
-        out[key] = merged(child, out[key], part) if key in out else clone(part)
-    return out
-
-
-def _merged_list(kind: Type, live: list[Any], config: list[Any]) -> list[Any]:
-    """The items of both. Those that both have come in the configuration's order; the others keep their places."""
-    items = kind.items or ANYTHING
-    names_live, names = [element(kind, item) for item in live], [element(kind, item) for item in config]
-    wanted = set(names)
-    present = {name: item for name, item in zip(names_live, live, strict=True) if names_live.count(name) == 1}
-    known = set(names_live)
-    shared = iter([name for name in names if name in known])
-    next_shared = next(shared, None)
-    out: list[Any] = []
-    done: set[str] = set()
-    at = 0
-    for place, name in enumerate(names):
-        # Live items that stand before the place of this one: the configuration's own ones wait for their turn.
-        while at < len(live) and names_live[at] != name:
-            other = names_live[at]
-            if other not in wanted:
-                out.append(live[at])
-            elif other not in done and (next_shared is None or other == next_shared):
-                break
-            at += 1
-        out.append(merged(items, present[name], config[place]) if name in present else clone(config[place]))
-        done.add(name)
-        if name == next_shared:
-            next_shared = next(shared, None)
-        if at < len(live) and names_live[at] == name:
-            at += 1
-    return out + [item for name, item in zip(names_live[at:], live[at:], strict=True) if name not in wanted]
+# ---------------------------------------------------------------- pruning
 
 
 def pruned(kind: Type, value: Any, gone: FieldSet) -> Any:
@@ -292,8 +224,7 @@ def reconciled(kind: Type, fields: FieldSet, value: Any) -> FieldSet:
         elif node:
             out[key] = reconciled(child, node, _under(kind, key, value))
         else:
-            told = _applied_entry(child, _under(kind, key, value), False)
-            out[key] = LEAF if told is None else told
+            out[key] = applied_entry(child, _under(kind, key, value))
     return out
 
 

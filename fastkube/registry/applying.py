@@ -43,6 +43,7 @@ async def apply(registry: Registry, call: Call, facet: Facet, body: bytes) -> tu
         try:
             if exists or call.subresource:
                 return facet.answer(call, await registry.modify(call, build, facet.rules)), False
+            _check_unborn(call, config)
             new = decoding.to_storage(call, _merge(registry, call, facet, config, None))
             return await registry.create_decoded(call, new, managed=True), True
         except ApiError as error:
@@ -66,6 +67,14 @@ def _read(call: Call, body: bytes) -> Object:
         problem = "the namespace of the provided object does not match the namespace sent on the request"
         raise errors.bad_request(problem)
     return config
+
+
+def _check_unborn(call: Call, config: Object) -> None:
+    """A configuration that names a uid is about an object that was there already."""
+    uid = (config.get("metadata") or {}).get("uid")
+    if uid:
+        problem = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+        raise errors.conflict(call.rtype.group, call.rtype.resource, call.name, problem)
 
 
 def _live(call: Call, facet: Facet, item: Item) -> Object:

@@ -20,6 +20,33 @@ if TYPE_CHECKING:
     from fastkube.api.schema import Schema
 
 _NOTHING: FieldSet = {}
+_LEAF: FieldSet = {}
+_SPEC_AND_METADATA: FieldSet = {"f:metadata": _LEAF, **SPEC}
+_CSR = ("certificates.k8s.io", "certificatesigningrequests")
+
+_RESET: dict[tuple[str, str, str], FieldSet] = {
+    ("", "namespaces", "finalize"): STATUS,
+    ("", "pods", "status"): {"f:metadata": {"f:deletionTimestamp": _LEAF, "f:ownerReferences": _LEAF}, **SPEC},
+    ("apiextensions.k8s.io", "customresourcedefinitions", "status"): _SPEC_AND_METADATA,
+    ("apiregistration.k8s.io", "apiservices", "status"): _SPEC_AND_METADATA,
+    ("apps", "deployments", "status"): {"f:metadata": {"f:labels": _LEAF}, **SPEC},
+    (*_CSR, ""): {**SPEC, **STATUS},
+    (*_CSR, "approval"): {"f:status": {"f:certificate": _LEAF}, **SPEC},
+    (*_CSR, "status"): {"f:status": {"f:conditions": _LEAF}, **SPEC},
+    ("flowcontrol.apiserver.k8s.io", "flowschemas", "status"): _SPEC_AND_METADATA,
+    ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations", "status"): _SPEC_AND_METADATA,
+    ("resource.k8s.io", "resourceclaims", "status"): _SPEC_AND_METADATA,
+}
+"""What writes to a (group, resource, subresource) never change, where that is not status, or spec for /status."""
+
+_CONTAINERS = ("f:containers", "f:initContainers")
+_TAKEN: dict[str, tuple[tuple[str, ...], ...]] = {
+    "ephemeralcontainers": (("f:spec", "f:ephemeralContainers"),),
+    "resize": tuple(
+        ("f:spec", containers, "*", key) for containers in _CONTAINERS for key in ("f:resources", "f:resizePolicy")
+    ),
+}
+"""All that writes to a subresource of Pods change."""
 
 
 class Versions:
@@ -40,11 +67,15 @@ class Versions:
 
 def writer_of(call: Call, strategy: Strategy) -> Writer:
     """Who writes what: the main resource's writers never change status, and those of /status nothing but it."""
-    if call.subresource == "status":
-        ignored = SPEC
-    else:
-        ignored = STATUS if strategy.has_status else _NOTHING
-    return Writer(call.field_manager, call.rtype.api_version(call.version), call.now, call.subresource, ignored)
+    rtype, subresource = call.rtype, call.subresource
+    ignored = _RESET.get((rtype.group, rtype.resource, subresource))
+    if ignored is None:
+        if subresource == "status":
+            ignored = SPEC
+        else:
+            ignored = STATUS if strategy.has_status else _NOTHING
+    version = rtype.api_version(call.version)
+    return Writer(call.field_manager, version, call.now, subresource, ignored, _TAKEN.get(subresource, ()))
 
 
 def schema_of(call: Call) -> Schema:

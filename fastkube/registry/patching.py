@@ -16,6 +16,8 @@ import msgpack
 from fastkube import errors
 from fastkube.api import codec
 from fastkube.api import patch as patches
+from fastkube.api.protobuf import in_go_order
+from fastkube.api.schema import Schema
 from fastkube.api.strategic import go_text
 from fastkube.errors import ApiError
 from fastkube.registry import applying, decoding, facets
@@ -76,7 +78,8 @@ def _build(call: Call, facet: Facet, shown: str, apply: Apply) -> Build:
         try:
             decoding.fit(call, patched, schema)
         except decoding.Unreadable as problem:
-            raise patches.undecodable(shown or _as_json(patched), str(problem)) from None
+            told = shown or _as_go_patched(call, facet, item, apply, schema)
+            raise patches.undecodable(told, str(problem)) from None
         metadata = patched.setdefault("metadata", {})
         check_name(call, metadata)
         claimed = metadata.pop("resourceVersion", "")
@@ -85,5 +88,18 @@ def _build(call: Call, facet: Facet, shown: str, apply: Apply) -> Build:
     return build
 
 
-def _as_json(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+def _as_go_patched(call: Call, facet: Facet, item: Item, apply: Apply, schema: Schema) -> str:
+    """The patched object as upstream quotes it: what the patch left alone in the order of Go's structs, the rest by the
+    alphabet."""
+    before = facet.body(call, msgpack.unpackb(item.value), item.mod_revision)
+    after = apply(facet.body(call, msgpack.unpackb(item.value), item.mod_revision))
+    return json.dumps(_ordered(before, after, schema), separators=(",", ":"), ensure_ascii=False)
+
+
+def _ordered(before: Any, after: Any, schema: Schema | None) -> Any:
+    if not isinstance(after, dict):
+        return after
+    if before == after:
+        return in_go_order(after, schema)
+    old = before if isinstance(before, dict) else {}
+    return {key: _ordered(old.get(key), after[key], schema.field(key) if schema else None) for key in sorted(after)}

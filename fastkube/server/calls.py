@@ -11,7 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
 from fastkube import errors
-from fastkube.api import field
+from fastkube.api import field, meta
 from fastkube.errors import ApiError, Cause
 from fastkube.registry.strategy import Call
 from fastkube.server.answer import Answer
@@ -163,10 +163,7 @@ def _option_causes(request: Request, query: dict[str, str], manager: str) -> lis
                 causes.append(field.required("fieldManager", "is required for apply patch"))
         elif "force" in query:
             causes.append(field.forbidden("force", "may not be specified for non-apply patch"))
-    if len(manager) > _MANAGER_MAX:
-        causes.append(field.invalid("fieldManager", manager, f"may not be more than {_MANAGER_MAX} characters"))
-    elif not manager.isprintable():
-        causes.append(field.invalid("fieldManager", manager, "should only contain printable characters"))
+    causes += meta.validate_field_manager(manager, "fieldManager")
     if "dryRun" in query and query["dryRun"] != "All":
         causes.append(field.not_supported("dryRun", query["dryRun"], ("All",)))
     if verb in ("create", "update", "patch") and query.get("fieldValidation", "") not in _VALIDATIONS:

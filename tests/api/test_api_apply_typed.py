@@ -330,13 +330,14 @@ def test_sets_follow_a_changed_schema():
 )
 def test_faults_of_configurations(kind, config, fault):
     assert list(typed.faults(kind, config)) == [fault]
+    assert not typed.fits(kind, config)
 
 
 def test_good_configurations_have_no_faults():
     good = {"spec": {"either": "10%", "free": {"x": [{}]}, "size": None, "tags": ["a", "b"], "labels": {"a": "b"}}}
-    assert list(typed.faults(CUSTOM, good)) == []
+    assert list(typed.faults(CUSTOM, good)) == [] and typed.fits(CUSTOM, good)
     pod = {"metadata": {"creationTimestamp": None}, **containers({"name": "c", "resources": {"limits": {"cpu": 1}}})}
-    assert list(typed.faults(POD, pod)) == []
+    assert list(typed.faults(POD, pod)) == [] and typed.fits(POD, pod)
 
 
 names = st.lists(st.sampled_from("abcdef"), unique=True, max_size=6)

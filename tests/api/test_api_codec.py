@@ -207,6 +207,9 @@ def test_yaml_tells_of_duplicates() -> None:
     told: list[str] = []
     assert codec.decode(b"a: 1\nb:\n  c: 1\n  c: 2\n", codec.YAML, "C", told) == {"a": 1, "b": {"c": 2}}
     assert told == ['line 4: key "c" already set in map']
+    told.clear()
+    codec.decode(b"n: 1\nno: 2\n5: x\n5: y\n", codec.YAML, "C", told)
+    assert told == ["line 2: key false already set in map", "line 4: key 5 already set in map"]
 
 
 @pytest.mark.parametrize("body", [b"a: [", b"a: b: c", b"\t- x", b"? [a]\n: b", b"\xff\xfe\x00"])

@@ -191,8 +191,10 @@ async def test_a_patch_of_what_is_not_there_is_not_found(cluster: Cluster):
 
 async def test_strict_patches_refuse_unknown_fields(cluster: Cluster):
     await cluster.create("configmaps", config_map())
-    async with refused(422, "Invalid", 'strict decoding error: unknown field "nope"'):
+    quoted = r'"{\"apiVersion\":\"v1\",\"data\":{\"k\":\"v\"},\"kind\":\"ConfigMap\",\"metadata\":{\"name\":'
+    async with refused(422, "Invalid", 'strict decoding error: unknown field "nope"') as refusal:
         await cluster.patch("configmaps", "a", {"nope": 1}, field_validation="Strict")
+    assert quoted in refusal.value.message and r'"nope\":1}' in refusal.value.message
 
 
 async def test_a_node_registers_with_the_status_that_it_has(cluster: Cluster):

@@ -27,6 +27,9 @@ class PodStrategy(Strategy):
 
     def default(self, obj: Object) -> None:
         default_pod(obj)
+        status = obj.get("status")
+        if status:
+            _settle_addresses(status)
 
     def prepare_for_create(self, call: Call, obj: Object) -> None:
         spec = obj["spec"]
@@ -99,6 +102,15 @@ class PodStrategy(Strategy):
                 f"a DNS label is recommended: [{' '.join(found)}]"
             )
         return told + pod_warnings("", obj["metadata"], obj["spec"])
+
+
+def _settle_addresses(status: Object) -> None:
+    """podIP and podIPs say the same; where they differ the older one counts."""
+    address, addresses = status.get("podIP"), status.get("podIPs")
+    if address and (not addresses or addresses[0].get("ip") != address):
+        status["podIPs"] = [{"ip": address}]
+    elif addresses and not address and addresses[0].get("ip"):
+        status["podIP"] = addresses[0]["ip"]
 
 
 def _gated_condition(now: float) -> Object:
