@@ -138,6 +138,39 @@ def components() -> None:
     _serve(cluster.components_from_stdin)
 
 
+@main.group()
+def clock() -> None:
+    """The clock of a control plane that was started with --clock manual."""
+
+
+@clock.command()
+@click.argument("duration")
+@click.option("--kubeconfig", required=True, envvar="KUBECONFIG", help="How to reach the API server.")
+def advance(duration: str, kubeconfig: str) -> None:
+    """Let DURATION (90s, 1h30m, 24h) pass, with all that happens in it; prints the time that it then is."""
+    _tell_clock(kubeconfig, duration)
+
+
+@clock.command()
+@click.option("--kubeconfig", required=True, envvar="KUBECONFIG", help="How to reach the API server.")
+def show(kubeconfig: str) -> None:
+    """Print the time that it is in the control plane."""
+    _tell_clock(kubeconfig, "")
+
+
+def _tell_clock(kubeconfig: str, duration: str) -> None:
+    from fastkube.client import ConfigError
+    from fastkube.cluster import drive_clock
+    from fastkube.errors import ApiError
+
+    try:
+        click.echo(asyncio.run(drive_clock(kubeconfig, duration)))
+    except (OSError, ConfigError) as error:
+        _die(str(error))
+    except ApiError as error:
+        _die("this control plane was not started with --clock manual" if error.code == 404 else error.message)
+
+
 @main.command()
 @click.option("--data-dir", required=True, envvar="FASTKUBE_DATA_DIR", help="Folder of a server that is not running.")
 def check(data_dir: str) -> None:

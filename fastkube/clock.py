@@ -7,7 +7,13 @@ import datetime
 import heapq
 import itertools
 import time
+from collections.abc import Callable
 from typing import Protocol
+
+_QUIET_TURNS = 20
+"""A task that is woken may need several turns of the loop before it sends a request or sleeps again."""
+
+_POLL_S = 0.0005
 
 
 class Clock(Protocol):
@@ -36,13 +42,23 @@ class RealClock:
 
 
 class ManualClock:
-    """Time that stands still until `advance`. Sleepers wake in the order of their times, each seeing its own time."""
+    """Time that stands still until `advance`. Sleepers wake in the order of their times, each seeing its own time.
+
+    Before time goes on, whatever a wake-up has set off comes to rest: no `attach`ed part says that it is busy (a
+    request under way), and several turns of the loop pass without one becoming so.
+    """
 
     def __init__(self, start: float | None = None) -> None:
         self._start = time.time() if start is None else start
         self._passed = 0.0
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
+        self._busy: list[Callable[[], bool]] = []
+        self._advancing = asyncio.Lock()
+
+    def attach(self, busy: Callable[[], bool]) -> None:
+        """`busy` says whether a part is in the middle of something that must end before time goes on."""
+        self._busy.append(busy)
 
     def time(self) -> float:
         return self._start + self._passed
@@ -59,15 +75,26 @@ class ManualClock:
         await woken
 
     async def advance(self, seconds: float) -> None:
-        """Let `seconds` pass: wakes each sleeper at its own time and lets it run before the next is woken."""
-        until = self._passed + seconds
-        while self._sleepers and self._sleepers[0][0] <= until:
-            self._passed, _, woken = heapq.heappop(self._sleepers)
-            if not woken.done():
-                woken.set_result(None)
-            for _ in range(20):  # a woken task may need several turns before it sleeps again
+        """Let `seconds` pass: wakes each sleeper at its own time and lets all come to rest before the next is woken."""
+        async with self._advancing:
+            until = self._passed + seconds
+            await self._rest()
+            while self._sleepers and self._sleepers[0][0] <= until:
+                self._passed, _, woken = heapq.heappop(self._sleepers)
+                if not woken.done():
+                    woken.set_result(None)
+                    await self._rest()
+            self._passed = until
+
+    async def _rest(self) -> None:
+        quiet = 0
+        while quiet < _QUIET_TURNS:
+            if any(busy() for busy in self._busy):
+                quiet = 0
+                await asyncio.sleep(_POLL_S)
+            else:
+                quiet += 1
                 await asyncio.sleep(0)
-        self._passed = until
 
 
 def rfc3339(seconds: float) -> str:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 READY_TIMEOUT_S = 60.0
+CLOCK_TIMEOUT_S = 3600.0
 
 
 class StartError(Exception):
@@ -65,6 +66,9 @@ class UpOptions:
     kubeconfig: str = option("", "File that gets an administrator's credentials; DATA_DIR/kubeconfig unless named.")
     scheduler: bool = option(True, "Run the scheduler.")
     controller_manager: bool = option(True, "Run the controllers.")
+    clock: str = option(
+        "real", "manual: time stands still but for `fastkube clock advance`.", choices=("real", "manual")
+    )
 
 
 def store_path(data_dir: str | Path) -> Path:
@@ -162,6 +166,10 @@ class Server:
 
     async def stop(self) -> None:
         await self._stack.aclose()
+
+    def for_components(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of the components on this machine, who find the cluster's own files by themselves."""
+        return {**values, "root_ca_file": values.get("root_ca_file") or self.api.ca_file}
 
     @property
     def internal_url(self) -> str:
@@ -293,8 +301,11 @@ async def up(values: Mapping[str, Any], stop: asyncio.Event, announce: Callable[
     from fastkube.server.options import ServerOptions
 
     started = time.monotonic()
-    child = await _spawn_components()
     store_options, up_options, server_options = _take_options(values, StoreOptions, UpOptions, ServerOptions)
+    if up_options.clock == "manual":
+        await _up_manually(values, up_options, stop, announce)
+        return
+    child = await _spawn_components()
     server = Server(store_options, server_options)
     try:
         await server.start()
@@ -302,11 +313,7 @@ async def up(values: Mapping[str, Any], stop: asyncio.Event, announce: Callable[
             kubeconfig = Path(up_options.kubeconfig or server.data_dir / "kubeconfig")
             server.api.write_kubeconfig(kubeconfig)
             await child.begin(server, values, up_options)
-            announce(f"fastkube {__version__} is ready in {time.monotonic() - started:.2f} s: {server.api.url}")
-            announce(f"  kubeconfig  {kubeconfig}")
-            announce(f"  data        {server.data_dir}")
-            announce(f"  running     {', '.join(['API server', *child.names])}")
-            announce(f"  try         kubectl --kubeconfig {kubeconfig} get nodes")
+            _announce(announce, started, server, kubeconfig, child.names)
             ended = asyncio.ensure_future(child.process.wait())
             stopping = asyncio.ensure_future(stop.wait())
             await asyncio.wait((ended, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -321,6 +328,32 @@ async def up(values: Mapping[str, Any], stop: asyncio.Event, announce: Callable[
         await child.end()
 
 
+def _announce(
+    announce: Callable[[str], None], started: float, server: Server, kubeconfig: Path, names: list[str]
+) -> None:
+    announce(f"fastkube {__version__} is ready in {time.monotonic() - started:.2f} s: {server.api.url}")
+    announce(f"  kubeconfig  {kubeconfig}")
+    announce(f"  data        {server.data_dir}")
+    announce(f"  running     {', '.join(['API server', *names])}")
+    announce(f"  try         kubectl --kubeconfig {kubeconfig} get nodes")
+
+
+async def _up_manually(
+    values: Mapping[str, Any], options: UpOptions, stop: asyncio.Event, announce: Callable[[str], None]
+) -> None:
+    """`up --clock manual`: one process, since everything has to share one clock."""
+    from fastkube.embedded import Embedded, until_stopped
+
+    started = time.monotonic()
+    whole = Embedded(values, scheduler=options.scheduler, controllers=options.controller_manager, nodes=True)
+    path = Path(options.kubeconfig) if options.kubeconfig else None
+    async with whole.running(path) as work:
+        kubeconfig = path or whole.server.data_dir / "kubeconfig"
+        _announce(announce, started, whole.server, kubeconfig, whole.names)
+        announce("  clock       stands still; `fastkube clock advance 1h` lets an hour pass")
+        await until_stopped(work, stop)
+
+
 class _Child:
     """The process of the components, seen from its parent."""
 
@@ -333,7 +366,7 @@ class _Child:
         order = {
             "server": server.internal_url,
             "tokens": server.tokens,
-            "values": dict(values),
+            "values": server.for_components(values),
             "scheduler": options.scheduler,
             "controllers": options.controller_manager,
         }
@@ -431,3 +464,21 @@ async def components(kubeconfig: str, stop: asyncio.Event, **options: Any) -> No
                 await work
     except ValueError as error:
         raise StartError(str(error)) from error
+
+
+async def drive_clock(kubeconfig: str, duration: str) -> str:
+    """The time of a control plane whose clock is manual, after `duration` ("24h"; "" for none) has passed in it.
+
+    Raises ApiError: 404 when its clock is the machine's own, 400 for what is no duration.
+    """
+    from fastkube.client import Client
+    from fastkube.client.codec import error_from
+    from fastkube.server.paths import CLOCK_PATH
+
+    async with Client.from_kubeconfig(kubeconfig, timeout_s=CLOCK_TIMEOUT_S) as client:
+        query = {"advance": duration} if duration else {}
+        answer = await client.raw("POST" if duration else "GET", CLOCK_PATH, query=query)
+    if answer.status >= 400:
+        raise error_from(answer.status, answer.headers, answer.body)
+    told: str = json.loads(answer.body)["time"]
+    return told

@@ -102,6 +102,11 @@ class Client:
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
 
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way (watches do not count)."""
+        return self._transport.busy
+
     async def close(self) -> None:
         """Ends every request and watch."""
         await self._transport.close()

@@ -69,6 +69,10 @@ class Transport(Protocol):
     @property
     def authority(self) -> str: ...
 
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way (streams do not count)."""
+
     async def request(self, head: str, body: bytes, timeout_s: float) -> Response: ...
 
     async def stream(self, head: str, timeout_s: float) -> Stream: ...
@@ -500,26 +504,35 @@ class HttpTransport:
         self._endpoint = endpoint
         self._pool = _Pool(endpoint, pool_size)
         self._streams: set[Stream] = set()
+        self._asking = 0
 
     @property
     def authority(self) -> str:
         return self._endpoint.authority
 
+    @property
+    def busy(self) -> bool:
+        return self._asking > 0
+
     async def request(self, head: str, body: bytes, timeout_s: float) -> Response:
         """Send and receive one whole exchange; raises TransportError."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
-        connection = self._pool.acquire_nowait() or await self._acquire(timeout_s)
-        answer = connection.ask(head, body)
-        expiry = loop.call_at(deadline, _expire, answer, timeout_s)
+        self._asking += 1
         try:
-            return await answer
-        except BaseException:
-            connection.abort()
-            raise
+            connection = self._pool.acquire_nowait() or await self._acquire(timeout_s)
+            answer = connection.ask(head, body)
+            expiry = loop.call_at(deadline, _expire, answer, timeout_s)
+            try:
+                return await answer
+            except BaseException:
+                connection.abort()
+                raise
+            finally:
+                expiry.cancel()
+                self._pool.release(connection)
         finally:
-            expiry.cancel()
-            self._pool.release(connection)
+            self._asking -= 1
 
     async def _acquire(self, timeout_s: float) -> _Connection:
         try:

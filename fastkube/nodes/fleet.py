@@ -188,8 +188,8 @@ class Fleet:
     async def _renew(self) -> None:
         """Renew each node's lease once in a quarter of its duration, a slice of the nodes at a time."""
         interval_s = self._options.node_lease_duration_seconds / 4
-        slices = max(1, int(interval_s * SLICES_PER_S))
         for number in itertools.count():
+            slices = max(1, min(int(interval_s * SLICES_PER_S), len(self._nodes)))
             names = list(self._nodes)[number % slices :: slices]
             await asyncio.gather(*(self._quietly(self._renew_one(name)) for name in names))
             await self._clock.sleep(interval_s / slices)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import orjson
 
 from fastkube import errors
+from fastkube.clock import ManualClock, rfc3339
+from fastkube.config import parse_duration
 from fastkube.server.answer import Answer
 from fastkube.server.calls import no_such_path
 from fastkube.server.media import JSON, form_for, parse_accept
@@ -14,7 +16,7 @@ from fastkube.server.metrics import CONTENT_TYPE as METRICS_TYPE
 from fastkube.server.version import VERSION_INFO
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from fastkube.server.app import ApiServer
     from fastkube.server.request import Request
@@ -22,9 +24,10 @@ if TYPE_CHECKING:
 _JWKS = b"application/jwk-set+json"
 _PUBLIC_CACHE = b"Cache-Control: public, max-age=3600\r\n"
 _READS = ("GET", "HEAD")
+CLOCK_PATH = "/fastkube/clock"
 
 
-def handle_path(server: ApiServer, request: Request) -> Answer:
+def handle_path(server: ApiServer, request: Request) -> Answer | Awaitable[Answer]:
     path = request.info.path
     handler = _EXACT.get(path)
     if handler is not None:
@@ -35,7 +38,7 @@ def handle_path(server: ApiServer, request: Request) -> Answer:
 
 
 def _index(server: ApiServer, request: Request) -> Answer:
-    paths = {path for path in _EXACT if path != "/" and not path.endswith("/")}
+    paths = {path for path in _EXACT if path not in ("/", CLOCK_PATH) and not path.endswith("/")}
     paths.update(server.health.paths())
     paths.update(server.openapi.paths())
     for rtype in server.catalog.all():
@@ -117,11 +120,33 @@ def _issuer_keys(server: ApiServer, request: Request) -> Answer:
     return answer
 
 
-_EXACT: dict[str, Callable[[ApiServer, Request], Answer]] = {
+def _clock(server: ApiServer, request: Request) -> Answer | Awaitable[Answer]:
+    """The time of a server whose clock is driven by hand; POST with `advance=24h` drives it."""
+    clock = server.clock
+    if not isinstance(clock, ManualClock):
+        return no_such_path()
+    if request.method != "POST":
+        _only_reads(request)
+        return _json({"time": rfc3339(clock.time())})
+    try:
+        seconds = parse_duration(request.query.get("advance", ""))
+    except ValueError as error:
+        raise errors.bad_request(f"advance: {error}") from None
+    server.running.discard(request)  # time goes on when no request is under way; this one waits for that
+    return _advance(clock, seconds)
+
+
+async def _advance(clock: ManualClock, seconds: float) -> Answer:
+    await clock.advance(seconds)
+    return _json({"time": rfc3339(clock.time())})
+
+
+_EXACT: dict[str, Callable[[ApiServer, Request], Answer | Awaitable[Answer]]] = {
     "/": _index,
     "/.well-known/openid-configuration": _issuer,
     "/api": _discovery,
     "/apis": _discovery,
+    CLOCK_PATH: _clock,
     "/metrics": _metrics,
     "/openid/v1/jwks": _issuer_keys,
     "/version": _version,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
 import os
 import shutil
 import subprocess
@@ -17,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from fastkube import cluster as composition
-from fastkube.config import build
+from fastkube.clock import Clock, ManualClock
+from fastkube.embedded import Embedded, until_stopped
 
 if TYPE_CHECKING:
     from fastkube.client import Client
@@ -28,11 +27,29 @@ START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
 
 
+class Hands:
+    """The hands of a cluster's clock, for the test's thread."""
+
+    def __init__(self, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
+        self._clock, self._loop = clock, loop
+
+    def time(self) -> float:
+        """Seconds since the Unix epoch, as the cluster has it."""
+        return self._clock.time()
+
+    def advance(self, seconds: float, timeout_s: float = 300.0) -> None:
+        """Let time pass, with all that happens in it; raises TypeError when the clock is the machine's own."""
+        if not isinstance(self._clock, ManualClock):
+            raise TypeError('the clock of this cluster is the machine\'s own; start it with clock="manual"')
+        asyncio.run_coroutine_threadsafe(self._clock.advance(seconds), self._loop).result(timeout_s)
+
+
 class Cluster:
     """A control plane between `start` and `stop`, or inside a `with` block.
 
     `nodes`, `scheduler` and `controllers` say what runs beside the API server. Further keyword arguments are options of
-    `fastkube up` by their flags' names with underscores (`authorization_mode=("RBAC",)`). Raises StartError.
+    `fastkube up` by their flags' names with underscores (`authorization_mode=("RBAC",)`). Raises StartError. With
+    `clock="manual"` time stands still, and `cluster.clock.advance(seconds)` drives it.
     """
 
     def __init__(
@@ -55,11 +72,10 @@ class Cluster:
             **options,
             "data_dir": str(self.data_dir),
         }
-        self._scheduler, self._controllers = scheduler, controllers
+        self._whole = Embedded(self._values, scheduler=scheduler, controllers=controllers, nodes=bool(nodes))
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop
         self._stop: asyncio.Event
-        self._server: composition.Server
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -106,50 +122,27 @@ class Cluster:
             started.set_exception(error)
 
     async def _run(self, started: concurrent.futures.Future[None]) -> None:
-        from fastkube.controllers.options import ControllerManagerOptions
-        from fastkube.nodes.options import FleetOptions
-        from fastkube.scheduler.options import SchedulerOptions
-        from fastkube.server.options import ServerOptions
-
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        values = self._values
-        self._server = composition.Server(build(composition.StoreOptions, values), build(ServerOptions, values))
-        async with contextlib.AsyncExitStack() as stack:
-            await self._server.start()
-            stack.push_async_callback(self._server.stop)
-            self._server.api.write_kubeconfig(self.kubeconfig)
-            parts = composition.Components(
-                self._component_client,
-                self._server.clock,
-                scheduler=build(SchedulerOptions, values) if self._scheduler else None,
-                controllers=build(ControllerManagerOptions, values) if self._controllers else None,
-                fleet=build(FleetOptions, values) if self._values["nodes"] else None,
-            )
-            work = await stack.enter_async_context(parts.running())
+        async with self._whole.running(self.kubeconfig) as work:
             started.set_result(None)
-            stopping = asyncio.ensure_future(self._stop.wait())
-            await asyncio.wait((work, stopping), return_when=asyncio.FIRST_COMPLETED)
-            stopping.cancel()
-            if work.done():
-                await work
-
-    def _component_client(self, user: str) -> Client:
-        from fastkube.client import Client
-
-        server = self._server
-        return Client(server.internal_url, token=server.tokens[user], clock=server.clock)
+            await until_stopped(work, self._stop)
 
     # -- use ---------------------------------------------------------------------------------------------------------
 
     @property
+    def clock(self) -> Hands:
+        """The cluster's clock; only one that is manual can be advanced."""
+        return Hands(self._whole.clock, self._loop)
+
+    @property
     def url(self) -> str:
         """`https://127.0.0.1:PORT`."""
-        return self._server.api.url
+        return self._whole.server.api.url
 
     @property
     def ca_file(self) -> str:
         """PEM file that verifies the server's certificate."""
-        return self._server.api.ca_file
+        return self._whole.server.api.ca_file
 
     def environment(self) -> dict[str, str]:
         """This process's environment with KUBECONFIG of this cluster: for clients that are started as processes."""

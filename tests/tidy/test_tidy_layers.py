@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "controllers": COMPONENT,
     "nodes": COMPONENT,
     "cluster": None,
+    "embedded": None,
     "testing": None,
     "cli": None,
     "__main__": {"cli"},
