@@ -1,7 +1,7 @@
 """The API server: a request's way through the pipeline, and the life of the process's HTTP side.
 
-    connection.py   bytes → aiohttp's parser → handle()
-    handle()        runs the stages of PIPELINE until one answers; every failure becomes a Status here (panic recovery)
+    connection.py   bytes → Request → serve()
+    serve()         runs the stages of PIPELINE until one answers; every failure becomes a Status there (panic recovery)
     answer.py       answer → one write
 
 The stages stand in upstream's order. Each is a function of (server, request) that returns None to go on, an Answer, or
@@ -15,10 +15,8 @@ import email.utils
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
-
-from aiohttp import web
 
 from fastkube import errors
 from fastkube.config import parse_duration
@@ -82,7 +80,7 @@ def identify(server: ApiServer, request: Request) -> None:
 
 
 def parse_path(server: ApiServer, request: Request) -> None:
-    path, query = split_target(request.http.raw_path)
+    path, query = split_target(request.head.target)
     if query:
         request.query_text = query
         request.query = parse_query(query)
@@ -175,7 +173,7 @@ class ApiServer:
         self.running: set[Request] = set()
         """Requests under way that are not long-running."""
         self.listeners = Listeners(options)
-        self._http = HttpServer(self.handle, options.max_connections)
+        self._http = HttpServer(self.serve, options.max_connections)
         self._sweeper: asyncio.Task[None] | None = None
         self._date = (0, b"")
         self._loop = asyncio.get_running_loop()
@@ -184,87 +182,88 @@ class ApiServer:
 
     # ---------------------------------------------------------------- requests
 
-    async def handle(self, http: web.BaseRequest) -> Any:
-        """The way of every request."""
-        connection: Any = http.protocol
-        self._http.begin(connection)
-        request = Request(http, connection, self._loop.time())
-        answer: Answer | Streamed | None = None
+    def serve(self, request: Request) -> None:
+        """The way of every request: its stages, in this turn of the loop until one has to wait; then its answer."""
+        stages = iter(PIPELINE)
         try:
-            for stage in PIPELINE:
+            for stage in stages:
                 result = stage(self, request)
+                if result is None:
+                    continue
+                if result.__class__ is Answer and len(result.body) < GZIP_MIN_BYTES:
+                    self._end(request, result)
+                else:
+                    request.task = self._loop.create_task(self._go_on(request, result, stages))
+                return
+        except Exception as failure:
+            self._end(request, self._failed(request, failure))
+
+    async def _go_on(self, request: Request, result: Any, stages: Iterator[Stage]) -> None:
+        """The rest of a request's way, from the first stage that had something to wait for."""
+        try:
+            while True:
+                if result.__class__ is not Answer and result is not None:
+                    result = await result
                 if result is not None:
-                    if result.__class__ is Answer:
-                        answer = result
-                        break
-                    request.task = asyncio.current_task()
-                    answer = await result  # type: ignore[misc]
-                    if answer is not None:
-                        break
-        except ApiError as error:
-            answer = self._refusal(request, error)
-        except NoSuchPath:
-            answer = no_such_path()
-        except asyncio.CancelledError:
-            answer = self._timed_out(request)
-        except ConnectionError:
-            answer = Streamed(499, False)
-        except Overloaded:
-            answer = self._refusal(request, errors.too_many_requests("the store has more writes waiting than it takes"))
-        except StoreUnavailable as error:
-            answer = self._refusal(request, errors.unavailable(str(error)))
-        except Exception:
-            log.exception("%s %s failed", request.method, http.raw_path)
-            answer = self._refusal(request, errors.internal("the request could not be processed; see the server's log"))
-        finally:
-            self._http.end(connection)
-            self.running.discard(request)
-            if request.seat:
-                self.flow.release()
-        return await self._finish(request, answer) if self._is_large(request, answer) else self._sealed(request, answer)
+                    break
+                result = next(stages)(self, request)
+            if result.__class__ is Answer and len(result.body) >= GZIP_MIN_BYTES:
+                await self._compress(request, result)
+        except asyncio.CancelledError as ended:
+            if not request.timed_out or request.task is None:
+                self._end(request, Streamed(499, False))
+                raise
+            request.task.uncancel()  # the sweeper has cancelled it
+            result = self._failed(request, ended)
+        except Exception as failure:
+            result = self._failed(request, failure)
+        self._end(request, result)
+
+    def _failed(self, request: Request, failure: BaseException) -> Answer | Streamed:
+        """What answers a request that failed: a Status for every failure (panic recovery)."""
+        if isinstance(failure, ApiError):
+            return self._refusal(request, failure)
+        if isinstance(failure, NoSuchPath):
+            return no_such_path()
+        if isinstance(failure, asyncio.CancelledError):
+            return self._refusal(request, errors.timeout("request did not complete within the allotted timeout"))
+        if isinstance(failure, ConnectionError):
+            return Streamed(499, False)
+        if isinstance(failure, Overloaded):
+            return self._refusal(request, errors.too_many_requests("the store has more writes waiting than it takes"))
+        if isinstance(failure, StoreUnavailable):
+            return self._refusal(request, errors.unavailable(str(failure)))
+        log.error("%s %s failed", request.method, request.head.target, exc_info=failure)
+        return self._refusal(request, errors.internal("the request could not be processed; see the server's log"))
 
     def _refusal(self, request: Request, error: ApiError) -> Answer | Streamed:
         if request.streaming:  # too late for a Status: a broken stream tells the client that something is wrong
-            return self._broken(request)
+            request.connection.abort()
+            return Streamed(500, False)
         return status_answer(error, error_media(request.headers.get("Accept", "")))
 
-    def _broken(self, request: Request) -> Streamed:
-        transport = request.http.transport
-        if transport is not None:
-            transport.abort()
-        return Streamed(500, False)
-
-    def _timed_out(self, request: Request) -> Answer | Streamed:
-        """The sweeper has cancelled the request; any other cancellation goes on."""
-        task = asyncio.current_task()
-        if not request.timed_out or task is None:
-            raise asyncio.CancelledError
-        task.uncancel()
-        told = "request did not complete within the allotted timeout"
-        return self._refusal(request, errors.timeout(told))
-
-    def _is_large(self, request: Request, answer: Answer | Streamed | None) -> bool:
-        return answer.__class__ is Answer and len(answer.body) >= GZIP_MIN_BYTES
-
-    async def _finish(self, request: Request, answer: Any) -> Any:
+    async def _compress(self, request: Request, answer: Answer) -> None:
         """A large answer is compressed if the client takes that."""
         if answer.compressible and takes_gzip(request.headers.get("Accept-Encoding", "")):
             answer.body = await gzipped(answer.body)
             answer.headers += b"Content-Encoding: gzip\r\nVary: Accept-Encoding\r\n"
-        return self._sealed(request, answer)
 
-    def _sealed(self, request: Request, answer: Any) -> Any:
-        if answer.__class__ is Answer:
-            http = request.http
-            complete = answer.code != 413 and http.content.is_eof()
-            answer.keep_alive = complete and self.keeps_alive(request)
-            answer.seal(request, self.date())
+    def _end(self, request: Request, answer: Answer | Streamed) -> None:
+        """Writes the answer, if it is not written yet, and gives back what the request held."""
+        self.running.discard(request)
+        if request.seat:
+            self.flow.release()
+        connection = request.connection
+        if isinstance(answer, Answer):
+            keep_alive = self.keeps_alive(request)
+            connection.answer(answer.rendered(request, self.date(), keep_alive), keep_alive)
+        else:
+            connection.answer(b"", answer.keep_alive)
         if hasattr(request, "info"):
             self.metrics.observe(request, answer.code, self._loop.time() - request.started)
-        return answer
 
     def keeps_alive(self, request: Request) -> bool:
-        return request.http.keep_alive and not self.health.stopping
+        return request.connection.complete and request.head.keep_alive and not self.health.stopping
 
     def date(self) -> bytes:
         """The value of a Date header; formatted once a second."""
@@ -335,7 +334,7 @@ class ApiServer:
                 if request.task is not None and not request.timed_out:
                     request.timed_out = True
                     request.task.cancel()
-            self._http.close_silent(now)
+            self._http.sweep(now)
             self.streams.follow_catalog()
 
     async def stop(self) -> None:
@@ -347,7 +346,6 @@ class ApiServer:
         self.streams.end_all()
         self._http.close_idle()
         await self._http.finish(self.options.shutdown_grace_s)
-        await self._http.shutdown(0.1)
         if self._sweeper is not None:
             self._sweeper.cancel()
         self.streams.close()

@@ -7,7 +7,6 @@ does not take is 405; custom resources word both differently, as they are served
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
 from fastkube import errors
@@ -183,31 +182,10 @@ def _default_manager(user_agent: str) -> str:
 
 async def read_body(request: Request) -> bytes:
     """The whole body; raises 413 for one over the limit, however it is sent."""
-    http = request.http
-    length = request.headers.get("Content-Length")
-    if length is not None and length.isdigit() and int(length) > BODY_MAX_BYTES:
+    body = await request.connection.read_body(request, BODY_MAX_BYTES)
+    if body is None:
         raise _too_large()
-    content = http.content
-    if content.is_eof():
-        body: bytes = content.read_nowait()
-        return body
-    if request.headers.get("Expect", "").lower() == "100-continue" and http.transport is not None:
-        http.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    pieces: list[bytes] = []
-    size = 0
-    while True:
-        try:
-            piece = await content.readany()
-        except asyncio.CancelledError:
-            raise
-        except Exception as problem:  # aiohttp's own errors about broken bodies have no common base
-            raise errors.bad_request(f"the body cannot be read: {type(problem).__name__}") from None
-        if not piece:
-            return b"".join(pieces)
-        size += len(piece)
-        if size > BODY_MAX_BYTES:
-            raise _too_large()
-        pieces.append(piece)
+    return body
 
 
 def _too_large() -> ApiError:

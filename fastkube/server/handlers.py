@@ -24,7 +24,6 @@ from fastkube.server.answer import (
     Answer,
     Streamed,
     chunk,
-    drain,
     render_head,
     takes_gzip,
 )
@@ -130,15 +129,15 @@ async def _many(
             return Answer(200, b"".join(start), view.form.media)
         start.append(piece)
         size += len(piece)
-    if request.http.version < (1, 1):  # no chunks there
+    if not request.head.minor:  # HTTP/1.0 has no chunks
         return Answer(200, b"".join((*start, *rest)), view.form.media)
     return await _stream(server, request, view.form.media, b"".join(start), rest)
 
 
 async def _stream(server: ApiServer, request: Request, media: bytes, start: bytes, rest: Iterator[bytes]) -> Streamed:
     """Writes a list in chunks, compressed in a thread if the client takes that."""
-    http = request.http
-    transport = http.transport
+    connection = request.connection
+    transport = connection.transport
     if transport is None:
         raise ConnectionResetError("the client has gone")
     compress = None
@@ -155,7 +154,7 @@ async def _stream(server: ApiServer, request: Request, media: bytes, start: byte
         data = await asyncio.to_thread(compress.compress, piece) if compress is not None else piece
         if data:
             transport.write(chunk(data))
-            await drain(http)
+            await connection.drain()
         piece = next(rest, None)
     tail = chunk(compress.flush()) if compress is not None else b""
     transport.write(tail + LAST_CHUNK)
@@ -187,19 +186,21 @@ async def _watch(
     announce = options.send_initial_events is True and options.allow_bookmarks
     if options.send_initial_events is True and position:
         await server.wait_for_revision(position)
-    http = request.http
+    connection = request.connection
     if is_websocket(request):
         return await serve_websocket(
             request,
             lambda framing: Watcher(
-                hub, selection, view, framing, http, bookmarks=options.allow_bookmarks, lifetime_s=lifetime_s
+                hub, selection, view, framing, connection, bookmarks=options.allow_bookmarks, lifetime_s=lifetime_s
             ),
             lambda watcher: _run(watcher, position, initial, announce),
         )
-    chunked = http.version >= (1, 1)
+    chunked = request.head.minor == 1
     keep_alive = chunked and server.keeps_alive(request)
     framing = CHUNKED if chunked else RAW
-    watcher = Watcher(hub, selection, view, framing, http, bookmarks=options.allow_bookmarks, lifetime_s=lifetime_s)
+    watcher = Watcher(
+        hub, selection, view, framing, connection, bookmarks=options.allow_bookmarks, lifetime_s=lifetime_s
+    )
     request.connection.watcher = watcher
     try:
         head = render_head(request, 200, view.stream_media, b"", server.date(), keep_alive)

@@ -20,9 +20,8 @@ from fastkube.registry.strategy import UserInfo
 if TYPE_CHECKING:
     import asyncio
 
-    from aiohttp.web import BaseRequest
-
     from fastkube.server.connection import Connection
+    from fastkube.server.http1 import Head
 
 _VERBS = {"POST": "create", "GET": "get", "HEAD": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _NAMESPACE_SUBRESOURCES = ("status", "finalize")
@@ -166,18 +165,19 @@ class Request:
     """One HTTP request on its way through the pipeline."""
 
     __slots__ = (
-        "audit_id", "connection", "deadline", "flow", "headers", "http", "info", "method", "query", "query_text",
-        "seat", "started", "streaming", "task", "timed_out", "user",
-        "warnings",
+        "audit_id", "body", "connection", "deadline", "flow", "head", "headers", "info", "method", "query",
+        "query_text", "seat", "started", "streaming", "task", "timed_out", "user", "warnings",
     )  # fmt: skip
 
     info: RequestInfo
 
-    def __init__(self, http: BaseRequest, connection: Connection, started: float) -> None:
-        self.http = http
+    def __init__(self, connection: Connection, head: Head, started: float) -> None:
         self.connection = connection
-        self.method: str = http.method
-        self.headers: Any = http.headers
+        self.head = head
+        self.method = head.method
+        self.headers: Any = head.fields.headers
+        self.body = b""
+        """As far as it has come; `read_body` waits for the whole."""
         self.query: dict[str, str] = {}
         self.query_text = ""
         self.started = started

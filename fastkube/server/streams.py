@@ -27,16 +27,15 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from fastkube import _codec, errors
-from fastkube.server.answer import LAST_CHUNK, chunk, drain
+from fastkube.server.answer import LAST_CHUNK, chunk
 from fastkube.server.forms import ADDED, DELETED, MODIFIED, View
 from fastkube.server.media import TABLE
 from fastkube.store import PUT, Compacted
 
 if TYPE_CHECKING:
-    from aiohttp.web import BaseRequest
-
     from fastkube.api.catalog import Catalog, ResourceType
     from fastkube.api.selectors import FieldSelector, LabelSelector
+    from fastkube.server.connection import Connection
     from fastkube.store import Event, Item, Store, Subscription
     from fastkube.store import Watcher as StoreWatcher
 
@@ -337,21 +336,21 @@ class Watcher:
 
     __slots__ = (
         "_bookmark_at", "_ended", "_ends_at", "_feed", "_timer", "_wake", "bookmarks", "clean", "columns_sent",
-        "framing", "group", "http", "hub", "position", "selection", "transport", "view",
+        "connection", "framing", "group", "hub", "position", "selection", "transport", "view",
     )  # fmt: skip
 
     def __init__(
-        self, hub: Hub, selection: Selection, view: View, framing: Framing, http: BaseRequest, *, bookmarks: bool,
+        self, hub: Hub, selection: Selection, view: View, framing: Framing, connection: Connection, *, bookmarks: bool,
         lifetime_s: float,
     ) -> None:  # fmt: skip
         self.hub = hub
         self.selection = selection
         self.view = view
         self.framing = framing
-        transport = http.transport
+        transport = connection.transport
         if transport is None:
             raise ConnectionResetError("the client has gone")
-        self.http = http
+        self.connection = connection
         self.transport = transport
         self.bookmarks = bookmarks
         self.group: Group | None = None
@@ -482,7 +481,7 @@ class Watcher:
                 if size >= _WRITE_BYTES:
                     self._write(frames)
                     frames, size = [], 0
-                    await drain(self.http)
+                    await self.connection.drain()
                     if self._ended:
                         return
         if announce:
@@ -495,7 +494,7 @@ class Watcher:
         """Reads the store's log from the position on, until the hub is reached and the group can be joined."""
         hub = self.hub
         if self.transport.get_write_buffer_size() > _WRITE_BYTES:
-            await drain(self.http)
+            await self.connection.drain()
         if self.position == hub.position:
             hub.enter(self)
             return
@@ -508,7 +507,7 @@ class Watcher:
                     hub.enter(self)
                     return
                 self._send_events(await anext(feed))
-                await drain(self.http)
+                await self.connection.drain()
         except StopAsyncIteration:
             self._ended = True  # cancelled by `_stop`, or the store was closed
         finally:
