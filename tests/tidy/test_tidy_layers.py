@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "fastkube"
 # Each part and what it may import; a part may always import itself.
 BASE = {"errors", "config", "clock", "_pure", "__init__"}
 API = BASE | {"api", "_codec", "_fields", "_protobuf", "_schema"}
+CEL = {"cel"}
 STORE = BASE | {"store", "_raft"}
 COMPONENT = API | {"client"}
 MAY_IMPORT = {
@@ -28,11 +29,12 @@ MAY_IMPORT = {
     "_scores": set(),
     "_raft": set(),
     "api": API,
+    "cel": API,
     "store": STORE,
-    "registry": API | STORE,
-    "server": API | STORE | {"registry"},
+    "registry": API | STORE | CEL,
+    "server": API | STORE | CEL | {"registry"},
     "client": API,
-    "scheduler": COMPONENT | {"_sched", "_scores"},
+    "scheduler": COMPONENT | CEL | {"_sched", "_scores"},
     "controllers": COMPONENT,
     "nodes": COMPONENT,
     "cluster": None,
