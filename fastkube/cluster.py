@@ -418,7 +418,11 @@ async def components_from_stdin(stop: asyncio.Event) -> None:
     clock = RealClock()
     parts = Components(
         lambda user: Client(
-            order["server"], token=order["tokens"][user], clock=clock, user_agent=user.rpartition(":")[2]
+            order["server"],
+            token=order["tokens"][user],
+            clock=clock,
+            user_agent=user.rpartition(":")[2],
+            batch=True,
         ),
         clock,
         scheduler=scheduler if order["scheduler"] else None,

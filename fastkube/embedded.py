@@ -79,7 +79,8 @@ class Embedded:
 
         server = self.server
         agent = user.rpartition(":")[2]
-        client = Client(server.internal_url, token=server.tokens[user], clock=self.clock, user_agent=agent)
+        token = server.tokens[user]
+        client = Client(server.internal_url, token=token, clock=self.clock, user_agent=agent, batch=True)
         if isinstance(self.clock, ManualClock):
             self.clock.attach(lambda: client.busy)
         return client

@@ -7,6 +7,7 @@ What is repeated, and what is not:
     what a second time would mean, gets `Unreachable` (503).
 Waits between repetitions are in real time: a clock driven by hand governs the cluster, not the network.
 The bodies of requests are msgpack where the server takes it; one that answers 415 or 406 gets JSON from then on.
+With `batch` writes that are made while others are under way share a request, where the server takes batches (batch.py).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from urllib.parse import urlencode
 from fastkube import __version__
 from fastkube.client import codec as codecs
 from fastkube.client import kubeconfig
+from fastkube.client.batch import BATCH_PATH, Batcher, Write
 from fastkube.client.kubeconfig import Connection, TokenSource
 from fastkube.client.resource import Resource, collection_path, object_path
 from fastkube.client.transport import POOL_SIZE, HttpTransport, Response, Transport, TransportError
@@ -72,8 +74,12 @@ class Client:
         timeout_s: float = REQUEST_TIMEOUT_S,
         clock: Clock | None = None,
         transport: Transport | None = None,
+        batch: bool = False,
     ) -> None:
-        """`server`: a URL, `unix:///path` or a Connection; ca, cert and key are PEM. Tokens age by `clock`."""
+        """`server`: a URL, `unix:///path` or a Connection; ca, cert and key are PEM. Tokens age by `clock`.
+
+        `batch` joins concurrent writes into requests of many, where the server takes them.
+        """
         if isinstance(server, str):
             server = Connection(server, token=token, ca=ca, cert=cert, key=key, insecure=insecure)
         self.connection = server
@@ -84,6 +90,7 @@ class Client:
         self._timeout_s = timeout_s
         self._accept: Codec = codec
         self._send: Codec = codec
+        self._batcher = Batcher(self._send_one, self._send_batch) if batch and codec == "msgpack" else None
         self._fixed = f" HTTP/1.1\r\nHost: {self._transport.authority}\r\nUser-Agent: {self.user_agent}\r\n"
 
     @classmethod
@@ -105,7 +112,7 @@ class Client:
     @property
     def busy(self) -> bool:
         """Whether a request is under way (watches do not count)."""
-        return self._transport.busy
+        return self._transport.busy or (self._batcher is not None and self._batcher.busy)
 
     async def close(self) -> None:
         """Ends every request and watch."""
@@ -185,13 +192,17 @@ class Client:
         subresource: str = "",
         dry_run: bool = False,
         field_manager: str = "",
+        brief: bool = False,
     ) -> Object:
-        """POST; with `subresource` (binding, eviction, token) `name` is that of the object it belongs to."""
+        """POST; with `subresource` (binding, eviction, token) `name` is that of the object it belongs to.
+
+        `brief`, of every write: the answer is not needed; where the server takes batches it is {} then.
+        """
         if subresource:
             path = object_path(resource, namespace, name, subresource)
         else:
             path = collection_path(resource, namespace)
-        return await self._object("POST", path, _writing(dry_run, field_manager), obj)
+        return await self._object("POST", path, _writing(dry_run, field_manager), obj, brief=brief)
 
     async def update(
         self,
@@ -203,11 +214,12 @@ class Client:
         subresource: str = "",
         dry_run: bool = False,
         field_manager: str = "",
+        brief: bool = False,
     ) -> Object:
         """PUT; namespace and name are those of the object unless given."""
         metadata = obj["metadata"]
         path = object_path(resource, namespace or metadata.get("namespace", ""), name or metadata["name"], subresource)
-        return await self._object("PUT", path, _writing(dry_run, field_manager), obj)
+        return await self._object("PUT", path, _writing(dry_run, field_manager), obj, brief=brief)
 
     async def patch(
         self,
@@ -221,13 +233,14 @@ class Client:
         dry_run: bool = False,
         field_manager: str = "",
         force: bool = False,
+        brief: bool = False,
     ) -> Object:
         """PATCH; `kind` apply is server-side apply and needs a field manager."""
         query = _writing(dry_run, field_manager)
         if force:
             query["force"] = "true"
         path = object_path(resource, namespace, name, subresource)
-        return await self._object("PATCH", path, query, body, content_type=PATCH_TYPES[kind])
+        return await self._object("PATCH", path, query, body, content_type=PATCH_TYPES[kind], brief=brief)
 
     async def delete(
         self,
@@ -240,10 +253,12 @@ class Client:
         uid: str = "",
         resource_version: str = "",
         dry_run: bool = False,
+        brief: bool = False,
     ) -> Object:
         """DELETE; answers a Status, or the object while something still holds it. A `uid` that differs is a 409."""
         options = _delete_options(grace_period_s, propagation, uid, resource_version)
-        return await self._object("DELETE", object_path(resource, namespace, name), _writing(dry_run, ""), options)
+        path = object_path(resource, namespace, name)
+        return await self._object("DELETE", path, _writing(dry_run, ""), options, brief=brief)
 
     async def delete_collection(
         self,
@@ -318,6 +333,7 @@ class Client:
         *,
         content_type: str = "",
         accept: str = "",
+        brief: bool = False,
     ) -> Object:
         target = self._target(path, query)
         while True:
@@ -328,7 +344,10 @@ class Client:
                 body, media = codecs.encode(obj, "json"), content_type
             else:
                 body, media = codecs.encode(obj, sent), codecs.MSGPACK if sent == "msgpack" else codecs.JSON
-            response = await self._exchange(method, target, body, media, accept or codecs.ACCEPT[accepted])
+            if self._batcher is not None and method != "GET":
+                response = await self._batcher.write(Write(method, target, media, body, brief))
+            else:
+                response = await self._exchange(method, target, body, media, accept or codecs.ACCEPT[accepted])
             if response.status < 400:
                 answer: Object = codecs.decode(response.body, response.headers.get("content-type", ""))
                 return answer
@@ -360,6 +379,13 @@ class Client:
                 return response
             retries += 1
             await asyncio.sleep(min(float(after), RETRY_AFTER_MAX_S) * random.uniform(1.0, 1.2))
+
+    async def _send_one(self, write: Write) -> Response:
+        accept = codecs.ACCEPT[self._accept]
+        return await self._exchange(write.method, write.target, write.body, write.media, accept)
+
+    async def _send_batch(self, body: bytes) -> Response:
+        return await self._exchange("POST", self._base + BATCH_PATH, body, codecs.MSGPACK, codecs.MSGPACK)
 
     def _target(self, path: str, query: dict[str, str]) -> str:
         given = {key: value for key, value in query.items() if value}

@@ -232,9 +232,8 @@ class Fleet:
         for condition in conditions:
             del condition["lastTransitionTime"]  # a strategic merge keeps the one that is there
         async with self._slots:
-            await self._client.patch(
-                "v1/nodes", node.name, {"status": {"conditions": conditions}}, kind="strategic", subresource="status"
-            )
+            body = {"status": {"conditions": conditions}}
+            await self._client.patch("v1/nodes", node.name, body, kind="strategic", subresource="status", brief=True)
 
     # -- Pods --------------------------------------------------------------------------------------------------------
 
@@ -329,14 +328,16 @@ class Fleet:
         if stage.event:
             await self._event(obj, stage.event)
         if stage.delete:
-            await self._client.delete("v1/pods", name, namespace, grace_period_s=0, uid=pod.uid)
+            await self._client.delete("v1/pods", name, namespace, grace_period_s=0, uid=pod.uid, brief=True)
             return
         if stage.status:
             node = self._nodes.get(pod.node)
             if node is None:  # deleted meanwhile; the Pod garbage collector takes its Pods
                 return
             body = {"metadata": {"uid": pod.uid}, "status": self._status(node, pod, stage.status, obj)}
-            await self._client.patch("v1/pods", name, body, namespace, kind="strategic", subresource="status")
+            await self._client.patch(
+                "v1/pods", name, body, namespace, kind="strategic", subresource="status", brief=True
+            )
 
     def _status(self, node: _Node, pod: _Pod, which: str, obj: Object) -> Object:
         now = rfc3339(self._clock.time())
@@ -364,7 +365,7 @@ class Fleet:
             "lastTimestamp": now,
             "count": 1,
         }
-        await self._client.create("v1/events", body, metadata["namespace"])
+        await self._client.create("v1/events", body, metadata["namespace"], brief=True)
 
     @staticmethod
     async def _quietly(work: Coroutine[Any, Any, None]) -> None:

@@ -25,6 +25,7 @@ from fastkube.registry.listing import too_large_resource_version
 from fastkube.server.answer import GZIP_MIN_BYTES, Answer, Streamed, gzipped, takes_gzip
 from fastkube.server.authn import Authenticator
 from fastkube.server.authz import Authorizer
+from fastkube.server.batch import BATCH_PATH, handle_batch
 from fastkube.server.calls import NoSuchPath, no_such_path
 from fastkube.server.connection import HttpServer
 from fastkube.server.discovery import Discovery
@@ -37,7 +38,7 @@ from fastkube.server.metrics import Metrics
 from fastkube.server.openapi import OpenApi
 from fastkube.server.paths import handle_path
 from fastkube.server.priority import FlowControl
-from fastkube.server.request import Request, RequestInfo, parse_query, split_target
+from fastkube.server.request import ANONYMOUS, Request, RequestInfo, parse_query, split_target
 from fastkube.server.reviews import reviews_of
 from fastkube.server.signing import Signer
 from fastkube.server.status import status_answer
@@ -127,15 +128,24 @@ def _timeout(server: ApiServer, request: Request) -> float:
 
 
 def authorize(server: ApiServer, request: Request) -> None:
+    if request.info.path == BATCH_PATH and request.user is not ANONYMOUS:
+        return  # each of its writes is authorized
     if not server.authorizer.allows(request.user, request.info):
         server.authorizer.check(request.user, request.info)
 
 
 def dispatch(server: ApiServer, request: Request) -> Answer | Awaitable[Answer | Streamed]:
-    return handle_resource(server, request) if request.info.is_resource else handle_path(server, request)
+    if request.info.is_resource:
+        return handle_resource(server, request)
+    if request.info.path == BATCH_PATH:
+        return handle_batch(server, request, BATCHED)
+    return handle_path(server, request)
 
 
 PIPELINE: tuple[Stage, ...] = (identify, parse_path, authenticate, impersonate, limit, authorize, dispatch)
+
+BATCHED: tuple[Stage, ...] = (parse_path, authorize, dispatch)
+"""What a write in a batch passes; the rest was done for the batch as a whole."""
 
 
 # ---------------------------------------------------------------- the server
@@ -196,7 +206,7 @@ class ApiServer:
                     request.task = self._loop.create_task(self._go_on(request, result, stages))
                 return
         except Exception as failure:
-            self._end(request, self._failed(request, failure))
+            self._end(request, self.failed(request, failure))
 
     async def _go_on(self, request: Request, result: Any, stages: Iterator[Stage]) -> None:
         """The rest of a request's way, from the first stage that had something to wait for."""
@@ -214,12 +224,12 @@ class ApiServer:
                 self._end(request, Streamed(499, False))
                 raise
             request.task.uncancel()  # the sweeper has cancelled it
-            result = self._failed(request, ended)
+            result = self.failed(request, ended)
         except Exception as failure:
-            result = self._failed(request, failure)
+            result = self.failed(request, failure)
         self._end(request, result)
 
-    def _failed(self, request: Request, failure: BaseException) -> Answer | Streamed:
+    def failed(self, request: Request, failure: BaseException) -> Answer | Streamed:
         """What answers a request that failed: a Status for every failure (panic recovery)."""
         if isinstance(failure, ApiError):
             return self._refusal(request, failure)
@@ -259,8 +269,16 @@ class ApiServer:
             connection.answer(answer.rendered(request, self.date(), keep_alive), keep_alive)
         else:
             connection.answer(b"", answer.keep_alive)
+        self.observe(request, answer.code)
+
+    def observe(self, request: Request, code: int) -> None:
+        """Counts a request that was answered."""
         if hasattr(request, "info"):
-            self.metrics.observe(request, answer.code, self._loop.time() - request.started)
+            self.metrics.observe(request, code, self._loop.time() - request.started)
+
+    def now(self) -> float:
+        """The loop's clock, by which requests are timed."""
+        return self._loop.time()
 
     def keeps_alive(self, request: Request) -> bool:
         return request.connection.complete and request.head.keep_alive and not self.health.stopping

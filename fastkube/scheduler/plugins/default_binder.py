@@ -17,4 +17,6 @@ class DefaultBinder(Plugin):
             "metadata": {"namespace": pod.namespace, "name": pod.name, "uid": pod.uid},
             "target": {"kind": "Node", "name": node},
         }
-        await self.handle.client.create("v1/pods", binding, pod.namespace, name=pod.name, subresource="binding")
+        await self.handle.client.create(
+            "v1/pods", binding, pod.namespace, name=pod.name, subresource="binding", brief=True
+        )

@@ -1,0 +1,150 @@
+"""Many writes in one request, for fastkube's own components and whoever else writes much (docs/batch.md).
+
+    POST /fastkube/v1/batch, application/msgpack, an array of at most WRITES_MAX writes:
+        [method, target, content type, body, brief]
+    answers 200 with an array of results in the same order:
+        [code, body, [warning, ...]]
+
+Each write is what a request of its own would be: authorized, admitted and answered alone, with its own Status when it
+fails; whether the others succeed does not matter to it. They run side by side, so they share one commit and their order
+is not told. A brief write that succeeds answers with an empty body. Reads and connections are not taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, cast
+
+import msgpack
+
+from fastkube import errors
+from fastkube.server.answer import Answer
+from fastkube.server.calls import BODY_MAX_BYTES
+from fastkube.server.connect import CONNECTING
+from fastkube.server.http1 import Fields, Head, Headers
+from fastkube.server.media import MSGPACK
+from fastkube.server.request import Request
+
+if TYPE_CHECKING:
+    from fastkube.server.app import ApiServer, Stage
+    from fastkube.server.connection import Connection
+
+BATCH_PATH = "/fastkube/v1/batch"
+
+WRITES_MAX = 1024
+BATCH_MAX_BYTES = 64 * 1024 * 1024
+_METHODS = frozenset(("POST", "PUT", "PATCH", "DELETE"))
+_PASSED_ON = ("User-Agent",)
+"""Header fields of the batch that count for each of its writes; who asks is settled once for all."""
+
+Result = tuple[int, bytes, list[str]]
+
+
+class _Part:
+    """Stands for the connection of one write: its body has come, and there is no socket of its own."""
+
+    transport = None
+    complete = True
+
+    async def read_body(self, request: Request, max_bytes: int) -> bytes | None:
+        return request.body if len(request.body) <= max_bytes else None
+
+    def abort(self) -> None:
+        """There is nothing to cut: a write of a batch never streams."""
+
+
+_PART = cast("Connection", _Part())
+
+
+async def handle_batch(server: ApiServer, request: Request, stages: tuple[Stage, ...]) -> Answer:
+    """Raises 405, 413, 415 and 400 for what is no batch; everything else is the result of a write."""
+    if request.method != "POST":
+        raise errors.method_not_allowed()
+    if request.headers.get("Content-Type", "") != MSGPACK.decode():
+        raise errors.unsupported_media_type("a batch is application/msgpack")
+    body = await request.connection.read_body(request, BATCH_MAX_BYTES)
+    if body is None:
+        raise errors.too_large(f"Request entity too large: limit is {BATCH_MAX_BYTES}")
+    writes = _read(body)
+    fields: dict[str, Fields] = {}
+    waiting: list[tuple[int, Request, asyncio.Task[Result]]] = []
+    results: list[Result | None] = []
+    for at, (method, target, media, content, brief) in enumerate(writes):
+        if media not in fields:
+            fields[media] = _fields(request, media)
+        one = Request(_PART, Head(method, target, 1, fields[media]), server.now())
+        one.body, one.user, one.audit_id = content, request.user, request.audit_id
+        outcome = _begin(server, one, stages)
+        if isinstance(outcome, Answer):
+            results.append(_result(server, one, outcome, brief))
+        else:
+            results.append(None)
+            waiting.append((at, one, asyncio.ensure_future(_finish(server, one, outcome, brief))))
+    try:
+        for at, _, task in waiting:
+            results[at] = await task
+    except asyncio.CancelledError:
+        for _, _, task in waiting:
+            task.cancel()
+        raise
+    return Answer(200, msgpack.packb(results), MSGPACK)
+
+
+def _read(body: bytes) -> list[tuple[str, str, str, bytes, bool]]:
+    try:
+        writes = msgpack.unpackb(body)
+    except (ValueError, msgpack.UnpackException) as fault:
+        raise errors.bad_request(f"a batch is a msgpack array: {fault}") from None
+    if not isinstance(writes, list) or len(writes) > WRITES_MAX:
+        raise errors.bad_request(f"a batch is an array of at most {WRITES_MAX} writes")
+    for at, write in enumerate(writes):
+        if not isinstance(write, list) or list(map(type, write)) != [str, str, str, bytes, bool]:
+            raise errors.bad_request(f"write {at} is not [method, target, content type, body, brief]")
+        if write[0] not in _METHODS:
+            raise errors.bad_request(f"write {at}: a batch takes {', '.join(sorted(_METHODS))}")
+    return writes
+
+
+def _fields(request: Request, media: str) -> Fields:
+    """The header of a write: what the batch's own says that concerns it."""
+    pairs = [(name, value) for name in _PASSED_ON if (value := request.headers.get(name))]
+    pairs += [("Accept", MSGPACK.decode()), ("Content-Type", media)]
+    return Fields(Headers(pairs), 0, False, False, True, False)
+
+
+def _begin(server: ApiServer, one: Request, stages: tuple[Stage, ...]) -> Answer | Awaitable[Any]:
+    """Takes a write as far as it goes without waiting."""
+    try:
+        for stage in stages:
+            outcome = stage(server, one)
+            if outcome is not None:
+                return outcome
+            if stage is stages[0] and (not one.info.is_resource or one.info.subresource in CONNECTING):
+                raise errors.method_not_allowed()
+    except Exception as failure:
+        return _failed(server, one, failure)
+    raise AssertionError("the last stage answers")
+
+
+async def _finish(server: ApiServer, one: Request, outcome: Awaitable[Any], brief: bool) -> Result:
+    try:
+        answer = await outcome
+    except Exception as failure:
+        answer = _failed(server, one, failure)
+    return _result(server, one, answer, brief)
+
+
+def _failed(server: ApiServer, one: Request, failure: Exception) -> Answer:
+    answer = server.failed(one, failure)
+    if not isinstance(answer, Answer):  # a connection that broke: not this one's, it has none
+        answer = cast(Answer, server.failed(one, errors.unavailable(str(failure))))
+    return answer
+
+
+def _result(server: ApiServer, one: Request, answer: Answer, brief: bool) -> Result:
+    server.observe(one, answer.code)
+    return answer.code, b"" if brief and answer.code < 400 else answer.body, one.warnings
+
+
+assert BODY_MAX_BYTES < BATCH_MAX_BYTES
