@@ -169,7 +169,18 @@ class Server:
 
     def for_components(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The options of the components on this machine, who find the cluster's own files by themselves."""
-        return {**values, "root_ca_file": values.get("root_ca_file") or self.api.ca_file}
+        folder = Path(self._options.cert_dir)
+        own: dict[str, Any] = {}
+        if not values.get("root_ca_file"):
+            own["root_ca_file"] = self.api.ca_file
+        if not values.get("cluster_signing_cert_file") and not values.get("cluster_signing_key_file"):
+            own["cluster_signing_cert_file"] = str(folder / "ca.crt")
+            own["cluster_signing_key_file"] = str(folder / "ca.key")
+        if not values.get("service_account_private_key_file"):
+            own["service_account_private_key_file"] = self._options.service_account_signing_key_file or str(
+                folder / "sa.key"
+            )
+        return {**values, **own}
 
     @property
     def internal_url(self) -> str:

@@ -123,13 +123,29 @@ class Ask(Action):
     """Read from the server, past the informers, and reconcile again with the answer in `view.live[path]`.
 
     The answer is what was read, None where there is nothing (404). A reconcile that asks does nothing else.
-    With `metadata_only` objects come as PartialObjectMetadata.
+    With `metadata_only` objects come as PartialObjectMetadata; with `tolerant` any failure is an answer too, the
+    ApiError itself.
     """
 
     path: str
     metadata_only: bool = False
     uid: str = ""
     """Which object is looked for, where one of another uid is as good as none."""
+    tolerant: bool = False
+
+    @property
+    def key(self) -> str:
+        """What the answer is found under."""
+        return self.path
+
+
+@dataclass(frozen=True, slots=True)
+class Review(Action):
+    """Let the server judge (a POST that stores nothing: a SubjectAccessReview): its answer is `view.live[key]`."""
+
+    key: str
+    resource: str
+    obj: Object
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,21 @@ def by_service(obj: Object) -> Iterable[str]:
     return (f"{obj['metadata']['namespace']}/{name}",) if name else ()
 
 
+def by_pod_cidr(obj: Object) -> Iterable[str]:
+    """The ranges of Pod addresses that a Node has; "" for none."""
+    spec = obj["spec"]
+    return spec.get("podCIDRs") or (spec.get("podCIDR", ""),)
+
+
+def by_service_account(obj: Object) -> Iterable[str]:
+    """`namespace/name` of the ServiceAccount which a Secret holds a token of."""
+    if obj.get("type") != "kubernetes.io/service-account-token":
+        return ()
+    metadata = obj["metadata"]
+    name = (metadata.get("annotations") or {}).get("kubernetes.io/service-account.name")
+    return (f"{metadata['namespace']}/{name}",) if name else ()
+
+
 TRACKING_FINALIZER = "batch.kubernetes.io/job-tracking"
 
 
@@ -90,6 +105,8 @@ INDEXERS: dict[str, Indexer] = {
     "selector-term": by_selector_term,
     "service": by_service,
     "tracked-job": by_tracked_job,
+    "pod-cidr": by_pod_cidr,
+    "service-account": by_service_account,
 }
 
 
@@ -158,6 +175,9 @@ class Caches:
 
     def list(self, resource: str) -> Objects:
         return self._informers[resource].list()
+
+    def count(self, resource: str) -> int:
+        return len(self._informers[resource])
 
     def index(self, resource: str, name: str, key: str) -> Objects:
         return self._informers[resource].by_index(name, key)

@@ -1,20 +1,13 @@
-"""EndpointSlices: the endpoints of each Service in slices of limited size, changed as little as possible.
-
-For each address family and each set of ports (Pods may resolve a named port differently):
-  1. endpoints that are gone leave their slice, changed ones are changed in place
-  2. new ones fill slices that are written anyway, then one slice with room for all the rest, then new slices
-  3. a slice that becomes empty goes, but for one, so that "none" can be told from "not yet looked at"
-"""
+"""EndpointSlices: the endpoints of each Service, in slices of limited size for each address family and set of ports."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
-from fastkube.api.meta import owner_reference
 from fastkube.client import object_key
-from fastkube.controllers.actions import GONE, Action, Create, Delete, Tell, Together, Update
+from fastkube.controllers.actions import GONE, Action, Delete, Tell, Together
 from fastkube.controllers.caches import Caches
 from fastkube.controllers.common import PODS, Object, Objects, is_ready, is_terminating
 from fastkube.controllers.runner import Context, Controller, Watch
@@ -36,13 +29,11 @@ from fastkube.controllers.services import (
     target_ref,
     trigger_time,
 )
+from fastkube.controllers.slices import MANAGED_BY, SERVICE_NAME, SLICES, Group, Plan, Target, identity, port_key
 from fastkube.errors import ApiError
 
-SLICES = "discovery.k8s.io/v1/endpointslices"
 NODES = "v1/nodes"
 
-SERVICE_NAME = "kubernetes.io/service-name"
-MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
 MANAGER = "endpointslice-controller.k8s.io"
 TOPOLOGY_MODE = "service.kubernetes.io/topology-mode"
 ZONE = "topology.kubernetes.io/zone"
@@ -84,11 +75,11 @@ def reconcile(view: View) -> Sequence[Action]:
     strange = [found for found in view.slices if found["addressType"] not in families]
     actions: list[Action] = [Delete(SLICES, found, ignore=GONE) for found in strange]
     labels = _labels(service)
-    annotation = trigger_time(service, view.pods)
+    annotations = {TRIGGER_TIME: trigger_time(service, view.pods)}
     for family in families:
         slices = [found for found in view.slices if found["addressType"] == family and not is_terminating(found)]
-        plan = _Plan(view, family, slices, labels, annotation)
-        actions += plan.actions()
+        target = Target(service, family, labels, annotations, view.endpoints_max, True, partial(_failed, service))
+        actions += Plan(target, _desired(view, family), slices).actions()
     if not actions:
         return ()
     return [Together(actions)]
@@ -103,13 +94,18 @@ def _labels(service: Object) -> dict[str, str]:
     return {**labels, SERVICE_NAME: service["metadata"]["name"], MANAGED_BY: MANAGER}
 
 
+def _failed(service: Object, what: str, error: ApiError) -> Sequence[Action]:
+    message = f"Error updating Endpoint Slices for Service {object_key(service)}: {error.message}"
+    return [Tell(service, "Warning", f"FailedTo{what}EndpointSlices", message)]
+
+
 # ---------------------------------------------------------------- endpoints
 
 
-def _desired(view: View, family: str) -> dict[str, tuple[Objects, dict[str, Object]]]:
-    """{port set: (ports, {endpoint identity: endpoint})} of one address family."""
+def _desired(view: View, family: str) -> dict[str, Group]:
+    """The endpoints of one address family, by port set."""
     service = view.service
-    groups: dict[str, tuple[Objects, dict[str, Object]]] = {}
+    groups: dict[str, Group] = {}
     for pod in view.pods:
         if not takes_part(pod, with_terminating=True):
             continue
@@ -117,9 +113,9 @@ def _desired(view: View, family: str) -> dict[str, tuple[Objects, dict[str, Obje
         if not addresses:
             continue
         ports = endpoint_ports(service, pod)
-        group = groups.setdefault(_port_key(ports), (ports, {}))
+        group = groups.setdefault(port_key(ports), Group(ports, {}))
         endpoint = _endpoint(view, pod, addresses[0])
-        group[1][_identity(endpoint)] = endpoint
+        group.endpoints[identity(endpoint)] = endpoint
     return groups
 
 
@@ -155,151 +151,6 @@ def _hints(service: Object, endpoint: Object) -> Object | None:
     if distribution == "PreferSameNode" and endpoint.get("nodeName"):
         hints["forNodes"] = [{"name": endpoint["nodeName"]}]
     return hints or None
-
-
-def _identity(endpoint: Object) -> str:
-    """What makes two endpoints the same one, though their conditions may differ."""
-    ref = endpoint.get("targetRef") or {}
-    return f"{ref.get('uid')}/{','.join(endpoint['addresses'])}/{endpoint.get('hostname', '')}"
-
-
-def _port_key(ports: Objects) -> str:
-    """Equal for equal sets of ports, in whatever order and with or without defaults."""
-    told = [(p.get("name") or "", p.get("port"), p.get("protocol") or "TCP", p.get("appProtocol") or "") for p in ports]
-    return json.dumps(sorted(told, key=str))
-
-
-# ---------------------------------------------------------------- slices
-
-
-class _Plan:
-    """What to do with the slices of one address family of a Service."""
-
-    def __init__(self, view: View, family: str, slices: Objects, labels: dict[str, str], annotation: str) -> None:
-        self._view = view
-        self._family = family
-        self._labels = labels
-        self._annotation = annotation
-        self._slices = slices
-        self._create: list[tuple[Objects, Objects]] = []
-        self._update: Objects = []
-        self._delete: Objects = []
-
-    def actions(self) -> list[Action]:
-        groups = _desired(self._view, self._family)
-        by_ports: dict[str, Objects] = {}
-        for found in self._slices:
-            by_ports.setdefault(_port_key(found.get("ports") or []), []).append(found)
-        for key in by_ports.keys() - groups.keys():
-            self._delete += by_ports[key]
-        for key, (ports, endpoints) in groups.items():
-            self._fit(by_ports.get(key, []), ports, endpoints)
-        self._keep_one()
-        return self._written()
-
-    def _fit(self, slices: Objects, ports: Objects, wanted: dict[str, Object]) -> None:
-        """Steps 1 to 3 for one set of ports."""
-        wanted = dict(wanted)
-        dirty: Objects = []
-        clean: Objects = []
-        for found in slices:
-            kept, changed = self._purge(found, wanted)
-            if not kept:
-                self._delete.append(found)
-            elif changed or not self._has_labels(found):
-                dirty.append({**found, "endpoints": kept})
-            else:
-                clean.append(found)
-        new = list(wanted.values())
-        limit = self._view.endpoints_max
-        for found in sorted(dirty, key=lambda found: -len(found["endpoints"])):
-            room = max(0, limit - len(found["endpoints"]))
-            self._update.append({**found, "endpoints": [*found["endpoints"], *new[:room]]})
-            new = new[room:]
-        if new:
-            new = self._fill_clean(clean, new)
-        while new:
-            self._create.append((ports, new[:limit]))
-            new = new[limit:]
-
-    def _purge(self, found: Object, wanted: dict[str, Object]) -> tuple[Objects, bool]:
-        """The endpoints of a slice that stay, taken out of `wanted`, and whether anything changes."""
-        kept: Objects = []
-        changed = False
-        present = found.get("endpoints") or []
-        for endpoint in present:
-            desired = wanted.pop(_identity(endpoint), None)
-            if desired is not None:
-                kept.append(desired)
-                changed = changed or desired != endpoint
-        return kept, changed or len(kept) != len(present)
-
-    def _fill_clean(self, clean: Objects, new: Objects) -> Objects:
-        """The fullest slice that has room for all takes them: one write, and no half-empty slices."""
-        limit = self._view.endpoints_max
-        fitting = [found for found in clean if len(found["endpoints"]) + len(new) % limit <= limit]
-        if not fitting or not len(new) % limit:
-            return new
-        best = max(fitting, key=lambda found: len(found["endpoints"]))
-        rest = len(new) % limit
-        self._update.append({**best, "endpoints": [*best["endpoints"], *new[-rest:]]})
-        return new[:-rest]
-
-    def _keep_one(self) -> None:
-        """A Service without endpoints has one empty slice."""
-        left = len(self._slices) - len(self._delete)
-        if left or self._create:
-            return
-        if self._delete:
-            last = self._delete.pop()
-            if last.get("endpoints") or last.get("ports") or not self._has_labels(last):
-                self._update.append({**last, "endpoints": [], "ports": []})
-        else:
-            self._create.append(([], []))
-
-    def _has_labels(self, found: Object) -> bool:
-        return (found["metadata"].get("labels") or {}) == self._labels
-
-    def _written(self) -> list[Action]:
-        actions: list[Action] = []
-        while self._create and self._delete:
-            # a slice that would go is used again: one write instead of two
-            ports, endpoints = self._create.pop()
-            self._update.append({**self._delete.pop(), "ports": ports, "endpoints": endpoints})
-        for ports, endpoints in self._create:
-            actions.append(Create(SLICES, self._made(ports, endpoints), otherwise=self._failed("Create")))
-        for found in self._update:
-            metadata = {**found["metadata"], "labels": self._labels}
-            metadata["annotations"] = {**(metadata.get("annotations") or {}), TRIGGER_TIME: self._annotation}
-            actions.append(Update(SLICES, {**found, "metadata": metadata}, otherwise=self._failed("Update")))
-        actions += [Delete(SLICES, found, ignore=GONE) for found in self._delete]
-        return actions
-
-    def _failed(self, what: str) -> Any:
-        service = self._view.service
-
-        def tell(error: ApiError) -> Sequence[Action]:
-            message = f"Error updating Endpoint Slices for Service {object_key(service)}: {error.message}"
-            return [Tell(service, "Warning", f"FailedTo{what}EndpointSlices", message)]
-
-        return tell
-
-    def _made(self, ports: Objects, endpoints: Objects) -> Object:
-        metadata = self._view.service["metadata"]
-        return {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {
-                "generateName": f"{metadata['name']}-",
-                "namespace": metadata["namespace"],
-                "labels": self._labels,
-                "annotations": {TRIGGER_TIME: self._annotation},
-                "ownerReferences": [owner_reference(self._view.service)],
-            },
-            "addressType": self._family,
-            "endpoints": endpoints,
-            "ports": ports,
-        }
 
 
 def _service_of_slice(_caches: Caches, found: Object) -> Sequence[str]:

@@ -20,6 +20,7 @@ from fastkube.controllers.builtin import CONTROLLERS
 from fastkube.controllers.caches import Caches
 from fastkube.controllers.options import ControllerManagerOptions
 from fastkube.controllers.runner import Controller, Engine, Facts, Runner
+from fastkube.controllers.signing import Signers
 from fastkube.controllers.transforms import TRANSFORMS
 from fastkube.errors import ApiError
 
@@ -100,7 +101,7 @@ class ControllerManager:
     async def start(self) -> None:
         """Returns when the informers have synced and the controllers work; raises TimeoutError if they cannot."""
         discovery = await self._discover()
-        facts = Facts(self._root_ca(), discovery)
+        facts = Facts(self._root_ca(), Signers.of(self.options), discovery)
         self._factory = self._given_factory or InformerFactory(self._client, transforms=TRANSFORMS)
         self._recorder = EventRecorder(self._client, NAME, self._clock)
         caches = Caches(self._factory)

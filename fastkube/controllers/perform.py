@@ -20,6 +20,7 @@ from fastkube.controllers.actions import (
     Patch,
     Post,
     Requeue,
+    Review,
     Tell,
     Together,
     Update,
@@ -63,19 +64,23 @@ class Performer:
         return again
 
     async def ask(self, asks: Sequence[Action]) -> dict[str, Any]:
-        """Read what is asked for, concurrently: {path: answer, or None for 404}."""
+        """Read what is asked for, concurrently: {key: answer, or None for 404}."""
         if any(isinstance(ask, Discover) for ask in asks):
             return {Discover.KEY: await discover(self._client)}
-        questions = [ask for ask in asks if isinstance(ask, Ask)]
+        questions = [ask for ask in asks if isinstance(ask, Ask | Review)]
         answers = await asyncio.gather(*(self._read(ask) for ask in questions))
-        return {ask.path: answer for ask, answer in zip(questions, answers, strict=True)}
+        return {ask.key: answer for ask, answer in zip(questions, answers, strict=True)}
 
-    async def _read(self, ask: Ask) -> Object | None:
+    async def _read(self, ask: Ask | Review) -> Object | ApiError | None:
+        if isinstance(ask, Review):
+            return await self._client.create(ask.resource, ask.obj)
         try:
             return await self._client.get_path(ask.path, accept=METADATA_ONLY if ask.metadata_only else "")
         except ApiError as error:
-            if error.code == 404:
+            if error.code == 404 and not ask.tolerant:
                 return None
+            if ask.tolerant:
+                return error
             raise
 
     async def _do(self, action: Action) -> None:

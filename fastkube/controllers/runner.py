@@ -25,10 +25,11 @@ from fastkube.client import Client, ShutDown, Unreachable, WorkQueue, object_key
 from fastkube.client.discovery import Discovery
 from fastkube.client.events import EventRecorder
 from fastkube.clock import Clock
-from fastkube.controllers.actions import Action, Ask, Discover
+from fastkube.controllers.actions import Action, Ask, Discover, Review
 from fastkube.controllers.caches import Caches
 from fastkube.controllers.options import ControllerManagerOptions
 from fastkube.controllers.perform import Failed, Performer, Stopped
+from fastkube.controllers.signing import Signers
 from fastkube.errors import ApiError
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class Facts(NamedTuple):
     """What the manager learnt at its start and views may need: texts of files, what the server serves."""
 
     root_ca: str = ""
+    signers: Signers = Signers()
     discovery: Discovery = Discovery([], {})
 
 
@@ -308,7 +310,7 @@ class Runner:
         if elapsed > PACED_FROM_S:
             self._rests[key] = time.monotonic() + elapsed * PACE
         for _ in range(ASKS_MAX):
-            if not actions or not isinstance(actions[0], Ask | Discover):
+            if not actions or not isinstance(actions[0], Ask | Discover | Review):
                 return await self._performer.perform(actions)
             view = view._replace(live={**view.live, **await self.answer(actions)})
             actions = controller.reconcile(view)

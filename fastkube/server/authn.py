@@ -13,6 +13,7 @@ import base64
 import csv
 import hashlib
 import hmac
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,10 +23,10 @@ from urllib.parse import unquote
 import msgpack
 
 from fastkube import errors
+from fastkube.api.tokens import LEGACY_ISSUER, Claims, InvalidToken, KeyRing
 from fastkube.clock import Clock, parse_rfc3339
 from fastkube.registry.strategy import UserInfo
 from fastkube.server.request import ANONYMOUS, Request
-from fastkube.server.tokens import Claims, InvalidToken, KeyRing
 
 if TYPE_CHECKING:
     import asyncio
@@ -182,6 +183,9 @@ class Authenticator:
         if token.count(".") != 2:
             raise InvalidToken("unknown token")
         claims = self.keys.verify(token, now)
+        if claims.get("iss") == LEGACY_ISSUER:
+            shared = tuple(audience for audience in audiences if audience in self._options.audiences)
+            return _Verified(self._legacy_user(token, claims, now), math.inf, shared)
         if claims.get("iss") != self._options.service_account_issuer:
             raise InvalidToken("wrong issuer")
         named = claims.get("aud")
@@ -218,6 +222,21 @@ class Authenticator:
                 if bound.get("uid"):
                     extra[uid_key] = [bound["uid"]]
         return account_user(namespace, name, uid, extra)
+
+    def _legacy_user(self, token: str, claims: Claims, now: float) -> UserInfo:
+        """The user of a token in a Secret, which is good as long as the Secret holds it."""
+        private = "kubernetes.io/serviceaccount/"
+        namespace, name = claims.get(f"{private}namespace") or "", claims.get(f"{private}service-account.name") or ""
+        uid = claims.get(f"{private}service-account.uid") or ""
+        if not namespace or not name or claims.get("sub") != f"{ACCOUNT_PREFIX}{namespace}:{name}":
+            raise InvalidToken("wrong subject")
+        if self._options.service_account_lookup:
+            secret = self.stored("secrets", namespace, claims.get(f"{private}secret.name") or "")
+            held = base64.b64decode(((secret or {}).get("data") or {}).get("token") or "")
+            if secret is None or "deletionTimestamp" in secret["metadata"] or held != token.encode():
+                raise InvalidToken("the Secret of the token is gone or holds another")
+            self._check_bound("serviceaccounts", namespace, {"name": name, "uid": uid}, now)
+        return account_user(namespace, name, uid, {})
 
     def _check_bound(self, resource: str, namespace: str, bound: Mapping[str, Any], now: float) -> None:
         found = self.stored(resource, namespace, bound.get("name") or "")

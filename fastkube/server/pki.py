@@ -3,7 +3,7 @@
     ca.crt ca.key                    the cluster's certificate authority (also signs client certificates)
     apiserver.crt apiserver.key      what the server shows
     admin.crt admin.key              a client of the group system:masters
-    sa.key sa.pub                    RSA pair that signs ServiceAccount tokens (RS256)
+    sa.key                           RSA key that signs ServiceAccount tokens (RS256)
 
 Rules:
   1. Private keys are created with mode 0600 and never leave the directory, except into a kubeconfig (also 0600).
@@ -22,6 +22,8 @@ import socket
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from fastkube.api.tokens import make_key
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -95,19 +97,8 @@ def server_names(*more: str, service_cluster_ip_range: str = "") -> list[str]:
 
 def service_account_key(directory: Path) -> Path:
     """The path of the key that signs ServiceAccount tokens; made if missing (some 50 ms: call it in a thread)."""
-    private, public = directory / "sa.key", directory / "sa.pub"
-    if not private.exists():
-        from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.asymmetric import rsa
-
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        _write(
-            public,
-            key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo),
-            0o644,
-        )
-        _write(private, _private_pem(key), 0o600)
+    private = directory / "sa.key"
+    make_key(private)
     return private
 
 

@@ -5,10 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from kubeobjects import NOW, answer, asked, deleting, obj, pod, status_of, writes
+from kubeobjects import NOW, answer, asked, deleting, flat, obj, owned_by, pod, status_of, writes
 
-from fastkube.controllers import clusterrole_aggregation, protection, resourcequota
+from fastkube.clock import rfc3339
+from fastkube.controllers import (
+    clusterrole_aggregation,
+    endpointslicemirroring,
+    ephemeral_volume,
+    node_ipam,
+    node_ttl,
+    protection,
+    resourcequota,
+    service_cidr,
+)
+from fastkube.controllers.actions import Delete, Fail, Requeue, Tell
 from fastkube.controllers.common import PODS
+from fastkube.controllers.options import ControllerManagerOptions
 from fastkube.controllers.services import SERVICES
 from fastkube.controllers.statefulset import CLAIMS
 
@@ -134,3 +146,150 @@ def test_a_count_that_is_right_is_not_written_and_a_limit_that_is_gone_is_droppe
     assert resourcequota.reconcile(counted(quota({"pods": "1"}, right), [asking("a")])) == ()
     old = {"hard": {"pods": "1", "services": "1"}, "used": {"pods": "1", "services": "0"}}
     assert status_of(resourcequota.reconcile(counted(quota({"pods": "1"}, old), [asking("a")]))) == right
+
+
+# ---------------------------------------------------------------- nodes
+
+
+@pytest.mark.parametrize(
+    ("nodes", "present", "wanted"),
+    [
+        (1, None, "0"),
+        (95, "0", None),
+        (95, "15", None),
+        (101, "0", "15"),
+        (89, "15", "0"),
+        (5000, "0", "300"),
+        (1900, "300", None),
+        (10, "rubbish", "0"),
+    ],
+)
+def test_the_ttl_of_nodes_rises_with_their_number(nodes: int, present: str | None, wanted: str | None) -> None:
+    node = obj("Node", "n", namespace="", m_annotations={node_ttl.TTL: present} if present else {})
+    patches = writes(node_ttl.reconcile(node_ttl.View(node, nodes)))
+    assert [patch.body["metadata"]["annotations"][node_ttl.TTL] for patch in patches] == ([wanted] if wanted else [])
+
+
+def test_a_node_gets_a_range_of_each_family() -> None:
+    node = obj("Node", "n", namespace="", spec={})
+    (patch,) = writes(node_ipam.reconcile(node_ipam.View(node, ["10.244.3.0/24", "fd00::/64"], 2)))
+    assert patch.body["spec"] == {"podCIDR": "10.244.3.0/24", "podCIDRs": ["10.244.3.0/24", "fd00::/64"]}
+    told, failed = node_ipam.reconcile(node_ipam.View(node, [], 1))
+    assert isinstance(told, Tell) and told.reason == "CIDRNotAvailable" and isinstance(failed, Fail)
+
+
+def test_ranges_are_given_out_from_where_the_last_ended() -> None:
+    (pool,) = node_ipam.pools_of(ControllerManagerOptions(cluster_cidr="10.244.0.0/22", node_cidr_mask_size=24))
+    assert list(pool.ranges(3)) == ["10.244.3.0/24", "10.244.0.0/24", "10.244.1.0/24", "10.244.2.0/24"]
+
+
+@pytest.mark.parametrize("cidr", ["", "nonsense", "10.0.0.0/28", "10.0.0.0/8,10.1.0.0/16"])
+def test_cluster_cidrs_that_cannot_be_used_are_refused(cidr: str) -> None:
+    with pytest.raises(ValueError, match="cidr"):
+        node_ipam.pools_of(ControllerManagerOptions(cluster_cidr=cidr))
+
+
+# ---------------------------------------------------------------- ephemeral volumes
+
+
+def with_volume() -> Object:
+    made = pod("p")
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"accessModes": ["ReadWriteOnce"]}}
+    made["spec"]["volumes"] = [{"name": "scratch", "ephemeral": {"volumeClaimTemplate": template}}]
+    return made
+
+
+def test_a_claim_is_made_for_an_ephemeral_volume_and_owned_by_the_pod() -> None:
+    made = with_volume()
+    (create,) = writes(ephemeral_volume.reconcile(ephemeral_volume.View(made, {})))
+    assert create.obj["metadata"]["name"] == "p-scratch" and create.obj["metadata"]["labels"] == {"a": "b"}
+    assert create.obj["metadata"]["ownerReferences"] == owned_by(made)
+    assert ephemeral_volume.reconcile(ephemeral_volume.View(made, {"p-scratch": create.obj})) == []
+
+
+def test_somebody_elses_claim_is_not_taken() -> None:
+    stranger = obj("PersistentVolumeClaim", "p-scratch")
+    told, failed = ephemeral_volume.reconcile(ephemeral_volume.View(with_volume(), {"p-scratch": stranger}))
+    assert isinstance(told, Tell) and isinstance(failed, Fail)
+    assert told.message == (
+        "ephemeral volume scratch: PVC default/p-scratch was not created for pod default/p (pod is not owner)"
+    )
+
+
+# ---------------------------------------------------------------- service CIDRs
+
+
+def cidr(name: str = "extra", text: str = "10.1.0.0/24", **more: Any) -> Object:
+    return obj("ServiceCIDR", name, "networking.k8s.io/v1", namespace="", spec={"cidrs": [text]}, **more)
+
+
+def test_a_new_cidr_gets_a_finalizer_and_becomes_ready() -> None:
+    finalizers, ready = writes(service_cidr.reconcile(service_cidr.View(cidr(), [], [], NOW)))
+    assert finalizers.body["metadata"]["finalizers"] == [service_cidr.FINALIZER]
+    assert ready.body["status"]["conditions"][0]["message"] == "Kubernetes Service CIDR is ready"
+
+
+@pytest.mark.parametrize(
+    ("addresses", "others", "ago_s", "expected"),
+    [
+        (["10.1.0.7"], [], 20, "Terminating"),
+        (["10.1.0.7"], ["10.0.0.0/8"], 20, "released"),
+        (["10.9.0.7"], [], 20, "released"),
+        ([], [], 2, "waits"),
+    ],
+)
+def test_a_cidr_stays_as_long_as_an_address_needs_it(
+    addresses: list[str], others: list[str], ago_s: float, expected: str
+) -> None:
+    going = cidr(m_finalizers=[service_cidr.FINALIZER], m_deletionTimestamp=rfc3339(NOW - ago_s))
+    view = service_cidr.View(going, [cidr("o", text) for text in others], addresses, NOW)
+    (action,) = service_cidr.reconcile(view)
+    if expected == "waits":
+        assert isinstance(action, Requeue) and action.after_s == 8
+    elif expected == "released":
+        assert action.body["metadata"]["finalizers"] is None  # type: ignore[attr-defined]
+    else:
+        assert action.body["status"]["conditions"][0]["reason"] == expected  # type: ignore[attr-defined]
+
+
+# ---------------------------------------------------------------- mirrored endpoints
+
+
+def endpoints(*ips: str, ready: bool = True, **more: Any) -> Object:
+    key = "addresses" if ready else "notReadyAddresses"
+    subset = {key: [{"ip": ip} for ip in ips], "ports": [{"port": 80, "protocol": "TCP"}]}
+    return obj("Endpoints", "legacy", subsets=[subset], **more)
+
+
+def mirror(made: Object | None, slices: list[Object] | None = None, limit: int = 1000) -> list[Any]:
+    return flat(endpointslicemirroring.reconcile(endpointslicemirroring.View(made, slices or [], limit)))
+
+
+def test_endpoints_are_mirrored_by_address_family() -> None:
+    made = endpoints("10.0.0.1", "fd00::1", "nonsense", m_labels={"l": "v"}, m_annotations={"a": "b"})
+    told, *creates = mirror(made)
+    assert told.reason == "InvalidIPAddress"
+    assert [create.obj["addressType"] for create in creates] == ["IPv4", "IPv6"]
+    metadata = creates[0].obj["metadata"]
+    assert metadata["labels"] == {
+        "l": "v",
+        "kubernetes.io/service-name": "legacy",
+        "endpointslice.kubernetes.io/managed-by": "endpointslicemirroring-controller.k8s.io",
+    }
+    assert metadata["annotations"] == {"a": "b"} and metadata["ownerReferences"][0]["kind"] == "Endpoints"
+    assert creates[0].obj["endpoints"] == [{"addresses": ["10.0.0.1"], "conditions": {"ready": True}}]
+
+
+def test_a_mirror_that_is_right_stays_and_one_without_a_model_goes() -> None:
+    made = endpoints("10.0.0.1", ready=False)
+    (create,) = mirror(made)
+    present = {**create.obj, "metadata": {**create.obj["metadata"], "name": "legacy-x", "uid": "u"}}
+    assert mirror(made, [present]) == []
+    (delete,) = mirror(None, [present])
+    assert isinstance(delete, Delete)
+
+
+def test_only_so_many_addresses_are_mirrored() -> None:
+    told, create = mirror(endpoints("10.0.0.1", "10.0.0.2", "10.0.0.3"), limit=2)
+    assert told.message.endswith("per Endpoints subset. 1 addresses were skipped")
+    assert len(create.obj["endpoints"]) == 2

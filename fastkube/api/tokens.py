@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
+import os
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +22,10 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 
 Claims = dict[str, Any]
+
+
+LEGACY_ISSUER = "kubernetes/serviceaccount"
+"""Of the tokens in Secrets, which have no end of their own."""
 
 
 class InvalidToken(Exception):
@@ -81,7 +88,8 @@ class KeyRing:
             key.verify(_decode(signature), message.encode(), padding.PKCS1v15(), hashes.SHA256())
         except InvalidSignature:
             raise InvalidToken("wrong signature") from None
-        expires, not_before = claims.get("exp"), claims.get("nbf", 0)
+        endless = "exp" not in claims and claims.get("iss") == LEGACY_ISSUER
+        expires, not_before = math.inf if endless else claims.get("exp"), claims.get("nbf", 0)
         if not isinstance(expires, int | float) or now >= expires:
             raise InvalidToken("token has expired")
         if not isinstance(not_before, int | float) or now < not_before - 1:
@@ -108,6 +116,27 @@ def _json_object(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidToken("not an object")
     return value
+
+
+def make_key(path: Path) -> None:
+    """A new RSA key in a file of mode 0600, unless there is one: of several processes only one makes it."""
+    if path.exists():
+        return
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(key.private_bytes(serialization.Encoding.PEM, form, plain))
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass  # another was faster: its key is the cluster's
+    finally:
+        os.unlink(temporary)
 
 
 def key_id(key: RSAPublicKey) -> str:
