@@ -1,0 +1,156 @@
+"""What controllers do for the users of a running control plane."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from conftest import Kubectl
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from fastkube.testing import Cluster
+
+Object = dict[str, Any]
+
+
+def eventually(look: Callable[[], Any], wanted: Any = True, timeout_s: float = 15.0) -> None:
+    """Waits until `look` gives what is wanted."""
+    until = time.monotonic() + timeout_s
+    while (found := look()) != wanted:
+        assert time.monotonic() < until, f"{found!r} instead of {wanted!r}"
+        time.sleep(0.1)
+
+
+def path(kubectl: Kubectl, thing: str, expression: str) -> Callable[[], str]:
+    return lambda: kubectl("get", *thing.split(), "-o", f"jsonpath={expression}", "--ignore-not-found")
+
+
+def apply(kubectl: Kubectl, *objects: Object) -> None:
+    kubectl("apply", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+
+
+# ---------------------------------------------------------------- budgets and quotas
+
+
+def test_an_eviction_respects_a_budget_until_there_are_pods_enough(kubectl: Kubectl) -> None:
+    kubectl("create", "deployment", "web", "--image=nginx", "--replicas=2")
+    kubectl("create", "pdb", "web", "--selector=app=web", "--min-available=2")
+    kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+    eventually(path(kubectl, "pdb web", "{.status.currentHealthy}/{.status.disruptionsAllowed}"), "2/0")
+    kubectl("scale", "deployment/web", "--replicas=3")
+    eventually(path(kubectl, "pdb web", "{.status.currentHealthy}/{.status.disruptionsAllowed}"), "3/1")
+
+
+def test_a_quota_follows_what_is_there(kubectl: Kubectl) -> None:
+    kubectl("create", "quota", "limits", "--hard=pods=3,count/deployments.apps=2,requests.cpu=1")
+    kubectl("create", "deployment", "web", "--image=nginx", "--replicas=2")
+    kubectl("set", "resources", "deployment/web", "--requests=cpu=100m")
+    eventually(
+        path(kubectl, "quota limits", "{.status.used}"),
+        '{"count/deployments.apps":"1","pods":"2","requests.cpu":"200m"}',
+    )
+    kubectl("delete", "deployment", "web")
+    eventually(
+        path(kubectl, "quota limits", "{.status.used}"), '{"count/deployments.apps":"0","pods":"0","requests.cpu":"0"}'
+    )
+
+
+# ---------------------------------------------------------------- certificates and tokens
+
+
+def request_for(common: str, *organizations: str) -> str:
+    parts = [x509.NameAttribute(NameOID.COMMON_NAME, common)]
+    parts += [x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization) for organization in organizations]
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(parts))
+    made = builder.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+    return base64.b64encode(made.public_bytes(serialization.Encoding.PEM)).decode()
+
+
+def signing_request(name: str, signer: str, usages: list[str], request: str) -> Object:
+    spec = {"signerName": f"kubernetes.io/{signer}", "usages": usages, "request": request, "expirationSeconds": 3600}
+    metadata = {"name": name}
+    return {
+        "apiVersion": "certificates.k8s.io/v1",
+        "kind": "CertificateSigningRequest",
+        "metadata": metadata,
+        "spec": spec,
+    }
+
+
+def test_an_approved_request_is_signed_by_the_cluster(kubectl: Kubectl) -> None:
+    name = f"user-{kubectl.namespace}"
+    apply(kubectl, signing_request(name, "kube-apiserver-client", ["client auth"], request_for("jane", "devs")))
+    kubectl("certificate", "approve", name)
+    eventually(lambda: bool(path(kubectl, f"csr {name}", "{.status.certificate}")()))
+    certificate = x509.load_pem_x509_certificate(
+        base64.b64decode(path(kubectl, f"csr {name}", "{.status.certificate}")())
+    )
+    with open(kubectl.cluster.ca_file, "rb") as file:
+        authority = x509.load_pem_x509_certificate(file.read())
+    certificate.verify_directly_issued_by(authority)
+
+
+def test_a_token_secret_lets_its_account_in_until_it_is_deleted(kubectl: Kubectl) -> None:
+    kubectl("create", "serviceaccount", "robot")
+    apply(
+        kubectl,
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "robot-token", "annotations": {"kubernetes.io/service-account.name": "robot"}},
+            "type": "kubernetes.io/service-account-token",
+        },
+    )
+    eventually(lambda: bool(path(kubectl, "secret robot-token", "{.data.token}")()))
+    token = base64.b64decode(path(kubectl, "secret robot-token", "{.data.token}")()).decode()
+    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}}
+    answer = kubectl("create", "-f", "-", "-o", "jsonpath={.status.user.username}", input=json.dumps(review))
+    assert answer == f"system:serviceaccount:{kubectl.namespace}:robot"
+    kubectl("delete", "serviceaccount", "robot")
+    eventually(path(kubectl, "secret robot-token", "{.metadata.name}"), "")
+
+
+# ---------------------------------------------------------------- Services
+
+
+def test_the_ca_is_published_to_every_namespace(kubectl: Kubectl) -> None:
+    authority = Path(kubectl.cluster.ca_file).read_text()
+    eventually(path(kubectl, "configmap kube-root-ca.crt", r"{.data.ca\.crt}"), authority)
+
+
+def test_hand_made_endpoints_are_mirrored(kubectl: Kubectl) -> None:
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "legacy"}, "spec": {"ports": [{"port": 80}]}}
+    subsets = [{"addresses": [{"ip": "192.0.2.7"}], "ports": [{"port": 8080}]}]
+    apply(
+        kubectl, service, {"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "legacy"}, "subsets": subsets}
+    )
+    slices = "endpointslices -l kubernetes.io/service-name=legacy"
+    eventually(path(kubectl, slices, "{.items[*].endpoints[*].addresses}"), '["192.0.2.7"]')
+    kubectl("delete", "service", "legacy")
+    eventually(path(kubectl, slices, "{.items[*].metadata.name}"), "")
+
+
+def test_a_service_cidr_lives_as_long_as_its_addresses(cluster: Cluster, kubectl: Kubectl) -> None:
+    name = f"extra-{kubectl.namespace}"
+    spec = {"cidrs": ["10.77.0.0/24"]}
+    apply(
+        kubectl, {"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": name}, "spec": spec}
+    )
+    eventually(path(kubectl, f"servicecidr {name}", "{.status.conditions[*].status}"), "True")
+    kubectl("create", "service", "clusterip", "pinned", "--tcp=80", "--clusterip=10.77.0.9")
+    kubectl("delete", "servicecidr", name, "--wait=false")
+    eventually(path(kubectl, f"servicecidr {name}", "{.status.conditions[*].reason}"), "Terminating")
+
+
+# ---------------------------------------------------------------- nodes
+
+
+def test_nodes_tell_how_long_to_keep_what_was_read(kubectl: Kubectl) -> None:
+    eventually(path(kubectl, "node node-0", r"{.metadata.annotations.node\.alpha\.kubernetes\.io/ttl}"), "0")
