@@ -176,8 +176,6 @@ class Server:
         if not values.get("cluster_signing_cert_file") and not values.get("cluster_signing_key_file"):
             own["cluster_signing_cert_file"] = str(folder / "ca.crt")
             own["cluster_signing_key_file"] = str(folder / "ca.key")
-        if not values.get("root_ca_file") and self.api.url.startswith("https"):
-            own["root_ca_file"] = self.api.ca_file
         if not values.get("service_account_private_key_file"):
             own["service_account_private_key_file"] = self._options.service_account_signing_key_file or str(
                 folder / "sa.key"
