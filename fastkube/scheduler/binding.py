@@ -19,6 +19,7 @@ from typing import Any
 from fastkube.client import Client
 from fastkube.clock import Clock
 from fastkube.errors import ApiError
+from fastkube.scheduler.extenders import ExtenderError, Extenders
 from fastkube.scheduler.framework import Cycle, Plugin, Rejected
 from fastkube.scheduler.nodes import NodeInfo
 from fastkube.scheduler.pods import PodInfo
@@ -96,6 +97,7 @@ class Binder:
         clock: Clock,
         workers: int,
         *,
+        extenders: Extenders,
         bound: Callable[[Binding], None],
         failed: Callable[[Binding, Refused], None],
     ) -> None:
@@ -105,6 +107,7 @@ class Binder:
         self._client = client
         self._clock = clock
         self._workers = workers
+        self._extenders = extenders
         self._bound = bound
         self._failed = failed
         self._queue: deque[Binding] = deque()
@@ -176,7 +179,14 @@ class Binder:
                 self._idle.set()
 
     async def _bind(self, binding: Binding) -> None:
-        """The first bind plugin that does not pass the Pod on."""
+        """An extender that binds such Pods, or the first bind plugin that does not pass the Pod on."""
+        extender = self._extenders.binder(binding.pod)
+        if extender is not None:
+            try:
+                await extender.bind(binding.pod, binding.node.name)
+            except ExtenderError as error:
+                raise Refused(str(error)) from error
+            return
         for plugin in binding.profile.bind:
             bind = plugin.bind(binding.pod, binding.node.name)  # type: ignore[attr-defined]
             if await self._step("Bind", plugin, bind) is not False:

@@ -1,39 +1,28 @@
 """KubeSchedulerConfiguration (kubescheduler.config.k8s.io/v1): read, defaulted and checked.
 
 Unknown fields, unknown plugins and values out of range are errors: nobody wants a scheduler with half a configuration.
-What upstream has and this scheduler has no use for (parallelism, profiling) is taken and ignored.
+What upstream has and this scheduler has no use for (parallelism, profiling, the client's rate) is checked and ignored.
+Validation is fastkube.scheduler.config_validation.
 """
 
 from __future__ import annotations
 
-import re
+import base64
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fastkube.api import yaml
+from fastkube.scheduler import config_validation as validation
+from fastkube.scheduler.config_fields import ConfigError, Fields
+from fastkube.scheduler.config_validation import MULTI_POINT, POINTS
 from fastkube.scheduler.pods import DEFAULT_SCHEDULER
 
 Object = dict[str, Any]
 
 API_VERSION = "kubescheduler.config.k8s.io/v1"
 KIND = "KubeSchedulerConfiguration"
-
-POINTS = (
-    "preEnqueue",
-    "queueSort",
-    "preFilter",
-    "filter",
-    "postFilter",
-    "preScore",
-    "score",
-    "reserve",
-    "permit",
-    "preBind",
-    "bind",
-    "postBind",
-)
-MULTI_POINT = "multiPoint"
 
 DEFAULT_PLUGINS = (
     ("SchedulingGates", 0),
@@ -56,10 +45,6 @@ DEFAULT_PLUGINS = (
     ("DefaultBinder", 0),
 )
 """The default profile: names and weights, in their order."""
-
-
-class ConfigError(ValueError):
-    """The configuration cannot be used; the message names the field."""
 
 
 class PluginRef(NamedTuple):
@@ -92,6 +77,22 @@ class ProfileConfig:
     plugins: Mapping[str, PluginSet] = field(default_factory=lambda: {MULTI_POINT: default_plugins()})
     args: Mapping[str, Object] = field(default_factory=dict)
     percentage: int | None = None
+    repeated: tuple[tuple[str, str], ...] = ()
+    """(path, plugin) of arguments that were given again."""
+
+
+@dataclass(frozen=True)
+class TLSConfig:
+    """How an HTTP extender is trusted, and how it knows us; files win over data (PEM)."""
+
+    insecure: bool = False
+    server_name: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    ca_file: str = ""
+    cert_data: bytes = b""
+    key_data: bytes = b""
+    ca_data: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class ExtenderConfig:
     bind_verb: str = ""
     weight: int = 0
     enable_https: bool = False
-    tls: Mapping[str, Any] = field(default_factory=dict)
+    tls: TLSConfig | None = None
     timeout_s: float = 5.0
     node_cache_capable: bool = False
     managed_resources: tuple[tuple[str, bool], ...] = ()
@@ -114,85 +115,162 @@ class ExtenderConfig:
 
 
 @dataclass(frozen=True)
+class LeaderElectionConfig:
+    """Of several schedulers with one Lease one works."""
+
+    leader_elect: bool = True
+    lease_duration_s: float = 15.0
+    renew_deadline_s: float = 10.0
+    retry_period_s: float = 2.0
+    resource_lock: str = "leases"
+    resource_name: str = "kube-scheduler"
+    resource_namespace: str = "kube-system"
+
+
+@dataclass(frozen=True)
+class ClientConnectionConfig:
+    """How the API server is reached; `kubeconfig` "" leaves it to the command line."""
+
+    kubeconfig: str = ""
+    content_type: str = ""
+    burst: int = 100
+
+
+@dataclass(frozen=True)
 class SchedulerConfig:
-    """The whole configuration."""
+    """The whole configuration. `leader_election` None: the command line says."""
 
     profiles: tuple[ProfileConfig, ...] = (ProfileConfig(),)
     extenders: tuple[ExtenderConfig, ...] = ()
+    parallelism: int = 16
     percentage: int = 0
     initial_backoff_s: float = 1.0
     max_backoff_s: float = 10.0
-    leader_election: Mapping[str, Any] = field(default_factory=dict)
-    client_connection: Mapping[str, Any] = field(default_factory=dict)
+    leader_election: LeaderElectionConfig | None = None
+    client_connection: ClientConnectionConfig = ClientConnectionConfig()
 
 
 def load(path: str | Path) -> SchedulerConfig:
     """Read a file; raises ConfigError."""
-    import yaml
-
     try:
-        document = yaml.safe_load(Path(path).read_text())
-    except (OSError, yaml.YAMLError) as error:
+        document, repeated = yaml.load(Path(path).read_bytes())
+    except (OSError, yaml.YamlError) as error:
         raise ConfigError(f"{path}: {error}") from error
+    if repeated:
+        raise ConfigError(f"strict decoding error: {', '.join(repeated)}")
     return parse(document)
 
 
 def parse(document: Any) -> SchedulerConfig:
-    """A decoded configuration; raises ConfigError."""
-    told = _Fields("", document)
+    """A decoded configuration, defaulted and validated; raises ConfigError with everything that is wrong."""
+    if not isinstance(document, dict):
+        raise ConfigError("couldn't get version/kind; json parse error: a mapping is expected")
+    unknown: list[str] = []
+    told = Fields("", document, unknown, KIND)
     version, kind = told.text("apiVersion"), told.text("kind")
     if version != API_VERSION or kind != KIND:
         raise ConfigError(f'no kind "{kind}" is registered for version "{version}": {KIND} of {API_VERSION} is')
+    config = _whole(told)
+    _refuse_unknown(unknown, config)
+    told_errors = validation.check(config)
+    if told_errors:
+        raise ConfigError(told_errors[0] if len(told_errors) == 1 else f"[{', '.join(told_errors)}]")
+    return _leave_to_extenders(config)
+
+
+def _leave_to_extenders(config: SchedulerConfig) -> SchedulerConfig:
+    """Resources that extenders manage alone are not checked by NodeResourcesFit, in any profile."""
+    ignored = [name for each in config.extenders for name, is_ignored in each.managed_resources if is_ignored]
+    if not ignored:
+        return config
+    profiles = []
+    for profile in config.profiles:
+        told = profile.args.get("NodeResourcesFit", {})
+        args = {**told, "ignoredResources": [*(told.get("ignoredResources") or ()), *ignored]}
+        profiles.append(replace(profile, args={**profile.args, "NodeResourcesFit": args}))
+    return replace(config, profiles=tuple(profiles))
+
+
+def _whole(told: Fields) -> SchedulerConfig:
     config = SchedulerConfig(
         profiles=tuple(_profile(each) for each in told.items("profiles")) or (ProfileConfig(),),
         extenders=tuple(_extender(each) for each in told.items("extenders")),
-        percentage=told.number("percentageOfNodesToScore", 0, 0, 100) or 0,
-        initial_backoff_s=float(told.number("podInitialBackoffSeconds", 1, 1) or 1),
-        max_backoff_s=float(told.number("podMaxBackoffSeconds", 10, 1) or 10),
-        leader_election=told.mapping("leaderElection"),
-        client_connection=told.mapping("clientConnection"),
+        parallelism=told.number("parallelism", 16),
+        percentage=told.number("percentageOfNodesToScore"),
+        initial_backoff_s=told.number("podInitialBackoffSeconds", 1),
+        max_backoff_s=told.number("podMaxBackoffSeconds", 10),
+        leader_election=_leader_election(told.fields("leaderElection")),
+        client_connection=_client_connection(told.fields("clientConnection")),
     )
-    told.ignore("parallelism", "enableProfiling", "enableContentionProfiling", "delayCacheUntilActive")
+    told.ignore("enableProfiling", "enableContentionProfiling", "delayCacheUntilActive")
     told.finish()
-    _check(config)
     return config
 
 
-def _check(config: SchedulerConfig) -> None:
-    if config.max_backoff_s < config.initial_backoff_s:
-        raise ConfigError(
-            "podMaxBackoffSeconds: Invalid value: must be greater than or equal to PodInitialBackoffSeconds"
-        )
-    names = [profile.scheduler_name for profile in config.profiles]
-    for place, name in enumerate(names):
-        if name in names[:place]:
-            raise ConfigError(f'profiles[{place}].schedulerName: Duplicate value: "{name}"')
-    if sum(bool(extender.bind_verb) for extender in config.extenders) > 1:
-        raise ConfigError("extenders: Invalid value: only one extender can implement bind")
+def _refuse_unknown(unknown: list[str], config: SchedulerConfig) -> None:
+    """Upstream decodes strictly: first the configuration, then the arguments of its own plugins."""
+    if unknown:
+        told = ", ".join(f'unknown field "{path}"' for path in unknown)
+        raise ConfigError(f"strict decoding error: {told}")
+    told_args = []
+    for place, profile in enumerate(config.profiles):
+        for number, (name, args) in enumerate(profile.args.items()):
+            unread = validation.unknown_args(name, args)
+            if unread:
+                fields = ", ".join(f'unknown field "{path}"' for path in unread)
+                told_args.append(
+                    f"decoding .profiles[{place}].pluginConfig[{number}]: strict decoding error: "
+                    f"decoding args for plugin {name}: strict decoding error: {fields}"
+                )
+    if told_args:
+        raise ConfigError(f"strict decoding error: {', '.join(told_args)}")
 
 
-def _profile(told: _Fields) -> ProfileConfig:
+def _leader_election(told: Fields) -> LeaderElectionConfig:
+    default = LeaderElectionConfig()
+    config = LeaderElectionConfig(
+        leader_elect=told.flag("leaderElect", True),
+        lease_duration_s=told.seconds("leaseDuration", default.lease_duration_s),
+        renew_deadline_s=told.seconds("renewDeadline", default.renew_deadline_s),
+        retry_period_s=told.seconds("retryPeriod", default.retry_period_s),
+        resource_lock=told.text("resourceLock", default.resource_lock),
+        resource_name=told.text("resourceName", default.resource_name),
+        resource_namespace=told.text("resourceNamespace", default.resource_namespace),
+    )
+    told.finish()
+    return config
+
+
+def _client_connection(told: Fields) -> ClientConnectionConfig:
+    config = ClientConnectionConfig(told.text("kubeconfig"), told.text("contentType"), told.number("burst", 100))
+    told.ignore("qps", "acceptContentTypes")
+    told.finish()
+    return config
+
+
+def _profile(told: Fields) -> ProfileConfig:
     name = told.text("schedulerName") or DEFAULT_SCHEDULER
-    percentage = told.number("percentageOfNodesToScore", None, 0, 100)
+    percentage = told.optional_number("percentageOfNodesToScore")
     sets = told.fields("plugins")
     plugins = {point: _plugin_set(sets.fields(point)) for point in (*POINTS, MULTI_POINT)}
     sets.finish()
     plugins[MULTI_POINT] = _merge(default_plugins(), plugins[MULTI_POINT])
     args: dict[str, Object] = {}
+    repeated = []
     for each in told.items("pluginConfig"):
         plugin = each.text("name")
         if plugin in args:
-            raise ConfigError(f'{each.path}: Duplicate value: "{plugin}"')
-        args[plugin] = each.mapping("args")
+            repeated.append((each.path, plugin))
+        args.setdefault(plugin, each.mapping("args"))
         each.finish()
     told.finish()
-    return ProfileConfig(name, plugins, args, percentage)
+    return ProfileConfig(name, plugins, args, percentage, tuple(repeated))
 
 
-def _plugin_set(told: _Fields) -> PluginSet:
+def _plugin_set(told: Fields) -> PluginSet:
     enabled = []
     for each in told.items("enabled"):
-        enabled.append(PluginRef(each.text("name"), each.number("weight", 0, 0) or 0))
+        enabled.append(PluginRef(each.text("name"), each.number("weight")))
         each.finish()
     disabled = []
     for each in told.items("disabled"):
@@ -211,91 +289,40 @@ def _merge(default: PluginSet, custom: PluginSet) -> PluginSet:
     return PluginSet((*kept, *(each for each in custom.enabled if each.name not in names)), custom.disabled)
 
 
-def _extender(told: _Fields) -> ExtenderConfig:
+def _extender(told: Fields) -> ExtenderConfig:
     managed = []
     for each in told.items("managedResources"):
         managed.append((each.text("name"), each.flag("ignoredByScheduler")))
         each.finish()
+    tls = _tls(told.fields("tlsConfig")) if told.mapping("tlsConfig") else None
     extender = ExtenderConfig(
         url_prefix=told.text("urlPrefix"),
         filter_verb=told.text("filterVerb"),
         prioritize_verb=told.text("prioritizeVerb"),
         preempt_verb=told.text("preemptVerb"),
         bind_verb=told.text("bindVerb"),
-        weight=told.number("weight", 0, 0) or 0,
+        weight=told.number("weight"),
         enable_https=told.flag("enableHTTPS"),
-        tls=told.mapping("tlsConfig"),
-        timeout_s=duration_s(told.text("httpTimeout") or "5s", f"{told.path}.httpTimeout"),
+        tls=tls,
+        timeout_s=told.seconds("httpTimeout", 5.0) or 5.0,
         node_cache_capable=told.flag("nodeCacheCapable"),
         managed_resources=tuple(managed),
         ignorable=told.flag("ignorable"),
     )
     told.finish()
-    if not extender.url_prefix:
-        raise ConfigError(f"{told.path}.urlPrefix: Required value")
-    if extender.prioritize_verb and extender.weight <= 0:
-        raise ConfigError(f"{told.path}.weight: Invalid value: must have a positive weight applied to it")
     return extender
 
 
-_UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-
-
-def duration_s(text: str, path: str) -> float:
-    """A Go duration ("1m30s", "100ms") in seconds; raises ConfigError."""
-    parts = re.findall(r"([0-9.]+)(h|ms|us|µs|ns|m|s)", text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ConfigError(f'{path}: Invalid value: "{text}": not a duration')
-    return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
-
-
-class _Fields:
-    """A mapping whose fields are read by type; `finish` refuses those that nobody read."""
-
-    def __init__(self, path: str, value: Any) -> None:
-        if not isinstance(value, dict | None):
-            raise ConfigError(f"{path or 'the configuration'}: a mapping is expected")
-        self.path = path
-        self._value: Object = value or {}
-        self._read: set[str] = set()
-
-    def _at(self, name: str) -> str:
-        return f"{self.path}.{name}" if self.path else name
-
-    def _get(self, name: str, *kinds: type) -> Any:
-        self._read.add(name)
-        value = self._value.get(name)
-        if value is not None and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
-            raise ConfigError(f"{self._at(name)}: {kinds[0].__name__} is expected, not {value!r}")
-        return value
-
-    def text(self, name: str) -> str:
-        return str(self._get(name, str) or "")
-
-    def flag(self, name: str) -> bool:
-        return bool(self._get(name, bool))
-
-    def number(self, name: str, default: int | None, least: int, most: int | None = None) -> int | None:
-        value = self._get(name, int)
-        if value is None:
-            return default
-        if value < least or (most is not None and value > most):
-            raise ConfigError(f"{self._at(name)}: Invalid value: {value}: not in the range {least} to {most or 'any'}")
-        return int(value)
-
-    def mapping(self, name: str) -> Object:
-        return dict(self._get(name, dict) or {})
-
-    def fields(self, name: str) -> _Fields:
-        return _Fields(self._at(name), self._get(name, dict))
-
-    def items(self, name: str) -> list[_Fields]:
-        return [_Fields(f"{self._at(name)}[{place}]", each) for place, each in enumerate(self._get(name, list) or ())]
-
-    def ignore(self, *names: str) -> None:
-        self._read.update(names)
-
-    def finish(self) -> None:
-        unknown = sorted(self._value.keys() - self._read)
-        if unknown:
-            raise ConfigError(f'unknown field "{self._at(unknown[0])}"')
+def _tls(told: Fields) -> TLSConfig:
+    config = TLSConfig(
+        insecure=told.flag("insecure"),
+        server_name=told.text("serverName"),
+        cert_file=told.text("certFile"),
+        key_file=told.text("keyFile"),
+        ca_file=told.text("caFile"),
+        cert_data=base64.b64decode(told.text("certData")),
+        key_data=base64.b64decode(told.text("keyData")),
+        ca_data=base64.b64decode(told.text("caData")),
+    )
+    told.finish()
+    return config

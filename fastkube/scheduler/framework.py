@@ -3,8 +3,8 @@
 A plugin says as much as it can about all Pods of a signature at once; only what is a single Pod's own (its volumes, its
 claims) is asked for each Pod.
 
-    screen(spec, draft)     by PodSpec: nodes refused by name, labels, taints; resources; fixed scores
-    relate(kind, draft)     by PodKind: rules and scores on tallies
+    screen_*(spec, draft)   by PodSpec: nodes refused by name, labels, taints; resources; fixed scores
+    plan_*(kind, draft)     by PodKind: rules and scores on tallies
     pre_filter(cycle)       for one Pod: refuse it at once, or note what the plugin needs later
     refusals(cycle)         for one Pod: further nodes refused, as masks
     score(cycle, nodes)     for one Pod: scores that depend on it alone
@@ -33,6 +33,7 @@ from fastkube.scheduler.pods import LabelClass, Owner, PodInfo, PodSpec
 from fastkube.scheduler.tallies import Matcher, Selected
 
 if TYPE_CHECKING:
+    from fastkube.scheduler.extenders import Extenders
     from fastkube.scheduler.search import FitError, NodeSearch
 
 Object = dict[str, Any]
@@ -281,6 +282,12 @@ class Plugin:
     def post_filter(self, cycle: Cycle, error: FitError, search: NodeSearch) -> Nomination:
         """No node takes the Pod: make room somewhere, or say why not."""
         return Nomination(None, "")
+
+    async def post_filter_with(
+        self, cycle: Cycle, error: FitError, search: NodeSearch, extenders: Extenders
+    ) -> Nomination:
+        """The same for a Pod about which extenders are asked."""
+        return self.post_filter(cycle, error, search)
 
     # -- the binding cycle ---------------------------------------------------------------------------------------------
 

@@ -125,6 +125,11 @@ class Plans:
             self._give_up(self._plans.popitem(last=False)[1])
         return plan
 
+    def is_current(self, pod: PodInfo, plan: Plan) -> bool:
+        """Whether a plan that was made for a Pod still holds."""
+        kind = PodKind(pod.spec, pod.labels, pod.owner)
+        return self._plans.get(kind) is plan and plan.holds(self._cache, self._generations())
+
     def _generations(self) -> tuple[int, ...]:
         tallies = self._cache.tallies
         return tallies.terms_generation, tallies.namespace_generation, tallies.placement_generation, self._workloads()

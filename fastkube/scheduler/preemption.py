@@ -124,6 +124,25 @@ class Preemptor:
 
     def preempt(self, cycle: Cycle, error: FitError, search: NodeSearch) -> Preemption:
         """Find the least harmful victims for a Pod that no node takes."""
+        round_ = self._rank(cycle, error, search)
+        if isinstance(round_, Preemption):
+            return round_
+        return Preemption(round_.victims[round_.ranking.best], "")
+
+    def candidates(self, cycle: Cycle, error: FitError, search: NodeSearch) -> dict[str, Victims] | Preemption:
+        """Every node that was found to help, by name, with its victims; or why there is none."""
+        round_ = self._rank(cycle, error, search)
+        if isinstance(round_, Preemption):
+            return round_
+        versions = self._cache.nodes.versions
+        current = (slot for slot in round_.victims if round_.versions[slot] == versions[slot])
+        return {round_.victims[slot].node.name: round_.victims[slot] for slot in current}
+
+    def best_of(self, candidates: Iterable[Victims]) -> Victims:
+        return min(candidates, key=lambda found: found.rank(self._now()))
+
+    def _rank(self, cycle: Cycle, error: FitError, search: NodeSearch) -> _Known | Preemption:
+        """Try candidates until enough are found: what is known then, at least one node being ranked; or why none is."""
         hopeful = error.hopeful()
         count = bytes(hopeful).count(1) if hopeful is not None else 0
         total = error.total
@@ -133,7 +152,6 @@ class Preemptor:
         if lowest >= cycle.pod.priority:
             return Preemption(None, _nobody(total, count, {NO_VICTIMS: count}))
         round_ = self._round(error.plan)
-        reasons: Counter[str] = Counter()
         want = min(count, max(self._least, count * self._percentage // 100))
         round_.ranking.begin(self._cache.nodes.random_below(max(1, self._cache.nodes.live)))
         budgets = self._budgets()[1]
@@ -142,13 +160,13 @@ class Preemptor:
             assert info is not None
             found = self._victims(cycle, error.plan, error.extra, info, search, budgets)
             round_.put(self._cache, info, found, self._now())
-        best = round_.ranking.best
-        if best < 0:
-            for slot, told in round_.refusals.items():
-                if slot < len(hopeful) and hopeful[slot]:
-                    reasons.update(told)
-            return Preemption(None, _nobody(total, count, reasons))
-        return Preemption(round_.victims[best], "")
+        if round_.ranking.best >= 0:
+            return round_
+        reasons: Counter[str] = Counter()
+        for slot, told in round_.refusals.items():
+            if slot < len(hopeful) and hopeful[slot]:
+                reasons.update(told)
+        return Preemption(None, _nobody(total, count, reasons))
 
     def _round(self, plan: Plan) -> _Known:
         """What is known for Pods of this plan; nothing where tallies make nodes depend on each other."""
@@ -203,6 +221,7 @@ class _Known:
         self.capacity = capacity
         self.ranking = _scores.Ranking(capacity)
         self.victims: dict[int, Victims] = {}
+        self.versions: dict[int, int] = {}
         self.refusals: dict[int, tuple[str, ...]] = {}
 
     def next(self, cache: Cache, hopeful: array[int], want: int) -> int:
@@ -212,6 +231,7 @@ class _Known:
         version = cache.nodes.versions[info.slot]
         if isinstance(found, Victims):
             self.victims[info.slot] = found
+            self.versions[info.slot] = version
             self.refusals.pop(info.slot, None)
             self.ranking.put(info.slot, version, found.rank(now))
         else:

@@ -12,7 +12,9 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from fastkube.scheduler.cache import Cache
-from fastkube.scheduler.config import MULTI_POINT, POINTS, ConfigError, PluginSet, ProfileConfig
+from fastkube.scheduler.config import PluginSet, ProfileConfig
+from fastkube.scheduler.config_fields import ConfigError
+from fastkube.scheduler.config_validation import MULTI_POINT, POINTS
 from fastkube.scheduler.events import WILDCARD, ClusterEvent
 from fastkube.scheduler.framework import Handle, Plugin, Reasons, overrides
 from fastkube.scheduler.plans import Plans, Points
@@ -38,6 +40,11 @@ _METHODS = {
 }
 """The methods of a Plugin that make up each extension point."""
 
+NOT_SUPPORTED = {
+    "GangScheduling": "it needs the Workload API of scheduling.k8s.io, which Kubernetes 1.36 does not serve by default"
+}
+"""Plugins of upstream that exist behind feature gates which are off."""
+
 PluginClass = type[Plugin]
 
 
@@ -56,22 +63,30 @@ def has_point(plugin: PluginClass, point: str) -> bool:
     return any(getattr(plugin, method, None) is not getattr(Plugin, method, None) for method in _METHODS[point])
 
 
+def _interface(point: str) -> str:
+    """The name that upstream's messages give to an extension point."""
+    return f"{point[0].upper()}{point[1:]}Plugin"
+
+
 def resolve(plugins: Mapping[str, PluginSet], known: Mapping[str, PluginClass]) -> dict[str, list[tuple[str, int]]]:
     """Extension point → (plugin, weight) in the order in which they run; raises ConfigError."""
     for point, chosen in plugins.items():
         for each in chosen.enabled:
+            if each.name in NOT_SUPPORTED:
+                raise ConfigError(f'plugin "{each.name}" is not supported: {NOT_SUPPORTED[each.name]}')
             if each.name not in known:
-                raise ConfigError(f'plugins.{point}: plugin "{each.name}" does not exist')
+                raise ConfigError(f'{_interface(point)} "{each.name}" does not exist')
             if point != MULTI_POINT and not has_point(known[each.name], point):
-                raise ConfigError(f'plugins.{point}: plugin "{each.name}" does not extend {point} plugin')
+                raise ConfigError(f'plugin "{each.name}" does not extend {_interface(point)} plugin')
     return {point: _at_point(point, plugins, known) for point in POINTS}
 
 
 def _at_point(point: str, plugins: Mapping[str, PluginSet], known: Mapping[str, PluginClass]) -> list[tuple[str, int]]:
     here = plugins.get(point, PluginSet())
     own = {each.name: each.weight for each in here.enabled}
-    if len(own) != len(here.enabled):
-        raise ConfigError(f"plugins.{point}: a plugin is enabled twice")
+    for place, each in enumerate(here.enabled):
+        if each.name in {other.name for other in here.enabled[:place]}:
+            raise ConfigError(f'plugin "{each.name}" already registered as "{_interface(point)}"')
     everywhere = [
         (each.name, each.weight)
         for each in plugins.get(MULTI_POINT, PluginSet()).enabled
@@ -105,15 +120,18 @@ class Profile:
         used = dict.fromkeys(name for chosen in points.values() for name, _ in chosen)
         for name in config.args:
             if name not in known:
-                raise ConfigError(f'pluginConfig: plugin "{name}" does not exist')
+                raise ConfigError(f'plugin config for "{name}": the plugin does not exist')
         self.plugins = {
             name: self._make(known[name], config.args.get(name, {}), handle, weights.get(name, 1)) for name in used
         }
         self._points = {point: [self.plugins[name] for name, _ in chosen] for point, chosen in points.items()}
         if len(self._points["queueSort"]) != 1:
-            raise ConfigError(f"profile {self.name}: exactly one queue sort plugin is required")
+            raise ConfigError(
+                f'only one queue sort plugin required for profile with scheduler name "{self.name}", '
+                f"but got {len(self._points['queueSort'])}"
+            )
         if not self._points["bind"]:
-            raise ConfigError(f"profile {self.name}: at least one bind plugin is needed")
+            raise ConfigError(f'at least one bind plugin is needed for profile with scheduler name "{self.name}"')
         self.sort_key: Callable[[PodInfo, float], Any] = self._points["queueSort"][0].sort_key  # type: ignore[attr-defined]
         self.pre_enqueue = self._points["preEnqueue"]
         self.post_filter = self._points["postFilter"]
@@ -130,7 +148,7 @@ class Profile:
         try:
             return plugin(args, handle, weight)
         except (KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"pluginConfig: {plugin.name}: {error}") from error
+            raise ConfigError(f'initializing plugin "{plugin.name}": {error}') from error
 
     def _search(
         self,

@@ -11,27 +11,33 @@ latest after DECISION_TURN_S, other tasks get their turn.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import random
 import socket
-import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 
 from fastkube.client import Client, Informer, InformerFactory
 from fastkube.client.events import SeriesRecorder
+from fastkube.client.leader import LeaderElector
 from fastkube.clock import Clock
 from fastkube.scheduler import config as configs
 from fastkube.scheduler.binding import Binder, Binding, Refused
 from fastkube.scheduler.cache import Cache
 from fastkube.scheduler.config import SchedulerConfig
 from fastkube.scheduler.events import ASSIGNED_POD, Action, ClusterEvent
-from fastkube.scheduler.framework import Cycle, Handle, Reasons, Rejected
+from fastkube.scheduler.extended import ExtendedSearch
+from fastkube.scheduler.extenders import ExtenderError, Extenders
+from fastkube.scheduler.framework import Cycle, Nomination, Reasons, Rejected
+from fastkube.scheduler.live import LiveHandle, event_note
 from fastkube.scheduler.metrics import ERROR, SCHEDULED, UNSCHEDULABLE, Metrics
-from fastkube.scheduler.options import SchedulerOptions
+from fastkube.scheduler.options import SchedulerOptions, election_options
 from fastkube.scheduler.pods import PodInfo, PodTrimmer
 from fastkube.scheduler.profile import PluginClass, Profile, known_plugins
 from fastkube.scheduler.queue import QueuedPod, SchedulingQueue
 from fastkube.scheduler.search import FitError, NoNodesError, Placement
+from fastkube.scheduler.serving import Endpoint
 from fastkube.scheduler.status import SCHEDULER_ERROR, StatusWriter
 from fastkube.scheduler.status import UNSCHEDULABLE as REASON_UNSCHEDULABLE
 from fastkube.scheduler.watcher import PODS, Watcher
@@ -69,8 +75,9 @@ class Scheduler:
         self._options = options
         self.cache = Cache(options.scheduler_seed or random.getrandbits(48))
         self.informers = InformerFactory(client, transforms={PODS: PodTrimmer()})
-        self.handle = _LiveHandle(self, self.cache, clock, self._lister, client)
+        self.handle = LiveHandle(self, self.cache, clock, self._lister, client)
         self._turn = [0]
+        self._asking: QueuedPod | None = None
         self._workloads = 0
         known = plugins or known_plugins()
         reasons = Reasons()
@@ -96,10 +103,22 @@ class Scheduler:
             moved=self.metrics.incoming.add,
         )
         self.status = StatusWriter(client, clock)
-        self.binder = Binder(client, clock, options.bindings_in_flight, bound=self._bound, failed=self._binding_failed)
+        self.extenders = Extenders(config.extenders)
+        self._extended = ExtendedSearch(self.extenders)
+        self.binder = Binder(
+            client,
+            clock,
+            options.bindings_in_flight,
+            extenders=self.extenders,
+            bound=self._bound,
+            failed=self._binding_failed,
+        )
         self.watcher = Watcher(self.cache, self.queue, self.profiles, self.informers, self.binder, self.status)
-        host = f"{socket.gethostname()}_{uuid.uuid4()}"
-        self.recorders = {name: SeriesRecorder(client, name, f"{name}-{host}", clock) for name in self.profiles}
+        self.identity = f"{socket.gethostname()}_{os.urandom(8).hex()}"
+        self.recorders = {
+            name: SeriesRecorder(client, name, f"{name}-{self.identity}", clock) for name in self.profiles
+        }
+        self.election = election_options(options, config.leader_election)
         self._task: asyncio.Task[None] | None = None
 
     def _lister(self, resource: str) -> Informer:
@@ -131,7 +150,29 @@ class Scheduler:
             self._task = None
 
     async def run(self, stop: asyncio.Event | None = None) -> None:
-        """Schedule until cancelled, or until `stop` is set."""
+        """Schedule until cancelled, until `stop` is set, or until leadership is lost."""
+        async with self._serving():
+            if not self.election.leader_elect:
+                await self._lead(stop)
+                return
+            elector = LeaderElector(self.client, self.identity, self.election, self._clock)
+            elector.on_standby = self.ready.set
+            await elector.run(lambda: self._lead(stop))
+
+    @contextlib.asynccontextmanager
+    async def _serving(self) -> AsyncIterator[None]:
+        """With an endpoint for metrics and health, where one is asked for."""
+        if not self._options.scheduler_metrics_address:
+            yield
+            return
+        endpoint = Endpoint(self._options.scheduler_metrics_address, self.metrics.text, self.ready.is_set)
+        await endpoint.start()
+        try:
+            yield
+        finally:
+            await endpoint.stop()
+
+    async def _lead(self, stop: asyncio.Event | None) -> None:
         self.watcher.watch(self.workloads_changed)
         self.informers.start()
         try:
@@ -148,6 +189,7 @@ class Scheduler:
             await self.status.stop()
             for recorder in self.recorders.values():
                 await recorder.stop()
+            await self.extenders.close()
             await self.informers.stop()
 
     async def _run_until(self, stop: asyncio.Event | None) -> None:
@@ -178,6 +220,9 @@ class Scheduler:
                 await asyncio.sleep(DECISION_TURN_S)
                 continue
             self.schedule_for(DECISION_TURN_S)
+            if self._asking is not None:
+                queued, self._asking = self._asking, None
+                await self._schedule_extended(queued)
             await asyncio.sleep(0)
 
     # -- the scheduling cycle ------------------------------------------------------------------------------------------
@@ -187,6 +232,9 @@ class Scheduler:
         end = self._clock.monotonic() + seconds
         tried = 0
         while (queued := self.queue.pop_nowait()) is not None:
+            if self.extenders.about(queued.pod):
+                self._asking = queued  # an answer must be waited for, which only the loop can do
+                break
             self.schedule_one(queued)
             tried += 1
             if self._clock.monotonic() >= end or self.binder.under_way >= UNDER_WAY_MAX:
@@ -194,55 +242,93 @@ class Scheduler:
         return tried
 
     def schedule_one(self, queued: QueuedPod) -> None:
-        """One attempt to place a Pod."""
-        pod = queued.pod
-        profile = self.profiles[pod.spec.scheduler_name]
-        if pod.terminating:
-            self.recorders[profile.name].event(
-                pod.pod,
-                "Warning",
-                "FailedScheduling",
-                "Scheduling",
-                f"skip schedule deleting pod: {pod.key}",
-            )
-            self.queue.done(pod.uid)
+        """One attempt to place a Pod about which no extender has to be asked."""
+        profile = self.profiles[queued.pod.spec.scheduler_name]
+        if self._skip(queued, profile):
             return
         started = self._clock.monotonic()
-        cycle = Cycle(pod)
+        cycle = Cycle(queued.pod)
         try:
             placement = profile.search.place(cycle)
         except FitError as error:
-            self._no_fit(queued, cycle, profile, error, started)
+            told = self._make_room(cycle, profile, error)
+            self._no_fit(queued, profile, error, told, started)
         except NoNodesError as error:
             self._unschedulable(queued, profile, str(error), (), started)
         except Exception:
-            log.exception("deciding for pod %s broke", pod.key)
+            log.exception("deciding for pod %s broke", queued.pod.key)
             self._failed(queued, profile, "internal error while scheduling", started)
         else:
             self.metrics.algorithm_duration.observe(self._clock.monotonic() - started)
             self._assume(queued, cycle, profile, placement, started)
 
-    def _no_fit(self, queued: QueuedPod, cycle: Cycle, profile: Profile, error: FitError, started: float) -> None:
-        """No node takes the Pod as things are: plugins may make room."""
-        node: str | None = None
-        pending = error.pending
-        messages = []
+    async def _schedule_extended(self, queued: QueuedPod) -> None:
+        """One attempt to place a Pod, with extenders. Meanwhile the cluster may change, but no other Pod is placed."""
+        profile = self.profiles[queued.pod.spec.scheduler_name]
+        if self._skip(queued, profile):
+            return
+        started = self._clock.monotonic()
+        cycle = Cycle(queued.pod)
+        try:
+            try:
+                placement = await self._extended.place(cycle, profile.search)
+            except FitError as error:
+                told = await self._make_room_extended(cycle, profile, error)
+                self._no_fit(queued, profile, error, told, started)
+                return
+        except NoNodesError as error:
+            self._unschedulable(queued, profile, str(error), (), started)
+        except ExtenderError as error:
+            self._failed(queued, profile, str(error), started)
+        except Exception:
+            log.exception("deciding for pod %s broke", queued.pod.key)
+            self._failed(queued, profile, "internal error while scheduling", started)
+        else:
+            self.metrics.algorithm_duration.observe(self._clock.monotonic() - started)
+            if self.watcher.pending(queued.pod) is None:
+                self.queue.done(queued.pod.uid)
+            else:
+                self._assume(queued, cycle, profile, placement, started)
+
+    def _skip(self, queued: QueuedPod, profile: Profile) -> bool:
+        """Whether a Pod is on its way out and not to be tried."""
+        pod = queued.pod
+        if pod.terminating:
+            note = f"skip schedule deleting pod: {pod.key}"
+            self.recorders[profile.name].event(pod.pod, "Warning", "FailedScheduling", "Scheduling", note)
+            self.queue.done(pod.uid)
+        return pod.terminating
+
+    def _make_room(self, cycle: Cycle, profile: Profile, error: FitError) -> Nomination:
+        """What the post-filter plugins come to: the first to find a node, or all that they have to say."""
+        found = _PostFilter()
         for plugin in profile.post_filter:
             try:
-                told = plugin.post_filter(cycle, error, profile.search)
+                if found.add(plugin.post_filter(cycle, error, profile.search)):
+                    break
             except Exception:
                 log.exception("post-filter plugin %s broke for pod %s", plugin.name, cycle.pod.key)
-                continue
-            if told.message:
-                messages.append(told.message)
-            node = told.node if told.node is not None else node
-            pending = pending or told.pending
-            if told.node or told.pending:
-                messages.clear()
-                break
-        error.post_filter_message = ", ".join(messages)
+        return found.told()
+
+    async def _make_room_extended(self, cycle: Cycle, profile: Profile, error: FitError) -> Nomination:
+        """The same with extenders, which may object to victims."""
+        found = _PostFilter()
+        for plugin in profile.post_filter:
+            try:
+                if found.add(await plugin.post_filter_with(cycle, error, profile.search, self.extenders)):
+                    break
+            except ExtenderError as failure:
+                found.add(Nomination(None, str(failure)))
+            except Exception:
+                log.exception("post-filter plugin %s broke for pod %s", plugin.name, cycle.pod.key)
+        return found.told()
+
+    def _no_fit(self, queued: QueuedPod, profile: Profile, error: FitError, told: Nomination, started: float) -> None:
+        """No node takes the Pod as things are."""
+        error.post_filter_message = told.message
+        pending = error.pending or told.pending
         self.metrics.algorithm_duration.observe(self._clock.monotonic() - started)
-        self._unschedulable(queued, profile, str(error), error.plugins, started, pending=pending, nominated=node)
+        self._unschedulable(queued, profile, str(error), error.plugins, started, pending=pending, nominated=told.node)
 
     def _assume(self, queued: QueuedPod, cycle: Cycle, profile: Profile, placement: Placement, started: float) -> None:
         pod, node = cycle.pod, placement.node
@@ -340,50 +426,28 @@ class Scheduler:
         self.metrics.attempt_duration.observe(self._clock.monotonic() - started, profile.name, result)
 
     def _tell(self, profile: Profile, pod: PodInfo, reason: str, message: str, nominated: str | None) -> None:
-        self.recorders[profile.name].event(pod.pod, "Warning", "FailedScheduling", "Scheduling", _note(message))
+        self.recorders[profile.name].event(pod.pod, "Warning", "FailedScheduling", "Scheduling", event_note(message))
         self.status.not_scheduled(pod, reason, message, nominated)
 
 
-class _LiveHandle(Handle):
-    """What plugins can do in a running scheduler."""
+class _PostFilter:
+    """Collects what post-filter plugins say; a node or something set going makes the rest unneeded."""
 
-    def __init__(
-        self, scheduler: Scheduler, cache: Cache, clock: Clock, lister: Callable[[str], Informer], client: Client
-    ) -> None:
-        super().__init__(cache, clock, lister, client)
-        self._scheduler = scheduler
+    def __init__(self) -> None:
+        self._node: str | None = None
+        self._pending = False
+        self._messages: list[str] = []
 
-    def event(
-        self, pod: PodInfo, type: str, reason: str, action: str, note: str, *, related: PodInfo | None = None
-    ) -> None:
-        name = (related or pod).spec.scheduler_name
-        recorder = self._scheduler.recorders.get(name) or next(iter(self._scheduler.recorders.values()))
-        recorder.event(pod.pod, type, reason, action, note, related=related.pod if related else None)
+    def add(self, told: Nomination) -> bool:
+        """True when no further plugin is to be asked."""
+        if told.message:
+            self._messages.append(told.message)
+        self._node = told.node if told.node is not None else self._node
+        self._pending = told.pending
+        if told.node or told.pending:
+            self._messages.clear()
+            return True
+        return False
 
-    def clear_nomination(self, pod: PodInfo) -> None:
-        self._scheduler.status.clear_nomination(pod)
-
-    def reject_waiting(self, uid: str, plugin: str, message: str) -> bool:
-        waiting = self._scheduler.binder.waiting.get(uid)
-        if waiting is not None:
-            waiting.reject(plugin, message)
-        return waiting is not None
-
-    def allow_waiting(self, uid: str, plugin: str) -> None:
-        waiting = self._scheduler.binder.waiting.get(uid)
-        if waiting is not None:
-            waiting.allow(plugin)
-
-    def activate(self, uid: str) -> None:
-        self._scheduler.queue.activate((uid,))
-
-
-NOTE_LENGTH_MAX = 1024
-
-
-def _note(message: str) -> str:
-    """As much as fits into an event."""
-    data = message.encode()
-    if len(data) <= NOTE_LENGTH_MAX:
-        return message
-    return data[: NOTE_LENGTH_MAX - 4].decode("utf-8", "ignore") + " ..."
+    def told(self) -> Nomination:
+        return Nomination(self._node, ", ".join(self._messages), self._pending)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from fastkube import _sched, _scores
@@ -61,6 +61,21 @@ class FitError(Exception):
         self.plan: Plan | None = None
         self.extra: array[int] | None = None
 
+    def also_hopeful(self, slots: list[int]) -> None:
+        """Taking Pods off these nodes may help as well."""
+        before = self.hopeful
+
+        def hopeful() -> array[int] | None:
+            found = before()
+            if found is None and slots:
+                found = array("B", bytes(max(slots) + 1))
+            for slot in slots:
+                assert found is not None
+                found[slot] = 1
+            return found
+
+        self.hopeful = hopeful
+
     def may_help(self, slot: int) -> bool:
         """Whether taking Pods off a node may help."""
         hopeful = self.hopeful()
@@ -104,6 +119,15 @@ class Filters(NamedTuple):
         return bool(pod.volumes), bool(pod.claims)
 
 
+class Candidates(NamedTuple):
+    """Nodes that take a Pod, before one is chosen; `error` says why the others do not."""
+
+    nodes: list[NodeInfo]
+    plan: Plan
+    extra: array[int] | None
+    error: Callable[[], FitError]
+
+
 class NodeSearch:
     """Searches for one profile. `turn`, shared by all profiles, is the place where the next search starts."""
 
@@ -136,6 +160,52 @@ class NodeSearch:
         if nominated:
             self._cache.nominate(cycle.pod, nominated)
         raise error
+
+    def find(self, cycle: Cycle) -> Candidates:
+        """What `place` would choose from; raises FitError or NoNodesError. The choice is `choose_among`."""
+        plan, extra = self.prepare(cycle)
+        nominated = self._cache.denominate(cycle.pod.uid)
+        found = self._try_nominated(nominated, plan, extra) if nominated else None
+        if found is not None:
+            nodes = [found.node]
+        else:
+            plan.core.search(self._turn[0], self._wanted(cycle), extra)
+            self.advance(plan.core.visited)
+            nodes = self.nodes_found(plan.core)
+        if nominated:
+            self._cache.nominate(cycle.pod, nominated)
+        if not nodes:
+            raise self.fit_error(cycle, plan, extra)
+        return Candidates(nodes, plan, extra, lambda: self.fit_error(cycle, plan, extra))
+
+    def choose_among(
+        self, cycle: Cycle, candidates: Candidates, nodes: list[NodeInfo], scores: Mapping[str, int]
+    ) -> Placement | None:
+        """The best of some of the candidates as they are now; None when what was found no longer holds.
+
+        `scores`: node name → what is added to the plugins' scores.
+        """
+        plan, extra = candidates.plan, candidates.extra
+        if not self._plans.is_current(cycle.pod, plan):
+            return None
+        nominated = self._cache.denominate(cycle.pod.uid)
+        slots = [node.slot for node in nodes if node.slot >= 0]
+        slots = [slot for slot in slots if not plan.core.verdict(slot, 0 if extra is None else extra[slot])]
+        if not slots:
+            self._cache.nominate(cycle.pod, nominated)
+            return None
+        plan.core.keep(slots)
+        bonus = self._bonus(cycle, plan.core) or array("q", bytes(8 * len(slots)))
+        for place, node in enumerate(self.nodes_found(plan.core)):
+            bonus[place] += scores.get(node.name, 0)
+        best = self._cache.slots[plan.core.pick(bonus)]
+        assert best is not None
+        return Placement(best, plan.core.visited, len(candidates.nodes))
+
+    def slots_of(self, names: Iterable[str]) -> list[int]:
+        """The slots of the nodes that are still there."""
+        infos = (self._cache.infos.get(name) for name in names)
+        return [info.slot for info in infos if info is not None and info.slot >= 0]
 
     def prepare(self, cycle: Cycle) -> tuple[Plan, array[int] | None]:
         """The plan for a Pod, and the nodes which plugins refuse for it alone. Raises FitError, NoNodesError."""

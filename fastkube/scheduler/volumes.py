@@ -172,6 +172,15 @@ class VolumeStore:
                 room |= _label_mask(each.get("nodeTopology"), nodes)
         return allowed, allowed & room
 
+    def capacity_near(self, claim: Object, slot: int, nodes: NodeMasks) -> int:
+        """Bytes that are left, as a driver says, where a volume would be made for a claim on a node; 0 for unknown."""
+        name, size, found = class_of(claim), request_of(claim), 0
+        for each in self._capacities.list():
+            near = each.get("storageClassName") == name and _label_mask(each.get("nodeTopology"), nodes) >> slot & 1
+            if near and _has_room(each, size):
+                found = max(found, quantity.value(str(each.get("capacity") or "0")))
+        return found
+
     # -- assuming ------------------------------------------------------------------------------------------------------
 
     def assume_volume(self, volume: Object, claim: Object) -> Object:

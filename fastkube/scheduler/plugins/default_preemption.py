@@ -9,15 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastkube.clock import rfc3339
 from fastkube.errors import ApiError
 from fastkube.scheduler.events import ASSIGNED_POD, Action, Interest
 from fastkube.scheduler.framework import Cycle, Handle, Nomination, Plugin
 from fastkube.scheduler.pods import PodInfo
-from fastkube.scheduler.preemption import CANDIDATES_MIN, CANDIDATES_PERCENTAGE, Budget, Preemptor, Victims
+from fastkube.scheduler.preemption import CANDIDATES_MIN, CANDIDATES_PERCENTAGE, Budget, Preemption, Preemptor, Victims
 from fastkube.scheduler.search import FitError, NodeSearch
+
+if TYPE_CHECKING:
+    from fastkube.scheduler.extenders import Extenders
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +37,6 @@ class DefaultPreemption(Plugin):
         super().__init__(args, handle, weight)
         percentage = args.get("minCandidateNodesPercentage", CANDIDATES_PERCENTAGE)
         least = args.get("minCandidateNodesAbsolute", CANDIDATES_MIN)
-        if not 0 <= percentage <= 100:
-            raise ValueError(f"minCandidateNodesPercentage: Invalid value: {percentage}: not in valid range [0-100]")
-        if least < 0 or (not least and not percentage):
-            raise ValueError("minCandidateNodesAbsolute: Invalid value: at least one of the minimums must be above 0")
         handle.lister(BUDGETS)  # asked for now, so that it is synced before the first Pod is tried
         self._generation = -1
         self._budgets: list[Budget] = []
@@ -55,17 +54,35 @@ class DefaultPreemption(Plugin):
 
     def post_filter(self, cycle: Cycle, error: FitError, search: NodeSearch) -> Nomination:
         """Where room will be; or why nowhere."""
-        pod = cycle.pod
-        told = self._preemptor.ineligible(pod, error)
+        told = self._preemptor.ineligible(cycle.pod, error)
         if told:
             return Nomination(None, f"preemption: {told}")
         self.handle.metrics.preemption_attempts.add()
         found = self._preemptor.preempt(cycle, error, search)
-        if found.victims is None:
-            return Nomination("", f"preemption: {found.message}")
-        self.handle.metrics.preemption_victims.observe(len(found.victims.pods))
-        self._make_room(pod, found.victims)
-        return Nomination(found.victims.node.name, "")
+        return self._carry_out(cycle.pod, found.victims, found.message)
+
+    async def post_filter_with(
+        self, cycle: Cycle, error: FitError, search: NodeSearch, extenders: Extenders
+    ) -> Nomination:
+        """Extenders may object to nodes and change who must go."""
+        told = self._preemptor.ineligible(cycle.pod, error)
+        if told:
+            return Nomination(None, f"preemption: {told}")
+        self.handle.metrics.preemption_attempts.add()
+        found = self._preemptor.candidates(cycle, error, search)
+        if isinstance(found, Preemption):
+            return self._carry_out(cycle.pod, None, found.message)
+        agreed = await extenders.preempt(cycle.pod, found)
+        if not agreed:
+            return self._carry_out(cycle.pod, None, "no candidate node for preemption")
+        return self._carry_out(cycle.pod, self._preemptor.best_of(agreed.values()), "")
+
+    def _carry_out(self, pod: PodInfo, victims: Victims | None, message: str) -> Nomination:
+        if victims is None:
+            return Nomination("", f"preemption: {message}")
+        self.handle.metrics.preemption_victims.observe(len(victims.pods))
+        self._make_room(pod, victims)
+        return Nomination(victims.node.name, "")
 
     def _make_room(self, pod: PodInfo, victims: Victims) -> None:
         """Delete the victims, and take the nomination from Pods of lower priority that hoped for the same room."""

@@ -8,7 +8,8 @@ until the volume controllers have done their part.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from fastkube.errors import ApiError
@@ -34,7 +35,9 @@ from fastkube.scheduler.volumes import (
     Claims,
     VolumeStore,
     annotations_of,
+    capacity_of,
     claim_names,
+    class_of,
     is_fully_bound,
     request_of,
 )
@@ -84,8 +87,7 @@ class VolumeBinding(Plugin):
         super().__init__(args, handle, weight)
         timeout = args.get("bindTimeoutSeconds")
         self._timeout_s = BIND_TIMEOUT_S if timeout is None else float(timeout)
-        if self._timeout_s < 0:
-            raise ValueError(f"bindTimeoutSeconds: Invalid value: {timeout}: invalid BindTimeoutSeconds")
+        self._shape = [(int(point["utilization"]), int(point["score"]) * 10) for point in args.get("shape") or ()]
         self._store = VolumeStore(handle.lister)
         self._waiting: set[asyncio.Event] = set()
         for resource in (CLAIMS, VOLUMES):
@@ -163,6 +165,35 @@ class VolumeBinding(Plugin):
             (claim, [(volume, self._store.nodes_of(volume, index)) for volume in self._store.candidates(claim)])
             for claim in sorted(claims, key=request_of)
         ]
+
+    # -- scores --------------------------------------------------------------------------------------------------------
+
+    def score(self, cycle: Cycle, nodes: Sequence[NodeInfo]) -> Sequence[int] | None:
+        """How well the volumes that would be used or made suit what is asked of them, where a shape says so."""
+        state: _State | None = cycle.state.get(self.name)
+        if not self._shape or state is None or not state.claims.delayed:
+            return None
+        options = self._options([each for each in state.claims.delayed if SELECTED_NODE not in annotations_of(each)])
+        return [self._score_of(options, node.slot) for node in nodes]
+
+    def _score_of(self, options: list[tuple[Object, list[tuple[Object, int]]]], slot: int) -> int:
+        chosen, left = _assign(options, slot)
+        classes: dict[str, tuple[int, int]] = {}
+        if chosen:
+            for volume, claim in chosen:
+                asked, have = classes.get(class_of(volume), (0, 0))
+                classes[class_of(volume)] = asked + request_of(claim), have + capacity_of(volume)
+        else:
+            for claim in left:
+                have = self._store.capacity_near(claim, slot, self.handle.cache.index)
+                if have:
+                    classes[class_of(claim)] = classes.get(class_of(claim), (0, 0))[0] + request_of(claim), have
+        if not classes:
+            return 0
+        total = sum(
+            curve(self._shape, 100 if asked > have else asked * 100 // have) for asked, have in classes.values()
+        )
+        return (2 * total + len(classes)) // (2 * len(classes))
 
     # -- binding -------------------------------------------------------------------------------------------------------
 
@@ -271,6 +302,16 @@ class VolumeBinding(Plugin):
             before, after = event.old.get("spec") or {}, event.new.get("spec") or {}
             return bool(before.get("storageCapacity")) and not after.get("storageCapacity")
         return True
+
+
+def curve(shape: Sequence[tuple[int, int]], utilization: int) -> int:
+    """The piecewise linear function through the points of a shape; divisions round towards zero."""
+    if utilization <= shape[0][0]:
+        return shape[0][1]
+    for (x, y), (next_x, next_y) in pairwise(shape):
+        if utilization <= next_x:
+            return y + int((next_y - y) * (utilization - x) / (next_x - x))
+    return shape[-1][1]
 
 
 def _revision(obj: Object) -> int:
