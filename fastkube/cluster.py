@@ -282,8 +282,8 @@ class Components:
 
 
 async def _all(works: list[asyncio.Future[None]]) -> None:
-    """Ends with the first failure of any."""
-    await asyncio.gather(*works)
+    """Ends with the first failure of any; where there are none, with the caller."""
+    await asyncio.gather(*works or [asyncio.Event().wait()])
 
 
 # ---------------------------------------------------------------- the commands

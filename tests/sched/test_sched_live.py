@@ -1,0 +1,194 @@
+"""Whole attempts beside a real API server: bindings, conditions and events, preemption, several schedulers by name."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from livecluster import bound, condition, configuration, gone, scheduling, until
+from schedobjects import node, pod
+
+from fastkube.client import Client
+from fastkube.errors import ApiError
+from fastkube.scheduler.scheduler import Scheduler
+from fastkube.testing import Cluster
+
+Object = dict[str, Any]
+
+pytestmark = pytest.mark.asyncio
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    plugins = ("ServiceAccount", "TaintNodesByCondition")
+    with Cluster(nodes=0, scheduler=False, controllers=False, disable_admission_plugins=plugins) as started:
+        yield started
+
+
+async def create(client: Client, *objects: Object) -> None:
+    for obj in objects:
+        resource = "v1/nodes" if obj["kind"] == "Node" else "v1/pods"
+        obj["metadata"].pop("uid", None)
+        await client.create(resource, obj, obj["metadata"].get("namespace", ""))
+
+
+async def reasons(client: Client, name: str) -> list[tuple[str, str]]:
+    """(reason, note) of the events about a Pod."""
+    found = (await client.list("events.k8s.io/v1/events", "default"))["items"]
+    return [(each["reason"], each["note"]) for each in found if each["regarding"]["name"] == name]
+
+
+async def test_a_pod_is_bound_and_told_about(cluster: Cluster) -> None:
+    async with scheduling(cluster) as (client, scheduler):
+        await create(client, node("n1"), pod("p"))
+        assert await bound(client, "p") == "n1"
+        told = await until(lambda: reasons(client, "p"))
+        assert told == [("Scheduled", "Successfully assigned default/p to n1")]
+        assert 'scheduler_schedule_attempts_total{profile="default-scheduler",result="scheduled"} 1' in (
+            scheduler.metrics.text()
+        )
+
+
+async def test_why_a_pod_does_not_fit_is_told_in_upstreams_words(cluster: Cluster) -> None:
+    async with scheduling(cluster) as (client, _):
+        await create(client, node("n1"), node("n2", taints=["k=v:NoSchedule"]), pod("big", requests={"cpu": "5"}))
+        told = await condition(client, "big")
+        message = (
+            "0/2 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint(s). preemption: 0/2 nodes "
+            "are available: 2 Preemption is not helpful for scheduling."
+        )
+        assert (told["reason"], told["message"]) == ("Unschedulable", message)
+        assert await until(lambda: reasons(client, "big")) == [("FailedScheduling", told["message"])]
+        await create(client, node("n3", allocatable={"cpu": "8"}))
+        assert await bound(client, "big") == "n3"
+
+
+async def test_no_nodes_at_all(cluster: Cluster) -> None:
+    async with scheduling(cluster) as (client, _):
+        await create(client, pod("p"))
+        assert (await condition(client, "p"))["message"] == "no nodes available to schedule pods"
+        await create(client, node("n1"))
+        assert await bound(client, "p") == "n1"
+
+
+async def test_gates_keep_a_pod_out_until_the_last_is_gone(cluster: Cluster) -> None:
+    async with scheduling(cluster) as (client, scheduler):
+        await create(client, node("n1"), pod("gated", schedulingGates=[{"name": "a/b"}, {"name": "c/d"}]), pod("free"))
+        assert await bound(client, "free") == "n1"
+        assert scheduler.queue.counts()["gated"] == 1
+        patch = [{"op": "remove", "path": "/spec/schedulingGates"}]
+        await client.patch("v1/pods", "gated", patch, "default", kind="json")
+        assert await bound(client, "gated") == "n1"
+
+
+async def test_preemption_deletes_victims_and_binds_to_the_nominated_node(cluster: Cluster) -> None:
+    async with scheduling(cluster) as (client, _):
+        await create(client, node("n1"), pod("low", requests={"cpu": "4"}))
+        assert await bound(client, "low") == "n1"
+        for name, value in (("high", 1000),):
+            body = {
+                "apiVersion": "scheduling.k8s.io/v1",
+                "kind": "PriorityClass",
+                "metadata": {"name": name},
+                "value": value,
+            }
+            await client.create("scheduling.k8s.io/v1/priorityclasses", body)
+        await create(client, pod("high", requests={"cpu": "4"}, priorityClassName="high"))
+
+        async def leaving() -> Any:
+            if await gone(client, "low"):
+                return True
+            found = await client.get("v1/pods", "low", "default")
+            return found["metadata"].get("deletionTimestamp")
+
+        await until(leaving)
+        nominated = await client.get("v1/pods", "high", "default")
+        assert nominated["status"]["nominatedNodeName"] == "n1"
+        if not await gone(client, "low"):
+            low = await client.get("v1/pods", "low", "default")
+            conditions = {each["type"]: each for each in low["status"]["conditions"]}
+            assert conditions["DisruptionTarget"]["reason"] == "PreemptionByScheduler"
+            await client.delete("v1/pods", "low", "default", grace_period_s=0)
+        assert await bound(client, "high") == "n1"
+        await client.delete("scheduling.k8s.io/v1/priorityclasses", "high")
+
+
+async def test_nothing_is_ever_over_committed(cluster: Cluster) -> None:
+    """Two schedulers by name in one process, Pods that come and go, and little room."""
+    config = configuration(profiles=[{"schedulerName": "default-scheduler"}, {"schedulerName": "other"}])
+    draw = random.Random(5)
+    async with scheduling(cluster, config) as (client, scheduler):
+        await create(client, *(node(f"n{each}", allocatable={"cpu": "2", "pods": "5"}) for each in range(6)))
+        names = [f"p{each}" for each in range(120)]
+        watching = asyncio.ensure_future(never_over_committed(client))
+        for name in names:
+            schedulers = {"schedulerName": "other"} if draw.random() < 0.5 else {}
+            await create(client, pod(name, requests={"cpu": draw.choice(("300m", "700m", "1"))}, **schedulers))
+            if draw.random() < 0.6:
+                victim = draw.choice(names[: names.index(name) + 1])
+                if not await gone(client, victim):
+                    await client.delete("v1/pods", victim, "default", grace_period_s=0)
+        await until(lambda: settled(client, scheduler))
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        assert not watching.done() or watching.cancelled()
+        check_room((await client.list("v1/pods", "default"))["items"])
+
+
+async def settled(client: Client, scheduler: Scheduler) -> bool:
+    counts = scheduler.queue.counts()
+    return not (counts["active"] or counts["backoff"] or scheduler.binder.under_way)
+
+
+async def never_over_committed(client: Client) -> None:
+    while True:
+        check_room((await client.list("v1/pods", "default"))["items"])
+        await asyncio.sleep(0.02)
+
+
+def check_room(pods: list[Object]) -> None:
+    used: Counter[str] = Counter()
+    count: Counter[str] = Counter()
+    for each in pods:
+        if on := each["spec"].get("nodeName"):
+            text = each["spec"]["containers"][0]["resources"]["requests"]["cpu"]
+            used[on] += int(text[:-1]) if text.endswith("m") else 1000 * int(text)
+            count[on] += 1
+    assert max(used.values(), default=0) <= 2000
+    assert max(count.values(), default=0) <= 5
+
+
+async def test_a_pod_that_is_deleted_while_it_waits_is_forgotten(cluster: Cluster) -> None:
+    async with scheduling(cluster) as (client, scheduler):
+        await create(client, node("n1"), pod("big", requests={"cpu": "64"}))
+        await condition(client, "big")
+        await client.delete("v1/pods", "big", "default", grace_period_s=0)
+
+        async def empty() -> bool:
+            return len(scheduler.queue) == 0
+
+        await until(empty)
+
+
+async def test_pods_of_other_schedulers_are_left_alone(cluster: Cluster) -> None:
+    async with scheduling(cluster) as (client, scheduler):
+        await create(client, node("n1"), pod("theirs", schedulerName="somebody"), pod("ours"))
+        await bound(client, "ours")
+        assert not (await client.get("v1/pods", "theirs", "default"))["spec"].get("nodeName")
+        assert len(scheduler.queue) == 0
+
+
+async def test_of_two_with_one_lease_one_works(cluster: Cluster) -> None:
+    options = {"leader_elect": True, "leader_elect_resource_name": "one-lease"}
+    async with scheduling(cluster, **options) as (client, first):
+        async with scheduling(cluster, **options) as (_, second):
+            await create(client, node("n1"), pod("p"))
+            assert await bound(client, "p") == "n1"
+            told = [each.metrics.text() for each in (first, second)]
+            assert ['result="scheduled"} 1' in each for each in told] == [True, False]
+        with pytest.raises(ApiError):
+            await client.get("v1/pods", "p", "default")
