@@ -46,6 +46,14 @@ async def scheduling(
                 await client.delete("v1/nodes", name)
 
 
+async def create(client: Client, *objects: Object) -> None:
+    """Nodes and Pods; the server gives uids."""
+    for obj in objects:
+        resource = "v1/nodes" if obj["kind"] == "Node" else "v1/pods"
+        obj["metadata"].pop("uid", None)
+        await client.create(resource, obj, obj["metadata"].get("namespace", ""))
+
+
 async def until(told: Callable[[], Awaitable[Any]], timeout_s: float = TIMEOUT_S) -> Any:
     """What `told` gives as soon as it is true."""
     async with asyncio.timeout(timeout_s):

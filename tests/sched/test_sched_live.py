@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from livecluster import bound, condition, configuration, gone, scheduling, until
+from livecluster import bound, condition, configuration, create, gone, scheduling, until
 from schedobjects import node, pod
 
 from fastkube.client import Client
@@ -27,13 +27,6 @@ def cluster() -> Iterator[Cluster]:
     plugins = ("ServiceAccount", "TaintNodesByCondition")
     with Cluster(nodes=0, scheduler=False, controllers=False, disable_admission_plugins=plugins) as started:
         yield started
-
-
-async def create(client: Client, *objects: Object) -> None:
-    for obj in objects:
-        resource = "v1/nodes" if obj["kind"] == "Node" else "v1/pods"
-        obj["metadata"].pop("uid", None)
-        await client.create(resource, obj, obj["metadata"].get("namespace", ""))
 
 
 async def reasons(client: Client, name: str) -> list[tuple[str, str]]:
