@@ -283,7 +283,9 @@ class Components:
 
 async def _all(works: list[asyncio.Future[None]]) -> None:
     """Ends with the first failure of any; where there are none, with the caller."""
-    await asyncio.gather(*works or [asyncio.Event().wait()])
+    if not works:
+        await asyncio.Event().wait()
+    await asyncio.gather(*works)
 
 
 # ---------------------------------------------------------------- the commands
