@@ -48,7 +48,7 @@ test-long: setup-dev kubectl
 	$(BIN)/python -m pytest -m long --timeout 3600
 
 test-pure: setup-dev
-	FASTKUBE_PURE=1 $(BIN)/python -m pytest tests/api tests/store tests/sched
+	FASTKUBE_PURE=1 $(BIN)/python -m pytest tests/api tests/store tests/sched tests/raft
 
 bench: setup-dev
 	$(BIN)/python bench/run.py --contender fastkube --contender fastkube-pure

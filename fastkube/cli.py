@@ -195,6 +195,6 @@ def version() -> None:
 
 
 def _compiled() -> bool:
-    from fastkube import _codec, _sched
+    from fastkube import _codec, _raft, _sched
 
-    return bool(_codec.COMPILED and _sched.COMPILED)
+    return bool(_codec.COMPILED and _sched.COMPILED and _raft.COMPILED)

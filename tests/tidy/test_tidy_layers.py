@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "fastkube"
 BASE = {"errors", "config", "clock", "_pure", "__init__"}
 API = BASE | {"api", "_codec", "_fields", "_protobuf", "_schema"}
 CEL = {"cel"}
-STORE = BASE | {"store", "_raft"}
+STORE = BASE | {"store", "_raft", "_raftconf", "_raftlog"}
 COMPONENT = API | {"client"}
 MAY_IMPORT = {
     "errors": set(),
@@ -27,7 +27,9 @@ MAY_IMPORT = {
     "_schema": set(),
     "_sched": set(),
     "_scores": set(),
-    "_raft": set(),
+    "_raftlog": set(),
+    "_raftconf": {"_raftlog"},
+    "_raft": {"_raftconf", "_raftlog"},
     "api": API,
     "cel": API,
     "store": STORE,
