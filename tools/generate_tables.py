@@ -156,7 +156,7 @@ def mark(name: str, field: str, kind: str, required: bool) -> str:
     if listed(go_types.NULLS, name, field):
         return "0"
     scalar = kind[0] in "sbildxq"
-    if listed(go_types.POINTERS, name, field) and scalar:
+    if listed(go_types.POINTERS, name, field) and (scalar or kind[0] == "["):
         return "*"
     if listed(go_types.NULLABLE, name, field) or kind[0] in "[{tujyf":
         return ""

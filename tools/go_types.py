@@ -7,7 +7,8 @@ It decides what a client reads back. `hostNetwork: false` disappears (a bool wit
   1. An optional string, number or bool is a plain value: left out when zero. POINTERS stay as the client wrote them.
   2. An optional object or union is a pointer: left out when absent. VALUES are always written, if need be as `{}`.
   3. A required string, number, bool or object is always written. NULLABLE are pointers all the same.
-  4. Lists, maps and times are left out when empty. NULLS are always written, as `null` when empty. (A required list
+  4. Lists, maps and times are left out when empty, but for lists among POINTERS: there an empty one is not the same
+     as none, to upstream's defaults. NULLS are always written, as `null` when empty. (A required list
      is written so too, but only those are listed here which validation lets pass empty.)
 
 Names are `package.version.Type`; `*` stands for every type of the package. The facts were read off the API types of
@@ -48,7 +49,7 @@ POINTERS = {
     "authentication.v1.TokenRequestSpec": "expirationSeconds",
     "autoscaling.v1.HorizontalPodAutoscalerSpec": "minReplicas targetCPUUtilizationPercentage",
     "autoscaling.v1.HorizontalPodAutoscalerStatus": "currentCPUUtilizationPercentage observedGeneration",
-    "autoscaling.v2.HPAScalingRules": "selectPolicy stabilizationWindowSeconds tolerance",
+    "autoscaling.v2.HPAScalingRules": "policies selectPolicy stabilizationWindowSeconds tolerance",
     "autoscaling.v2.HorizontalPodAutoscalerSpec": "minReplicas",
     "autoscaling.v2.HorizontalPodAutoscalerStatus": "observedGeneration",
     "autoscaling.v2.MetricTarget": "averageUtilization averageValue value",

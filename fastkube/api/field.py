@@ -101,6 +101,11 @@ def type_invalid(path: str, value: Any, detail: str) -> Cause:
     return Cause("FieldValueTypeInvalid", _detailed(f"Invalid value: {show(value)}", detail), path)
 
 
+def unfit(path: str, detail: str) -> Cause:
+    """An invalid value which upstream does not print."""
+    return Cause("FieldValueInvalid", _detailed("Invalid value", detail), path)
+
+
 def not_supported(path: str, value: Any, allowed: Iterable[str]) -> Cause:
     """`allowed` is named in the order given: upstream mostly sorts (sets), sometimes does not (slices)."""
     names = ", ".join(map(quote, allowed))

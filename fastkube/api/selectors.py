@@ -301,7 +301,10 @@ def _validate_expression(expression: Object, path: str) -> list[Cause]:
     elif operator in ("Exists", "DoesNotExist") and values:
         problem = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"
         causes.append(field.forbidden(f"{path}.values", problem))
-    return causes + [field.invalid(f"{path}.key", key, fault) for fault in label_key(key)]
+    causes += [field.invalid(f"{path}.key", key, fault) for fault in label_key(key)]
+    for number, value in enumerate(values or ()):
+        causes += [field.invalid(f"{path}.values[{number}]", value, fault) for fault in label_value(value)]
+    return causes
 
 
 # ---------------------------------------------------------------- field selectors

@@ -8,10 +8,10 @@ from email.utils import format_datetime
 from functools import partial
 from typing import Any, NamedTuple
 
+from fastkube.api import cron
 from fastkube.api.meta import controller_of, owner_reference
 from fastkube.client.resource import object_path
 from fastkube.clock import rfc3339
-from fastkube.controllers import cron
 from fastkube.controllers.actions import GONE, Action, Ask, Create, Delete, Requeue, Tell, status_update
 from fastkube.controllers.common import (
     Object,

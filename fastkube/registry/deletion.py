@@ -51,6 +51,11 @@ _COLLECTION_WORKERS = 32
 _ORPHANING = frozenset((("", "replicationcontrollers"), ("batch", "jobs")))
 """Kinds whose dependents stay when no policy is given: what their v1 API always did."""
 
+_ORPHANED_PODS = (
+    "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set "
+    "propagationPolicy=Orphan to suppress this warning"
+)
+
 _NOT_COLLECTED = frozenset((("", "events"), ("events.k8s.io", "events")))
 """Kinds for which propagation policies mean nothing."""
 
@@ -145,12 +150,21 @@ class DeleteOptions:
 async def delete(registry: Registry, call: Call, options: DeleteOptions) -> Outcome:
     """Removes the object or begins its termination; raises 404, 409 for preconditions, and admission's refusals."""
     options = replace(options)
+    _warn_of_orphans(call, options)
     await registry.admission.mutate(call, None, None)
     if (call.rtype.group, call.rtype.resource) == ("", "namespaces"):
         outcome = await _delete_namespace(registry, call, options)
         if outcome is not None:
             return outcome
     return await _delete(registry, call, options)
+
+
+def _warn_of_orphans(call: Call, options: DeleteOptions) -> None:
+    """Few expect that the Pods of a Job stay."""
+    silent = options.propagation is None and options.orphan_dependents is None
+    is_job = (call.rtype.group, call.rtype.resource) == ("batch", "jobs")
+    if silent and is_job and _ORPHANED_PODS not in call.warnings:
+        call.warnings.append(_ORPHANED_PODS)
 
 
 async def _delete(registry: Registry, call: Call, options: DeleteOptions) -> Outcome:
@@ -362,6 +376,7 @@ def _check_namespace_preconditions(call: Call, obj: Object, item: Item, options:
 
 async def delete_collection(registry: Registry, call: Call, selection: ListOptions, options: DeleteOptions) -> Page:
     """Deletes what a list with `selection` shows and returns that list; an object that is gone already is no error."""
+    _warn_of_orphans(call, options)
     page = listing.list_page(registry.store, call, selection)
     waiting = iter(page.items)
 

@@ -63,8 +63,13 @@ class ListOptions:
     send_initial_events: bool | None = None
 
     @classmethod
-    def parse(cls, query: Mapping[str, str], selectable: frozenset[str], *, watch: bool = False) -> ListOptions:
-        """Raises 400 for what cannot be parsed and 422 for what contradicts itself, in upstream's words."""
+    def parse(
+        cls, query: Mapping[str, str], selectable: frozenset[str], *, watch: bool = False, kind: str = ""
+    ) -> ListOptions:
+        """Raises 400 for what cannot be parsed and 422 for what contradicts itself, in upstream's words.
+
+        `kind` is that of a built-in type, whose selectors some have words of their own for.
+        """
         options = cls(
             resource_version=query.get("resourceVersion", ""),
             match=query.get("resourceVersionMatch", ""),
@@ -76,7 +81,7 @@ class ListOptions:
         if query.get("labelSelector"):
             options.labels = parse_label_selector(query["labelSelector"])
         if query.get("fieldSelector"):
-            options.fields = parse_field_selector(query["fieldSelector"], selectable)
+            options.fields = parse_field_selector(query["fieldSelector"], selectable, kind, custom=not kind)
         if "sendInitialEvents" in query:
             options.send_initial_events = _boolean(query["sendInitialEvents"])
         causes = options._contradictions(watch)

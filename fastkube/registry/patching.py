@@ -78,8 +78,9 @@ def _build(call: Call, facet: Facet, shown: str, apply: Apply) -> Build:
         try:
             decoding.fit(call, patched, schema)
         except decoding.Unreadable as problem:
+            fault = patches.restore_fault(schema, patched) if shown else ""
             told = shown or _as_go_patched(call, facet, item, apply, schema)
-            raise patches.undecodable(told, str(problem)) from None
+            raise patches.undecodable(told, fault or str(problem)) from None
         metadata = patched.setdefault("metadata", {})
         check_name(call, metadata)
         claimed = metadata.pop("resourceVersion", "")

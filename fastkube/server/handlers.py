@@ -104,7 +104,8 @@ def list_(server: ApiServer, request: Request, route: Route) -> Result:
 
 def _list_options(call: Call, request: Request, *, watch: bool = False) -> ListOptions:
     rtype = call.rtype
-    return ListOptions.parse(request.query, rtype.selectable, watch=watch)
+    kind = "" if rtype.custom else rtype.kind
+    return ListOptions.parse(request.query, rtype.selectable, watch=watch, kind=kind)
 
 
 def _page(server: ApiServer, request: Request, view: View, page: Page) -> Result:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from kubeobjects import asked, deleting, flat, obj, owned_by, status_of, writes
 
+from fastkube.api import cron
 from fastkube.clock import rfc3339
-from fastkube.controllers import cron
 from fastkube.controllers.actions import Create, Delete, Requeue, Tell
 from fastkube.controllers.cronjob import View, reconcile
 

@@ -77,10 +77,16 @@ async def test_defaults_and_generation(cluster: Cluster, resource: str, kind: st
     assert (pod["restartPolicy"], pod["containers"][0]["imagePullPolicy"]) == ("Always", "IfNotPresent")
     changed = await cluster.patch(resource, "a", {"spec": {"minReadySeconds": 3}})
     assert changed["metadata"]["generation"] == 2
-    noted = await cluster.patch(resource, "a", {"metadata": {"annotations": {"k": "v"}}, "status": {"replicas": 5}})
+    noted = await cluster.patch(resource, "a", {"metadata": {"labels": {"k": "v"}}, "status": {"replicas": 5}})
     assert (noted["metadata"]["generation"], noted["status"]) == (2, status)
     told = await cluster.patch(f"{resource}/status", "a", {"spec": {"minReadySeconds": 9}})
     assert (told["metadata"]["generation"], told["spec"]["minReadySeconds"]) == (2, 3)
+
+
+async def test_annotations_of_a_deployment_are_part_of_what_it_wants(cluster: Cluster):
+    await cluster.create("deployments.apps", workload("Deployment"))
+    changed = await cluster.patch("deployments.apps", "a", {"metadata": {"annotations": {"k": "v"}}})
+    assert changed["metadata"]["generation"] == 2
 
 
 async def test_a_daemonset_counts_the_changes_of_its_template(cluster: Cluster):
@@ -95,7 +101,8 @@ async def test_a_daemonset_counts_the_changes_of_its_template(cluster: Cluster):
 
 
 async def test_claims_of_a_statefulset_are_whole_objects(cluster: Cluster):
-    claim = {"metadata": {"name": "d"}, "spec": {"resources": {"requests": {"storage": "1Gi"}}}}
+    storage = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    claim = {"metadata": {"name": "d"}, "spec": storage}
     rolling = {"rollingUpdate": {"maxUnavailable": 2}}
     made = await cluster.create(
         "statefulsets.apps", workload("StatefulSet", volumeClaimTemplates=[claim], updateStrategy=rolling)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from fastkube.registry.strategies import (
+    autoscalers,
+    budgets,
     config_data,
     daemonsets,
     deployments,
@@ -37,4 +39,6 @@ STRATEGIES: dict[tuple[str, str], Strategy] = {
     **scheduling.STRATEGIES,
     **ingresses.STRATEGIES,
     **network_policies.STRATEGIES,
+    **autoscalers.STRATEGIES,
+    **budgets.STRATEGIES,
 }

@@ -379,6 +379,48 @@ def fields_immutable(errs: Errors, path: str, new: Object, old: Object, *keys: s
         immutable(errs, f"{path}.{key}" if path else key, new.get(key), old.get(key))
 
 
+# ---------------------------------------------------------------- conditions
+
+_REASON = "[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?"
+_is_reason = re.compile(_REASON, re.ASCII).fullmatch
+_NOT_REASON = (
+    "a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric "
+    "characters or '_,:', and must end with an alphanumeric character or '_' (e.g. 'my_name',  or 'MY_NAME',  or "
+    f"'MyName',  or 'ReasonA,ReasonB',  or 'ReasonA:ReasonB', regex used for validation is '{_REASON}')"
+)
+_REASON_MAX, _MESSAGE_MAX = 1024, 32768
+
+
+def conditions(errs: Errors, path: str, listed: list[Object] | None) -> None:
+    """Conditions of the common type (metav1.Condition), one of each kind."""
+    seen: set[str] = set()
+    for number, condition in enumerate(listed or ()):
+        kind = condition.get("type") or ""
+        if kind in seen:
+            errs.append(field.duplicate(f"{path}[{number}].type", kind))
+        seen.add(kind)
+        _condition(errs, f"{path}[{number}]", condition)
+
+
+def _condition(errs: Errors, path: str, condition: Object) -> None:
+    qualified(errs, f"{path}.type", condition.get("type") or "")
+    one_of(errs, f"{path}.status", condition.get("status") or "", ("False", "True", "Unknown"))
+    if (condition.get("observedGeneration") or 0) < 0:
+        problem = "must be greater than or equal to zero"
+        errs.append(field.invalid(f"{path}.observedGeneration", condition["observedGeneration"], problem))
+    if not condition.get("lastTransitionTime"):
+        errs.append(field.required(f"{path}.lastTransitionTime", "must be set"))
+    reason = condition.get("reason") or ""
+    if not reason:
+        errs.append(field.required(f"{path}.reason", "must be set"))
+    elif not _is_reason(reason):
+        errs.append(field.invalid(f"{path}.reason", reason, _NOT_REASON))
+    if len(reason.encode()) > _REASON_MAX:
+        errs.append(field.too_long(f"{path}.reason", _REASON_MAX))
+    if len((condition.get("message") or "").encode()) > _MESSAGE_MAX:
+        errs.append(field.too_long(f"{path}.message", _MESSAGE_MAX))
+
+
 # ---------------------------------------------------------------- selectors
 
 _SELECTOR_FIELDS = ("matchLabels", "matchExpressions")

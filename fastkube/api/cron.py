@@ -6,12 +6,14 @@ skips does not come; one that the change back repeats comes twice, as upstream's
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from fastkube.api.field import quote
 from fastkube.config import parse_duration
 
 _MONTHS = {
@@ -28,23 +30,23 @@ _MACROS = {
     "@midnight": "0 0 * * *",
     "@hourly": "0 * * * *",
 }
+_EVERY = "@every "
 _YEARS_MAX = 5
 """A schedule which does not come in so many years never comes (31 February)."""
 
 
 class _Bounds(NamedTuple):
-    name: str
     low: int
     high: int
     names: dict[str, int]
 
 
 _FIELDS = (
-    _Bounds("minute", 0, 59, {}),
-    _Bounds("hour", 0, 23, {}),
-    _Bounds("day of month", 1, 31, {}),
-    _Bounds("month", 1, 12, _MONTHS),
-    _Bounds("day of week", 0, 6, _DAYS),
+    _Bounds(0, 59, {}),
+    _Bounds(0, 23, {}),
+    _Bounds(1, 31, {}),
+    _Bounds(1, 12, _MONTHS),
+    _Bounds(0, 6, _DAYS),
 )
 
 
@@ -72,26 +74,49 @@ class Schedule:
 
 @lru_cache(maxsize=4096)
 def parse(text: str, zone: str = "") -> Schedule:
-    """Raises ValueError on what is no schedule, or no time zone."""
-    try:
-        place: tzinfo = ZoneInfo(zone) if zone else UTC
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError(f"unknown time zone {zone}") from None
-    if text.startswith("@every "):
-        seconds = parse_duration(text.removeprefix("@every ").strip())
-        return Schedule(max(1, int(seconds)), (), place)
-    parts = _MACROS.get(text, text).split()
+    """Raises ValueError on what is no schedule, or no time zone, in the words of Go's cron library."""
+    if not text:
+        raise ValueError("empty spec string")
+    place: tzinfo = time_zone(zone) if zone else UTC
+    if text.startswith(("TZ=", "CRON_TZ=")):
+        named, _, text = text.partition(" ")
+        place, text = _named_zone(named.partition("=")[2]), text.strip()
+    if text.startswith(_EVERY):
+        return Schedule(_every(text), (), place)
     if text.startswith("@") and text not in _MACROS:
         raise ValueError(f"unrecognized descriptor: {text}")
-    if len(parts) != 5:
+    parts = _MACROS.get(text, text).split()
+    if len(parts) != len(_FIELDS):
         raise ValueError(f"expected exactly 5 fields, found {len(parts)}: [{' '.join(parts)}]")
     return Schedule(0, tuple(_field(part, bounds) for part, bounds in zip(parts, _FIELDS, strict=True)), place)
+
+
+def time_zone(name: str) -> ZoneInfo:
+    """Raises ValueError for one that is not known."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"unknown time zone {name}") from None
+
+
+def _named_zone(name: str) -> tzinfo:
+    try:
+        return time_zone(name)
+    except ValueError as error:
+        raise ValueError(f"provided bad location {name}: {error}") from None
+
+
+def _every(text: str) -> int:
+    try:
+        return max(1, int(parse_duration(text.removeprefix(_EVERY))))
+    except ValueError as error:
+        raise ValueError(f"failed to parse duration {text}: {error}") from None
 
 
 def _field(text: str, bounds: _Bounds) -> Field:
     values: set[int] = set()
     star = False
-    for part in text.split(","):
+    for part in filter(None, text.split(",")):
         found, open_ended = _range(part, bounds)
         values.update(found)
         star = star or open_ended
@@ -100,32 +125,49 @@ def _field(text: str, bounds: _Bounds) -> Field:
 
 def _range(text: str, bounds: _Bounds) -> tuple[range, bool]:
     """`*`, `a`, `a-b`, each with `/step`; `a/step` goes on to the end."""
-    span, slash, step_text = text.partition("/")
-    step = _number(step_text, _Bounds("step", 1, 10**6, {})) if slash else 1
-    if span in ("*", "?"):
-        return range(bounds.low, bounds.high + 1, step), step == 1
-    first_text, dash, last_text = span.partition("-")
-    first = _number(first_text, bounds)
-    if dash:
-        last = _number(last_text, bounds)
+    span, *steps = text.split("/")
+    first_text, *rest = span.split("-")
+    star = first_text in ("*", "?")
+    if star:
+        first, last = bounds.low, bounds.high
     else:
-        last = bounds.high if slash else first
+        first = last = _number(first_text, bounds)
+        if len(rest) > 1:
+            raise ValueError(f"too many hyphens: {text}")
+        if rest:
+            last = _number(rest[0], bounds)
+    if len(steps) > 1:
+        raise ValueError(f"too many slashes: {text}")
+    step = _integer(steps[0]) if steps else 1
+    if steps and not rest:
+        last = bounds.high
+    _check_range(text, first, last, step, bounds)
+    return range(first, last + 1, step), star and step == 1
+
+
+def _check_range(text: str, first: int, last: int, step: int, bounds: _Bounds) -> None:
+    if first < bounds.low:
+        raise ValueError(f"beginning of range ({first}) below minimum ({bounds.low}): {text}")
+    if last > bounds.high:
+        raise ValueError(f"end of range ({last}) above maximum ({bounds.high}): {text}")
     if first > last:
         raise ValueError(f"beginning of range ({first}) beyond end of range ({last}): {text}")
-    return range(first, last + 1, step), False
+    if step == 0:
+        raise ValueError(f"step of range should be a positive number: {text}")
 
 
 def _number(text: str, bounds: _Bounds) -> int:
     named = bounds.names.get(text.lower())
-    if named is not None:
-        return named
-    if not text.isdigit():
-        raise ValueError(f"failed to parse int from {text}: {bounds.name}")
+    return _integer(text) if named is None else named
+
+
+def _integer(text: str) -> int:
+    if not re.fullmatch("[+-]?[0-9]+", text):
+        problem = f"strconv.Atoi: parsing {quote(text)}: invalid syntax"
+        raise ValueError(f"failed to parse int from {text}: {problem}")
     number = int(text)
-    if number < bounds.low:
-        raise ValueError(f"beginning of range ({number}) below minimum ({bounds.low}): {text}")
-    if number > bounds.high:
-        raise ValueError(f"end of range ({number}) above maximum ({bounds.high}): {text}")
+    if number < 0:
+        raise ValueError(f"negative number ({number}) not allowed: {text}")
     return number
 
 
