@@ -199,7 +199,8 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
         CRON,
         {"jobTemplate": {"spec": {**JOB, "selector": {"matchLabels": LABELS}, "manualSelector": True}}},
         '[spec.jobTemplate.spec.selector: Invalid value: {"matchLabels":{"app":"a"}}: `selector` will be '
-        'auto-generated, spec.jobTemplate.spec.manualSelector: Unsupported value: true: supported values: "nil", "false"]',
+        "auto-generated, spec.jobTemplate.spec.manualSelector: Unsupported value: true: supported values: "
+        '"nil", "false"]',
     ),
     # ---- HorizontalPodAutoscaler
     (
