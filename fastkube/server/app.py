@@ -1,6 +1,6 @@
 """The API server: a request's way through the pipeline, and the life of the process's HTTP side.
 
-    connection.py   bytes → Request → serve()
+    connection.py   bytes → aiohttp's parser → Request → serve()
     serve()         runs the stages of PIPELINE until one answers; every failure becomes a Status there (panic recovery)
     answer.py       answer → one write
 
@@ -81,7 +81,7 @@ def identify(server: ApiServer, request: Request) -> None:
 
 
 def parse_path(server: ApiServer, request: Request) -> None:
-    path, query = split_target(request.head.target)
+    path, query = split_target(request.head.path)
     if query:
         request.query_text = query
         request.query = parse_query(query)
@@ -243,7 +243,7 @@ class ApiServer:
             return self._refusal(request, errors.too_many_requests("the store has more writes waiting than it takes"))
         if isinstance(failure, StoreUnavailable):
             return self._refusal(request, errors.unavailable(str(failure)))
-        log.error("%s %s failed", request.method, request.head.target, exc_info=failure)
+        log.error("%s %s failed", request.method, request.head.path, exc_info=failure)
         return self._refusal(request, errors.internal("the request could not be processed; see the server's log"))
 
     def _refusal(self, request: Request, error: ApiError) -> Answer | Streamed:
@@ -281,7 +281,7 @@ class ApiServer:
         return self._loop.time()
 
     def keeps_alive(self, request: Request) -> bool:
-        return request.connection.complete and request.head.keep_alive and not self.health.stopping
+        return request.connection.complete and not request.head.should_close and not self.health.stopping
 
     def date(self) -> bytes:
         """The value of a Date header; formatted once a second."""

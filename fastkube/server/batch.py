@@ -14,19 +14,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgpack
+from aiohttp import HttpVersion11
+from multidict import CIMultiDict
 
 from fastkube import errors
 from fastkube.server.answer import Answer
 from fastkube.server.calls import BODY_MAX_BYTES
 from fastkube.server.connect import CONNECTING
-from fastkube.server.http1 import Fields, Head, Headers
 from fastkube.server.media import MSGPACK
 from fastkube.server.request import Request
 
 if TYPE_CHECKING:
+    from aiohttp.http import RawRequestMessage
+
     from fastkube.server.app import ApiServer, Stage
     from fastkube.server.connection import Connection
 
@@ -47,14 +50,24 @@ class _Part:
     transport = None
     complete = True
 
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
     async def read_body(self, request: Request, max_bytes: int) -> bytes | None:
-        return request.body if len(request.body) <= max_bytes else None
+        return self._body if len(self._body) <= max_bytes else None
 
     def abort(self) -> None:
         """There is nothing to cut: a write of a batch never streams."""
 
 
-_PART = cast("Connection", _Part())
+class _Head(NamedTuple):
+    """Stands for the head of one write."""
+
+    method: str
+    path: str
+    headers: CIMultiDict[str]
+    version: Any = HttpVersion11
+    should_close: bool = False
 
 
 async def handle_batch(server: ApiServer, request: Request, stages: tuple[Stage, ...]) -> Answer:
@@ -67,14 +80,15 @@ async def handle_batch(server: ApiServer, request: Request, stages: tuple[Stage,
     if body is None:
         raise errors.too_large(f"Request entity too large: limit is {BATCH_MAX_BYTES}")
     writes = _read(body)
-    fields: dict[str, Fields] = {}
+    headers: dict[str, CIMultiDict[str]] = {}
     waiting: list[tuple[int, Request, asyncio.Task[Result]]] = []
     results: list[Result | None] = []
     for at, (method, target, media, content, brief) in enumerate(writes):
-        if media not in fields:
-            fields[media] = _fields(request, media)
-        one = Request(_PART, Head(method, target, 1, fields[media]), server.now())
-        one.body, one.user, one.audit_id = content, request.user, request.audit_id
+        if media not in headers:
+            headers[media] = _headers(request, media)
+        head = cast("RawRequestMessage", _Head(method, target, headers[media]))
+        one = Request(cast("Connection", _Part(content)), head, server.now())
+        one.user, one.audit_id = request.user, request.audit_id
         outcome = _begin(server, one, stages)
         if isinstance(outcome, Answer):
             results.append(_result(server, one, outcome, brief))
@@ -106,11 +120,11 @@ def _read(body: bytes) -> list[tuple[str, str, str, bytes, bool]]:
     return writes
 
 
-def _fields(request: Request, media: str) -> Fields:
+def _headers(request: Request, media: str) -> CIMultiDict[str]:
     """The header of a write: what the batch's own says that concerns it."""
     pairs = [(name, value) for name in _PASSED_ON if (value := request.headers.get(name))]
     pairs += [("Accept", MSGPACK.decode()), ("Content-Type", media)]
-    return Fields(Headers(pairs), 0, False, False, True, False)
+    return CIMultiDict(pairs)
 
 
 def _begin(server: ApiServer, one: Request, stages: tuple[Stage, ...]) -> Answer | Awaitable[Any]:

@@ -1,27 +1,37 @@
-"""One client connection: requests are read one after the other, and each is answered with one write.
+"""One client connection: aiohttp's parser reads requests one after the other, and each is answered with one write.
 
-    data_received → head whole? → Request → the server's `serve`, in the same turn of the loop
-                  → body to come: fed to the request as it arrives (`read_body`)
+    data_received → aiohttp's HttpRequestParser (llhttp) → Request → the server's `serve`, in the same turn of the loop
+    a body that is still to come arrives in the request's `payload`, which `read_body` waits for
     `answer` writes, and goes on with what has come meanwhile (pipelined requests wait their turn)
 
-A connection is closed when it sends no whole request head within `HEADER_TIMEOUT_S`, when it stays idle longer than
-`IDLE_TIMEOUT_S` between requests, when its TLS handshake takes longer than `HANDSHAKE_TIMEOUT_S`, and when it takes
-nothing of what waits for it for `SEND_TIMEOUT_S`. No buffer grows without a limit: while a request is under way no more
-than `_AHEAD_MAX_BYTES` are read beyond it.
+aiohttp's own RequestHandler would give every request to a task and build a response object for it, which costs more
+than the rest of a small request. A connection is closed when it sends no whole request head within `HEADER_TIMEOUT_S`,
+when it stays idle longer than `IDLE_TIMEOUT_S` between requests, when its TLS handshake takes longer than
+`HANDSHAKE_TIMEOUT_S`, and when it takes nothing of what waits for it for `SEND_TIMEOUT_S`. No buffer grows without a
+limit: a client that sends ahead more than `_WAITING_MAX` requests, or a body that nobody reads, has to wait.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
+from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
+
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http import HttpProcessingError, HttpRequestParser
+from aiohttp.http_exceptions import BadHttpMethod
 
 from fastkube import errors
-from fastkube.server.http1 import HEAD_MAX_BYTES, BadHttp, ChunkedBody, LengthBody, parse_head
 from fastkube.server.request import Request
+from fastkube.server.status import status_answer
 
 if TYPE_CHECKING:
+    from aiohttp.http import RawRequestMessage
+    from aiohttp.streams import StreamReader
+
     from fastkube.registry.strategy import UserInfo
     from fastkube.server.streams import Watcher
 
@@ -38,27 +48,48 @@ _LINGER_S = 1.0
 _LAST_WRITES_S = 0.05
 """How long the last answers may take to leave when the server stops."""
 
-_AHEAD_MAX_BYTES = 256 * 1024
+_LINE_MAX_BYTES = 256 * 1024
+"""Longest request line and longest header: long label selectors and tokens must fit."""
+
+_HEADERS_MAX = 256
+_BODY_BUFFER_BYTES = 256 * 1024
+_WAITING_MAX = 64
+
 _NO_HTTP = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n400 Bad Request"
 )
 
-_SPACE = 32
+_NO_METHOD = (
+    b"HTTP/1.1 405 Method Not Allowed\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    b"Content-Length: %d\r\n\r\n%b"
+)
+
+_is_request_line = re.compile(r"'[!#$%&*+.^_`|~0-9A-Za-z-]+ \S+ HTTP/1\.[01]'").search
+"""aiohttp knows only registered methods; the line which it quotes tells other ones from what is no HTTP at all."""
 
 Serve = Callable[[Request], None]
 
 
-class Connection(asyncio.Protocol):
+class Connection(BaseProtocol):
     """`certificate_user` is who the peer's client certificate says it is, once a request has asked."""
 
     __slots__ = (
-        "_body", "_broken", "_buffer", "_closing", "_looping", "_manager", "_paused_at", "_reading", "_scanned",
-        "_upgraded", "_waiter", "busy", "certificate_user", "served", "since", "transport", "watcher",
+        "_broken", "_closing", "_looping", "_manager", "_paused_at", "_payload", "_receive", "_tail", "_waiting",
+        "busy", "certificate_user", "on_lost", "served", "since", "watcher",
     )  # fmt: skip
 
     def __init__(self, manager: HttpServer) -> None:
+        parser = HttpRequestParser(
+            self,
+            manager.loop,
+            _BODY_BUFFER_BYTES,
+            max_line_size=_LINE_MAX_BYTES,
+            max_headers=_HEADERS_MAX,
+            max_field_size=_LINE_MAX_BYTES,
+            auto_decompress=False,
+        )
+        super().__init__(manager.loop, parser)
         self._manager = manager
-        self.transport: asyncio.Transport | None = None
         self.certificate_user: UserInfo | bool | None = False
         self.busy = False
         """Whether a request is under way."""
@@ -67,16 +98,16 @@ class Connection(asyncio.Protocol):
         self.since = manager.loop.time()
         """When it was opened, or its last answer given."""
         self.watcher: Watcher | None = None
-        self._buffer = b""
-        self._scanned = 0  # of the buffer, without finding the end of a head
-        self._body: LengthBody | ChunkedBody | None = None  # of the request under way, while it is incomplete
-        self._broken = False  # that body is malformed
-        self._reading = True
-        self._looping = False  # in `_read_requests`
+        self.on_lost: Callable[[], None] | None = None
+        """What a request under way wants done when the client goes."""
+        self._waiting: deque[tuple[RawRequestMessage, StreamReader]] = deque()
+        self._payload: StreamReader | None = None  # of the request under way, while it may be incomplete
+        self._broken: HttpProcessingError | None = None  # what came after the waiting requests is no HTTP
+        self._looping = False  # in `_serve_waiting`
         self._closing = False
         self._paused_at = 0.0  # when the socket began to be full; 0: it is not
-        self._waiter: asyncio.Future[None] | None = None  # for room in the socket, or for more of a body
-        self._upgraded: Callable[[bytes], None] | None = None
+        self._receive: Callable[[bytes], None] | None = None  # who gets all that comes after an upgrade
+        self._tail = b""  # what came with the request for that upgrade
 
     # ---------------------------------------------------------------- what the transport tells
 
@@ -91,95 +122,67 @@ class Connection(asyncio.Protocol):
         if peer is not None and peer.family != socket.AF_UNIX:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: BaseException | None) -> None:
         self._manager.open.discard(self)
-        self.transport = None
-        self._wake()
+        payload = self._payload
+        if payload is not None and not payload.is_eof():
+            payload.set_exception(ConnectionResetError("the client has gone"))
+        super().connection_lost(exc)
         if self.watcher is not None:
             self.watcher.disconnected()
+        if self.on_lost is not None:
+            self.on_lost()
 
     def pause_writing(self) -> None:
+        super().pause_writing()
         self._paused_at = self._manager.loop.time()
 
     def resume_writing(self) -> None:
+        super().resume_writing()
         self._paused_at = 0.0
-        self._wake()
-        if not self.busy and self._buffer:
-            self._read_requests()
+        self._serve_waiting()
 
     def data_received(self, data: bytes) -> None:
-        if self._upgraded is not None:
-            self._upgraded(data)
+        if self._receive is not None:
+            self._receive(data)
             return
-        if self._closing:
+        if self._closing or self._broken is not None:
             return
-        body = self._body
-        if body is not None:
-            self._feed(body, data)
-            return
-        self._buffer = self._buffer + data if self._buffer else data
-        if not self.busy:
-            self._read_requests()
-        elif len(self._buffer) > _AHEAD_MAX_BYTES:
-            self._pause_reading()
-
-    def _feed(self, body: LengthBody | ChunkedBody, data: bytes) -> None:
-        if self._broken:
-            return
+        parser: Any = self._parser
         try:
-            self._buffer = body.feed(data)
-        except BadHttp:
-            self._broken = True
-        if self._waiter is not None:
-            self._wake()
-        elif not body.complete:
-            self._pause_reading()  # nobody reads the body yet
+            messages, self._upgraded, tail = parser.feed_data(data)
+        except HttpProcessingError as problem:
+            self._broken = problem
+            messages, tail = (), b""
+        if messages:
+            self._waiting.extend(messages)
+        if self._upgraded:
+            self._tail = tail
+        if not self.busy:
+            self._serve_waiting()
+        elif len(self._waiting) > _WAITING_MAX and not self._buffer_paused:
+            self._pause_reading_for_buffer()
 
     # ---------------------------------------------------------------- requests
 
-    def _read_requests(self) -> None:
-        """Serves the requests in the buffer until one has to wait, for its answer or for the client."""
+    def _serve_waiting(self) -> None:
+        """Serves the waiting requests until one is not answered at once."""
+        if self._looping:
+            return
         self._looping = True
         try:
-            while self._buffer and not (self.busy or self._closing or self._paused_at):
-                buffer = self._buffer
-                end = buffer.find(b"\r\n\r\n", self._scanned)
-                if end < 0 and len(buffer) <= HEAD_MAX_BYTES and buffer[0] > _SPACE:
-                    self._scanned = max(0, len(buffer) - 3)
-                    return
-                self._scanned = 0
-                if end < 0 or end > HEAD_MAX_BYTES:
-                    raise BadHttp("no request head")
-                self._begin(Request(self, parse_head(buffer[:end]), self._manager.loop.time()), buffer[end + 4 :])
-        except BadHttp:
-            self._refuse()
+            while self._waiting and not (self.busy or self._closing or self._paused_at):
+                message, payload = self._waiting.popleft()
+                self._payload = payload
+                self.busy = self.served = True
+                self._manager.working += 1
+                self._manager.serve(Request(self, message, self._manager.loop.time()))
         finally:
             self._looping = False
-
-    def _begin(self, request: Request, rest: bytes) -> None:
-        fields = request.head.fields
-        if fields.chunked:
-            body: LengthBody | ChunkedBody = ChunkedBody()
-        elif fields.length > len(rest):
-            body = LengthBody(fields.length)
-        else:
-            length = fields.length
-            request.body = rest[:length]
-            self._buffer = rest[length:]
-            self._serve(request)
-            return
-        self._buffer = body.feed(rest)
-        if body.complete:
-            request.body = body.take()
-        else:
-            self._body, self._broken = body, False
-        self._serve(request)
-
-    def _serve(self, request: Request) -> None:
-        self.busy = self.served = True
-        manager = self._manager
-        manager.working += 1
-        manager.serve(request)
+        if self._broken is not None and not (self._waiting or self.busy or self._closing):
+            self._refuse(self._broken)
+        elif self._buffer_paused and not self._waiting:
+            self._resume_reading_for_buffer()
 
     def answer(self, data: bytes, keep_alive: bool) -> None:
         """Ends the request under way with an answer (b"": it was written already)."""
@@ -190,73 +193,75 @@ class Connection(asyncio.Protocol):
             return
         if data:
             transport.write(data)
-        if not keep_alive or self._body is not None:
+        if not keep_alive or not self.complete:
             self.close()
             return
         self.since = self._manager.loop.time()
-        if not self._reading:
-            self._resume_reading()
-        if self._buffer and not self._looping:
-            self._manager.loop.call_soon(self._read_requests)
+        if (self._waiting or self._broken is not None) and not self._looping:
+            self._manager.loop.call_soon(self._serve_waiting)
 
-    def _refuse(self) -> None:
-        """Answers what is not HTTP; always the last answer of its connection."""
-        self._buffer = b""
-        if self.transport is not None:
+    def _refuse(self, problem: HttpProcessingError) -> None:
+        """Answers what is not HTTP, or a method nobody knows; always the last answer of its connection."""
+        if self.transport is None:
+            return
+        if isinstance(problem, BadHttpMethod) and _is_request_line(problem.message):
+            body = status_answer(errors.method_not_allowed()).body
+            self.transport.write(_NO_METHOD % (len(body), body))
+        else:
             self.transport.write(_NO_HTTP)
-            self.close()
+        self.close()
 
     # ---------------------------------------------------------------- for requests under way
 
     @property
     def complete(self) -> bool:
         """Whether the request under way has come as a whole."""
-        return self._body is None
+        return self._payload is None or self._payload.is_eof()
 
     async def read_body(self, request: Request, max_bytes: int) -> bytes | None:
         """The whole body; None when it is longer than `max_bytes`. Raises 400 and ConnectionResetError."""
-        body = self._body
-        if body is None:
-            return request.body if len(request.body) <= max_bytes else None
-        if body.size <= max_bytes and request.head.fields.expects and self.transport is not None:
+        payload = self._payload
+        if payload is None:
+            return b""
+        if payload.is_eof():
+            body: bytes = payload.read_nowait()
+            return body if len(body) <= max_bytes else None
+        length = request.headers.get("Content-Length")
+        if length is not None and int(length) > max_bytes:
+            return None
+        if request.headers.get("Expect", "").lower() == "100-continue" and self.transport is not None:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        while body.size <= max_bytes:
-            if body.complete:
-                self._body = None
-                request.body = body.take()
-                return request.body
-            self._resume_reading()
-            await self._wait()
-            if self._broken:
-                raise errors.bad_request("the body cannot be read: malformed chunks")
-        body.drop()
-        return None
+        return await self._read(payload, max_bytes)
+
+    async def _read(self, payload: StreamReader, max_bytes: int) -> bytes | None:
+        pieces: list[bytes] = []
+        size = 0
+        while True:
+            try:
+                piece = await payload.readany()
+            except (asyncio.CancelledError, ConnectionError):
+                raise
+            except Exception as problem:  # aiohttp's own errors about broken bodies have no common base
+                raise errors.bad_request(f"the body cannot be read: {type(problem).__name__}") from None
+            if not piece:
+                return b"".join(pieces)
+            size += len(piece)
+            if size > max_bytes:
+                return None
+            pieces.append(piece)
 
     async def drain(self) -> None:
         """Wait until the client has taken most of what was written; raises ConnectionResetError when it is gone."""
-        while self._paused_at and self.transport is not None:
-            await self._wait()
+        await self._drain_helper()
         if self.transport is None:
             raise ConnectionResetError("the client has gone")
-
-    async def _wait(self) -> None:
-        if self.transport is None:
-            raise ConnectionResetError("the client has gone")
-        self._waiter = self._manager.loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
     def upgrade(self, receive: Callable[[bytes], None]) -> None:
         """From now on every byte the client sends goes to `receive`."""
-        self._upgraded = receive
-        if self._buffer:
-            rest, self._buffer = self._buffer, b""
+        self._upgraded = True
+        self._receive = receive
+        if self._tail:
+            rest, self._tail = self._tail, b""
             receive(rest)
 
     # ---------------------------------------------------------------- ends
@@ -267,11 +272,10 @@ class Connection(asyncio.Protocol):
         if transport is None or self._closing:
             return
         self._closing = True
-        if self._body is None:
+        if self.complete:
             transport.close()
             return
-        self._body = None
-        self._resume_reading()
+        self._resume_transport_reading()
         self._manager.loop.call_later(_LINGER_S, self._close_now)
 
     def _close_now(self) -> None:
@@ -289,19 +293,9 @@ class Connection(asyncio.Protocol):
         if self._paused_at and now - self._paused_at > SEND_TIMEOUT_S:
             self.abort()
         elif not self.busy and not self._paused_at:
-            limit = IDLE_TIMEOUT_S if self.served and not self._buffer else HEADER_TIMEOUT_S
+            limit = IDLE_TIMEOUT_S if self.served else HEADER_TIMEOUT_S
             if now - self.since > limit:
                 self.close()
-
-    def _pause_reading(self) -> None:
-        if self._reading and self.transport is not None:
-            self._reading = False
-            self.transport.pause_reading()
-
-    def _resume_reading(self) -> None:
-        if not self._reading and self.transport is not None:
-            self._reading = True
-            self.transport.resume_reading()
 
 
 class HttpServer:

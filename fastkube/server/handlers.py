@@ -12,6 +12,8 @@ import zlib
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from aiohttp import HttpVersion11
+
 from fastkube import errors
 from fastkube.api import codec
 from fastkube.registry.answers import Page, Stored
@@ -130,7 +132,7 @@ async def _many(
             return Answer(200, b"".join(start), view.form.media)
         start.append(piece)
         size += len(piece)
-    if not request.head.minor:  # HTTP/1.0 has no chunks
+    if request.head.version < HttpVersion11:  # HTTP/1.0 has no chunks
         return Answer(200, b"".join((*start, *rest)), view.form.media)
     return await _stream(server, request, view.form.media, b"".join(start), rest)
 
@@ -196,7 +198,7 @@ async def _watch(
             ),
             lambda watcher: _run(watcher, position, initial, announce),
         )
-    chunked = request.head.minor == 1
+    chunked = request.head.version >= HttpVersion11
     keep_alive = chunked and server.keeps_alive(request)
     framing = CHUNKED if chunked else RAW
     watcher = Watcher(

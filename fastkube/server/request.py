@@ -20,8 +20,9 @@ from fastkube.registry.strategy import UserInfo
 if TYPE_CHECKING:
     import asyncio
 
+    from aiohttp.http import RawRequestMessage
+
     from fastkube.server.connection import Connection
-    from fastkube.server.http1 import Head
 
 _VERBS = {"POST": "create", "GET": "get", "HEAD": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _NAMESPACE_SUBRESOURCES = ("status", "finalize")
@@ -165,19 +166,17 @@ class Request:
     """One HTTP request on its way through the pipeline."""
 
     __slots__ = (
-        "audit_id", "body", "connection", "deadline", "flow", "head", "headers", "info", "method", "query",
+        "audit_id", "connection", "deadline", "flow", "head", "headers", "info", "method", "query",
         "query_text", "seat", "started", "streaming", "task", "timed_out", "user", "warnings",
     )  # fmt: skip
 
     info: RequestInfo
 
-    def __init__(self, connection: Connection, head: Head, started: float) -> None:
+    def __init__(self, connection: Connection, head: RawRequestMessage, started: float) -> None:
         self.connection = connection
         self.head = head
         self.method = head.method
-        self.headers: Any = head.fields.headers
-        self.body = b""
-        """As far as it has come; `read_body` waits for the whole."""
+        self.headers: Any = head.headers
         self.query: dict[str, str] = {}
         self.query_text = ""
         self.started = started

@@ -173,6 +173,10 @@ async def test_expect_continue(api: Api) -> None:
         (b"GET /" + b"a" * 400_000 + b" HTTP/1.1\r\n\r\n", 400),
         (b"GET /api HTTP/1.1\r\nX: " + b"a" * 400_000 + b"\r\n\r\n", 400),
         (b"GET /api HTTP/1.1\r\n" + b"A: b\r\n" * 1000 + b"\r\n", 400),
+        (b"GET /api HTTP/1.1\r\nHost: x\r\nName : value\r\n\r\n", 400),
+        (b"GET /api HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+        (b"GET /api HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"GET /api HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, gzip\r\n\r\n", 400),
     ],
 )
 async def test_what_is_no_http_is_refused_without_details(api: Api, sent: bytes, code: int) -> None:
