@@ -23,7 +23,7 @@ from fastkube.config import parse_duration
 from fastkube.errors import ApiError
 from fastkube.registry.listing import too_large_resource_version
 from fastkube.server.answer import GZIP_MIN_BYTES, Answer, Streamed, gzipped, takes_gzip
-from fastkube.server.authn import Authenticator
+from fastkube.server.authn import Authenticator, Elsewhere
 from fastkube.server.authz import Authorizer
 from fastkube.server.batch import BATCH_PATH, handle_batch
 from fastkube.server.calls import NoSuchPath, no_such_path
@@ -88,8 +88,16 @@ def parse_path(server: ApiServer, request: Request) -> None:
     request.info = RequestInfo(request.method, path, request.query)
 
 
-def authenticate(server: ApiServer, request: Request) -> None:
-    request.user = server.authenticator.authenticate(request)
+def authenticate(server: ApiServer, request: Request) -> Awaitable[None] | None:
+    try:
+        request.user = server.authenticator.authenticate(request)
+    except Elsewhere as asked:
+        return _authenticate_elsewhere(server, request, asked)
+    return None
+
+
+async def _authenticate_elsewhere(server: ApiServer, request: Request, asked: Elsewhere) -> None:
+    request.user = await server.authenticator.ask_elsewhere(asked)
 
 
 def impersonate(server: ApiServer, request: Request) -> None:
@@ -369,3 +377,4 @@ class ApiServer:
         self.streams.close()
         self.flow.stop()
         self.authorizer.stop()
+        await self.authenticator.close()

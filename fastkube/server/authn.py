@@ -1,7 +1,8 @@
 """Who asks: from a client certificate, an authenticating proxy, a bearer token, or nobody.
 
-The order is upstream's: proxy headers, client certificate, bearer token (static, ServiceAccount, bootstrap), and, when
-no credentials at all were given, system:anonymous. Wrong credentials are 401 and never anonymous.
+The order is upstream's: proxy headers, client certificate, bearer token (static, ServiceAccount, bootstrap, other
+issuers, webhook), and, when no credentials at all were given, system:anonymous. Wrong credentials are 401 and never
+anonymous. Tokens of other issuers and of the webhook are the only ones that have to be waited for: `Elsewhere`.
 
 The hot path is one dictionary: the whole Authorization header of a known token gives its user. ServiceAccount tokens
 are kept there too, for `_RECHECK_S`, after which the account and what the token is bound to are looked up again.
@@ -26,7 +27,12 @@ from fastkube import errors
 from fastkube.api.tokens import LEGACY_ISSUER, Claims, InvalidToken, KeyRing
 from fastkube.clock import Clock, parse_rfc3339
 from fastkube.registry.strategy import UserInfo
+from fastkube.server import jose
+from fastkube.server.authn_config import identities
+from fastkube.server.issuers import Issuer, Refused
+from fastkube.server.outbound import Peer
 from fastkube.server.request import ANONYMOUS, Request
+from fastkube.server.token_webhook import TokenWebhook
 
 if TYPE_CHECKING:
     import asyncio
@@ -49,6 +55,15 @@ _TERMINATED_GRACE_S = 60.0
 _BOOTSTRAP_TOKEN = re.compile(r"([a-z0-9]{6})\.([a-z0-9]{16})").fullmatch
 _BOOTSTRAP_GROUP = re.compile(r"system:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]").fullmatch
 _WEBSOCKET_TOKEN = "base64url.bearer.authorization.k8s.io."
+
+
+class Elsewhere(Exception):
+    """The bearer token is none of the server's own: others must be asked about it."""
+
+    def __init__(self, header: str, token: str) -> None:
+        super().__init__()
+        self.header = header
+        self.token = token
 
 
 class _Checked(NamedTuple):
@@ -94,6 +109,14 @@ class Authenticator:
         self._ring: KeyRing | None = None
         self._resources = {name: catalog.get("", name) for name in ("serviceaccounts", "pods", "nodes", "secrets")}
         self._proxies = _ProxyHeaders(options) if options.requestheader_client_ca_file else None
+        known = identities(options)
+        self._anonymous = known.anonymous
+        self._issuers = {config.url: Issuer(config, clock) for config in known.issuers}
+        self._webhook: TokenWebhook | None = None
+        if options.authentication_token_webhook_config_file:
+            peer = Peer.of_kubeconfig(options.authentication_token_webhook_config_file, clock)
+            version = options.authentication_token_webhook_version
+            self._webhook = TokenWebhook(peer, version, options.audiences)
         for token, user in component_tokens.items():
             self._tokens[f"Bearer {token}"] = _authenticated(user)
         if options.token_auth_file:
@@ -131,15 +154,20 @@ class Authenticator:
         if header is None:
             header = _websocket_token(request.headers)
             if header is None:
-                if self._options.anonymous_auth:
-                    return ANONYMOUS
-                raise errors.unauthorized()
+                return self._nobody(request)
         user = self._tokens.get(header)
         if user is not None:
             return user
-        return self._slow_token(header)
+        return self._slow_token(request, header)
 
-    def _slow_token(self, header: str) -> UserInfo:
+    def _nobody(self, request: Request) -> UserInfo:
+        """Who asks without credentials; raises 401 where nobody may."""
+        enabled, paths = self._anonymous
+        if enabled and (paths is None or request.info.path in paths):
+            return ANONYMOUS
+        raise errors.unauthorized()
+
+    def _slow_token(self, request: Request, header: str) -> UserInfo:
         now = self._clock.time()
         checked = self._checked.get(header)
         if checked is not None and now < checked.until:
@@ -147,22 +175,61 @@ class Authenticator:
         scheme, _, token = header.strip().partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token:
-            if self._options.anonymous_auth:
-                return ANONYMOUS
-            raise errors.unauthorized()
+            return self._nobody(request)
         user = self._tokens.get(f"Bearer {token}")
         if user is not None:
             return user
         try:
             user, expires, _ = self._check_token(token, self._options.audiences, now)
         except InvalidToken:
+            if self._issuers or self._webhook is not None:
+                raise Elsewhere(header, token) from None
             raise errors.unauthorized() from None
-        if len(self._checked) >= _KNOWN_MAX:
-            self._checked.clear()
-        self._checked[header] = _Checked(user, min(expires, now + _RECHECK_S))
+        self._remember(header, user, min(expires, now + _RECHECK_S))
         return user
 
-    def review(self, token: str, audiences: tuple[str, ...]) -> Review:
+    def _remember(self, header: str, user: UserInfo, until: float) -> None:
+        if len(self._checked) >= _KNOWN_MAX:
+            self._checked.clear()
+        self._checked[header] = _Checked(user, until)
+
+    # ---------------------------------------------------------------- others
+
+    async def ask_elsewhere(self, asked: Elsewhere) -> UserInfo:
+        """The user of a token that is none of the server's own; raises 401."""
+        try:
+            user, until, _ = await self._from_elsewhere(asked.token)
+        except InvalidToken:
+            raise errors.unauthorized() from None
+        self._remember(asked.header, user, until)
+        return user
+
+    async def _from_elsewhere(self, token: str) -> _Verified:
+        """`expires` is how long the answer may be kept. Raises InvalidToken."""
+        now, own = self._clock.time(), self._options.audiences
+        problem = "unknown token"
+        try:
+            read = jose.read(token)
+            issuer = self._issuers.get(read.claims.get("iss") or "")
+            if issuer is not None:
+                user, expires = await issuer.authenticate(read)
+                return _Verified(_authenticated(user), min(expires, now + _RECHECK_S), own)
+        except (jose.BadToken, Refused) as fault:
+            problem = str(fault)
+        if self._webhook is not None:
+            known = await self._webhook.authenticate(token)
+            if known is not None:
+                ttl_s = self._options.authentication_token_webhook_cache_ttl_s
+                return _Verified(_authenticated(known), now + ttl_s, own)
+        raise InvalidToken(problem)
+
+    async def close(self) -> None:
+        if self._webhook is not None:
+            await self._webhook.close()
+
+    # ---------------------------------------------------------------- reviews
+
+    async def review(self, token: str, audiences: tuple[str, ...]) -> Review:
         """Whose token it is, for a TokenReview which asks for one of `audiences` (none: the server's own)."""
         wanted = audiences or self._options.audiences
         user = self._tokens.get(f"Bearer {token}")
@@ -172,7 +239,15 @@ class Authenticator:
         try:
             user, _, shared = self._check_token(token, wanted, self._clock.time())
         except InvalidToken as problem:
-            return Review(None, (), f"[invalid bearer token, {problem}]")
+            if not self._issuers and self._webhook is None:
+                return Review(None, (), f"[invalid bearer token, {problem}]")
+            try:
+                user, _, good_for = await self._from_elsewhere(token)
+            except InvalidToken as other:
+                return Review(None, (), f"[invalid bearer token, {other}]")
+            shared = tuple(audience for audience in wanted if audience in good_for)
+            if not shared:
+                return Review(None, (), "token audiences do not match")
         return Review(user, shared)
 
     def _check_token(self, token: str, audiences: tuple[str, ...], now: float) -> _Verified:

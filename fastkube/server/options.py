@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fastkube.config import option
 
+REVIEW_VERSIONS = ("v1beta1", "v1")
 AUTHORIZATION_MODES = ("AlwaysAllow", "AlwaysDeny", "Node", "RBAC")
 
 
@@ -31,6 +32,19 @@ class ServerOptions:
     # Authentication.
     token_auth_file: str = option("", 'CSV of static tokens: token,user,uid,"group1,group2".', metavar="FILE")
     anonymous_auth: bool = option(True, "Let requests without credentials in as system:anonymous.")
+    authentication_config: str = option("", "AuthenticationConfiguration: JWT issuers, anonymous.", metavar="FILE")
+    oidc_issuer_url: str = option("", "Issuer of OpenID Connect tokens to accept.", metavar="URL")
+    oidc_client_id: str = option("", "Audience that tokens of the OpenID Connect issuer must be for.")
+    oidc_ca_file: str = option("", "Authority of the OpenID Connect issuer; by default the system's.", metavar="FILE")
+    oidc_username_claim: str = option("sub", "Claim that names the user.")
+    oidc_username_prefix: str = option("", "Prefix of user names; by default ISSUER# unless they are emails; -: none.")
+    oidc_groups_claim: str = option("", "Claim that lists the groups.")
+    oidc_groups_prefix: str = option("", "Prefix of groups.")
+    oidc_signing_algs: tuple[str, ...] = option(("RS256",), "Algorithms that OpenID Connect tokens may be signed by.")
+    oidc_required_claim: tuple[str, ...] = option((), "Claims (key=value) that tokens must have.")
+    authentication_token_webhook_config_file: str = option("", "Kubeconfig of a webhook that reviews tokens.")
+    authentication_token_webhook_version: str = option("v1beta1", "Version of its TokenReviews: v1beta1 or v1.")
+    authentication_token_webhook_cache_ttl_s: float = option(120.0, "How long its answers are kept.")
     enable_bootstrap_token_auth: bool = option(False, "Accept the bootstrap tokens in Secrets of kube-system.")
     requestheader_client_ca_file: str = option("", "Authority of authenticating proxies.", metavar="FILE")
     requestheader_allowed_names: tuple[str, ...] = option((), "Common names of authenticating proxies; none: all.")
@@ -82,6 +96,8 @@ class ServerOptions:
                 raise ValueError(f"{name}: {port} is not a port between 0 and 65535")
         if self.secure_port is None and self.http_port is None and not self.unix_socket:
             raise ValueError("secure-port, http-port, unix-socket: at least one must be given")
+        if self.authentication_token_webhook_version not in REVIEW_VERSIONS:
+            raise ValueError(f"authentication-token-webhook-version: one of {', '.join(REVIEW_VERSIONS)}")
         if not self.service_account_issuer:
             raise ValueError("service-account-issuer: must not be empty")
         for flag, number in (

@@ -57,7 +57,7 @@ class _Reviews:
         spec = obj.get("spec") or {}
         if not spec.get("token"):
             raise errors.bad_request("token is required for TokenReview in authentication")
-        result = self._authenticator.review(spec["token"], tuple(spec.get("audiences") or ()))
+        result = await self._authenticator.review(spec["token"], tuple(spec.get("audiences") or ()))
         if result.user is None:
             obj["status"] = {"user": {}, "error": result.error}
         else:

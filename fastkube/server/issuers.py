@@ -1,0 +1,173 @@
+"""Bearer tokens of other issuers: OpenID Connect and the JWT authenticators of an AuthenticationConfiguration.
+
+Source: "Authenticating" of the Kubernetes documentation. The way of a token:
+
+    its `iss` (unverified) names the authenticator → keys of the issuer (discovery, JWKS; kept) → signature
+      → aud, exp, nbf → claim validation rules → claim mappings → user validation rules
+
+Keys are fetched when a token first asks for them, and again when a token names a key that is not among them, at most
+every `_REFETCH_S`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fastkube.registry.strategy import UserInfo
+from fastkube.server import jose
+from fastkube.server.outbound import Peer, PeerError
+
+if TYPE_CHECKING:
+    from fastkube.clock import Clock
+
+Claims = dict[str, Any]
+
+_TIMEOUT_S = 10.0
+_REFETCH_S = 10.0
+_NOT_BEFORE_LEEWAY_S = 300.0
+
+
+class Refused(Exception):
+    """The token is not good for this server; the text says why."""
+
+
+@dataclass(frozen=True)
+class ClaimMapping:
+    """Text or texts from the claims: those of one claim, or what an expression makes of them."""
+
+    claim: str = ""
+    prefix: str = ""
+    expression: Callable[[Claims], Any] | None = None
+
+    def texts(self, claims: Claims) -> list[str]:
+        """Raises Refused for a value that is neither text nor a list of texts; an absent claim gives nothing."""
+        value = self.expression(claims) if self.expression is not None else claims.get(self.claim)
+        if value is None:
+            return []
+        values = value if isinstance(value, list) else [value]
+        if not all(isinstance(one, str) for one in values):
+            raise Refused(f"claim {self.claim!r} is neither a string nor a list of strings")
+        return [self.prefix + one for one in values]
+
+    def text(self, claims: Claims) -> str:
+        """Raises Refused unless it is exactly one text."""
+        found = self.texts(claims)
+        if len(found) != 1:
+            raise Refused(f"claim {self.claim!r} is not present" if not found else f"claim {self.claim!r} is a list")
+        return found[0]
+
+
+@dataclass(frozen=True)
+class IssuerConfig:
+    """One JWT authenticator. Rules give the text of what is wrong, "" for nothing."""
+
+    url: str
+    audiences: tuple[str, ...]
+    username: ClaimMapping
+    groups: ClaimMapping | None = None
+    uid: ClaimMapping | None = None
+    extra: Mapping[str, ClaimMapping] = field(default_factory=dict)
+    discovery_url: str = ""
+    ca: bytes = b""
+    algorithms: tuple[str, ...] = jose.ALGORITHMS
+    claim_rules: tuple[Callable[[Claims], str], ...] = ()
+    user_rules: tuple[Callable[[UserInfo], str], ...] = ()
+
+
+class Issuer:
+    """Verifies the tokens of one issuer."""
+
+    def __init__(self, config: IssuerConfig, clock: Clock) -> None:
+        self.config = config
+        self._clock = clock
+        self._keys: list[dict[str, Any]] = []
+        self._fetched = 0.0
+        self._lock = asyncio.Lock()
+
+    async def authenticate(self, token: jose.Token) -> tuple[UserInfo, float]:
+        """The user, and when the token expires (wall time). Raises Refused."""
+        await self._verify(token)
+        expires = self._check_times(token.claims)
+        config, claims = self.config, token.claims
+        audiences = claims.get("aud")
+        given = {audiences} if isinstance(audiences, str) else set(audiences or ())
+        if not given & set(config.audiences):
+            raise Refused(f"oidc: expected audience in {list(config.audiences)} got {sorted(given)}")
+        for rule in config.claim_rules:
+            problem = rule(claims)
+            if problem:
+                raise Refused(f"oidc: {problem}")
+        return self._user(claims), expires
+
+    def _user(self, claims: Claims) -> UserInfo:
+        config = self.config
+        if config.username.claim == "email" and claims.get("email_verified", True) is not True:
+            raise Refused("oidc: email not verified")
+        name = config.username.text(claims)
+        if not name:
+            raise Refused("oidc: the user name is empty")
+        groups = config.groups.texts(claims) if config.groups is not None else []
+        uid = config.uid.text(claims) if config.uid is not None else ""
+        extra = {key: values for key, mapping in config.extra.items() if (values := mapping.texts(claims))}
+        user = UserInfo(name, tuple(groups), uid, extra)
+        for rule in config.user_rules:
+            problem = rule(user)
+            if problem:
+                raise Refused(f"oidc: {problem}")
+        return user
+
+    def _check_times(self, claims: Claims) -> float:
+        now = self._clock.time()
+        expires, not_before = claims.get("exp"), claims.get("nbf", 0)
+        if isinstance(expires, bool) or not isinstance(expires, int | float) or now >= expires:
+            raise Refused("oidc: token is expired")
+        if (
+            isinstance(not_before, bool)
+            or not isinstance(not_before, int | float)
+            or now + _NOT_BEFORE_LEEWAY_S < not_before
+        ):
+            raise Refused("oidc: token is not valid yet")
+        return float(expires)
+
+    # ---------------------------------------------------------------- keys
+
+    async def _verify(self, token: jose.Token) -> None:
+        if not jose.candidates(token, self._keys):
+            await self._refetch(token)
+        try:
+            jose.verify(token, self._keys, self.config.algorithms)
+        except jose.BadToken as problem:
+            raise Refused(f"oidc: {problem}") from None
+
+    async def _refetch(self, token: jose.Token) -> None:
+        async with self._lock:
+            now = self._clock.monotonic()
+            waited = self._fetched and now - self._fetched < _REFETCH_S
+            if waited or jose.candidates(token, self._keys):
+                return
+            self._fetched = now
+            try:
+                self._keys = await self._fetch()
+            except (PeerError, ValueError) as problem:
+                raise Refused(f"oidc: authenticator not initialized: {problem}") from None
+
+    async def _fetch(self) -> list[dict[str, Any]]:
+        config = self.config
+        url = config.discovery_url or config.url.rstrip("/") + "/.well-known/openid-configuration"
+        document = await self._get(url)
+        if not isinstance(document, dict) or document.get("issuer") != config.url:
+            raise PeerError(f"{url}: the document is not that of the issuer {config.url}")
+        keys = (await self._get(str(document.get("jwks_uri") or ""))).get("keys")
+        if not isinstance(keys, list):
+            raise PeerError(f"{config.url}: the key set has no keys")
+        return [key for key in keys if isinstance(key, dict)]
+
+    async def _get(self, url: str) -> Any:
+        peer = Peer.of_url(url, self._clock, ca=self.config.ca)
+        try:
+            return await peer.get(_TIMEOUT_S)
+        finally:
+            await peer.close()

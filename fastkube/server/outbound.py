@@ -1,0 +1,76 @@
+"""Requests that the server itself makes: to webhooks and to issuers of tokens."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import orjson
+
+from fastkube.client import kubeconfig
+from fastkube.client.kubeconfig import Connection, TokenSource
+from fastkube.client.transport import HttpTransport, TransportError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fastkube.clock import Clock
+
+_POOL_SIZE = 16
+_USER_AGENT = "fastkube-apiserver"
+
+
+class PeerError(Exception):
+    """The peer could not be reached, or did not answer with the JSON that was asked for."""
+
+
+class Peer:
+    """One server that is spoken to, through a pool of its own. Raises ValueError for a connection that cannot be."""
+
+    def __init__(self, connection: Connection, clock: Clock) -> None:
+        self.url = connection.server
+        parts = urlsplit(connection.server)
+        self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self._tokens = TokenSource(connection, clock)
+        self._transport = HttpTransport(connection.endpoint(), pool_size=_POOL_SIZE)
+
+    @classmethod
+    def of_kubeconfig(cls, path: str | Path, clock: Clock) -> Peer:
+        """The server of a kubeconfig file's current context, which is how webhooks are configured."""
+        return cls(kubeconfig.load(path), clock)
+
+    @classmethod
+    def of_url(cls, url: str, clock: Clock, *, ca: bytes = b"") -> Peer:
+        """A server that asks for no credentials; `ca` (PEM) verifies it, else the system's authorities."""
+        return cls(Connection(url, ca=ca), clock)
+
+    async def post(self, document: Any, timeout_s: float) -> Any:
+        """What the peer answers (JSON) to a document; raises PeerError."""
+        return await self._ask("POST", self._path, orjson.dumps(document), timeout_s)
+
+    async def get(self, timeout_s: float) -> Any:
+        """The JSON document that the peer's URL names; raises PeerError."""
+        return await self._ask("GET", self._path, b"", timeout_s)
+
+    async def _ask(self, method: str, path: str, body: bytes, timeout_s: float) -> Any:
+        head = f"{method} {path} HTTP/1.1\r\nHost: {self._transport.authority}\r\nUser-Agent: {_USER_AGENT}\r\n"
+        head += "Accept: application/json\r\n"
+        if body:
+            head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        try:
+            token = self._tokens.token()
+            if token:
+                head += f"Authorization: Bearer {token}\r\n"
+            response = await self._transport.request(head, body, timeout_s)
+        except (TransportError, ssl.SSLError, OSError, TimeoutError, ValueError) as problem:
+            raise PeerError(f"{self.url}: {problem}") from None
+        if not 200 <= response.status < 300:
+            raise PeerError(f"{self.url}: answered with status {response.status}")
+        try:
+            return orjson.loads(response.body)
+        except orjson.JSONDecodeError:
+            raise PeerError(f"{self.url}: the answer is no JSON") from None
+
+    async def close(self) -> None:
+        await self._transport.close()
