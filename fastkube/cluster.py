@@ -134,10 +134,10 @@ class Server:
         from fastkube.server.admission.chain import Chain
         from fastkube.server.admission.lookup import Lookups
         from fastkube.server.app import ApiServer
-        from fastkube.server.authz import Authorizer
+        from fastkube.server.authz_config import authorizer_of
 
         options = self._options
-        authorizer = Authorizer(options.authorization_mode, self.store, catalog)
+        authorizer = authorizer_of(options, self.store, catalog, self.clock)
         chain = Chain.build(
             Lookups(self.store, catalog),
             self.clock,

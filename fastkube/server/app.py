@@ -25,6 +25,7 @@ from fastkube.registry.listing import too_large_resource_version
 from fastkube.server.answer import GZIP_MIN_BYTES, Answer, Streamed, gzipped, takes_gzip
 from fastkube.server.authn import Authenticator, Elsewhere
 from fastkube.server.authz import Authorizer
+from fastkube.server.authz_webhook import Undecided, settled
 from fastkube.server.batch import BATCH_PATH, handle_batch
 from fastkube.server.calls import NoSuchPath, no_such_path
 from fastkube.server.connection import HttpServer
@@ -100,10 +101,24 @@ async def _authenticate_elsewhere(server: ApiServer, request: Request, asked: El
     request.user = await server.authenticator.ask_elsewhere(asked)
 
 
-def impersonate(server: ApiServer, request: Request) -> None:
+def impersonate(server: ApiServer, request: Request) -> Awaitable[None] | None:
     wanted = wanted_identity(request)
-    if wanted is not None:
+    if wanted is None:
+        return None
+
+    def take() -> None:
         request.user = impersonated(server.authorizer, request.user, wanted, request.info)
+
+    return _now_or_settled(take)
+
+
+def _now_or_settled(stage: Callable[[], None]) -> Awaitable[None] | None:
+    """Does it at once, unless a webhook has to be asked first."""
+    try:
+        stage()
+    except Undecided:
+        return settled(stage)
+    return None
 
 
 def limit(server: ApiServer, request: Request) -> Awaitable[None] | None:
@@ -135,11 +150,16 @@ def _timeout(server: ApiServer, request: Request) -> float:
     return min(seconds, longest) if seconds > 0 else longest
 
 
-def authorize(server: ApiServer, request: Request) -> None:
-    if request.info.path == BATCH_PATH and request.user is not ANONYMOUS:
-        return  # each of its writes is authorized
-    if not server.authorizer.allows(request.user, request.info):
-        server.authorizer.check(request.user, request.info)
+def authorize(server: ApiServer, request: Request) -> Awaitable[None] | None:
+    user, info = request.user, request.info
+    if info.path == BATCH_PATH and user is not ANONYMOUS:
+        return None  # each of its writes is authorized
+    try:
+        if server.authorizer.allows(user, info):
+            return None
+    except Undecided:
+        pass
+    return _now_or_settled(lambda: server.authorizer.check(user, info))
 
 
 def dispatch(server: ApiServer, request: Request) -> Answer | Awaitable[Answer | Streamed]:
@@ -378,3 +398,4 @@ class ApiServer:
         self.flow.stop()
         self.authorizer.stop()
         await self.authenticator.close()
+        await self.authorizer.close()

@@ -19,7 +19,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import unquote
 
 import msgpack
 
@@ -28,9 +27,9 @@ from fastkube.api.tokens import LEGACY_ISSUER, Claims, InvalidToken, KeyRing
 from fastkube.clock import Clock, parse_rfc3339
 from fastkube.registry.strategy import UserInfo
 from fastkube.server import jose
-from fastkube.server.authn_config import identities
-from fastkube.server.issuers import Issuer, Refused
+from fastkube.server.issuers import Anonymous, Identities, Issuer, Refused
 from fastkube.server.outbound import Peer
+from fastkube.server.proxy_headers import AUTHENTICATED, ProxyHeaders, ProxyIdentity
 from fastkube.server.request import ANONYMOUS, Request
 from fastkube.server.token_webhook import TokenWebhook
 
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
     from fastkube.server.options import ServerOptions
     from fastkube.store import Store
 
-AUTHENTICATED = "system:authenticated"
 ACCOUNT_PREFIX = "system:serviceaccount:"
 CREDENTIAL_ID = "authentication.kubernetes.io/credential-id"
 POD_NAME, POD_UID = "authentication.kubernetes.io/pod-name", "authentication.kubernetes.io/pod-uid"
@@ -108,8 +106,8 @@ class Authenticator:
         self._key_files: tuple[Path, tuple[str, ...]] | None = None
         self._ring: KeyRing | None = None
         self._resources = {name: catalog.get("", name) for name in ("serviceaccounts", "pods", "nodes", "secrets")}
-        self._proxies = _ProxyHeaders(options) if options.requestheader_client_ca_file else None
-        known = identities(options)
+        self._proxies = ProxyHeaders(options) if options.requestheader_client_ca_file else None
+        known = _identities(options)
         self._anonymous = known.anonymous
         self._issuers = {config.url: Issuer(config, clock) for config in known.issuers}
         self._webhook: TokenWebhook | None = None
@@ -144,7 +142,7 @@ class Authenticator:
         if identity is False:
             identity = connection.certificate_user = self._read_certificate(connection.transport)
         if identity is not None:
-            if self._proxies is not None and isinstance(identity, _ProxyIdentity):
+            if self._proxies is not None and isinstance(identity, ProxyIdentity):
                 user = self._proxies.user(request.headers)
                 if user is not None:
                     return user
@@ -370,7 +368,7 @@ class Authenticator:
                 names.setdefault(key, []).append(value)
         common = (names.get("commonName") or [""])[0]
         if self._proxies is not None and self._proxies.issued(der):
-            return _ProxyIdentity(common) if self._proxies.trusts(common) else None
+            return ProxyIdentity(common) if self._proxies.trusts(common) else None
         if not common:
             return None
         digest = hashlib.sha256(der).hexdigest()
@@ -379,54 +377,13 @@ class Authenticator:
         return UserInfo(common, groups, uid, {CREDENTIAL_ID: [f"X509SHA256={digest}"]})
 
 
-class _ProxyIdentity(UserInfo):
-    """Marks a connection as that of an authenticating proxy: its headers say who asks."""
+def _identities(options: ServerOptions) -> Identities:
+    """Configurations may hold expressions, whose machinery takes its time to import: most servers have none."""
+    if not (options.authentication_config or options.oidc_issuer_url or options.oidc_client_id):
+        return Identities((), Anonymous(options.anonymous_auth))
+    from fastkube.server.authn_config import identities
 
-
-class _ProxyHeaders:
-    """Users named by an authenticating proxy, which proves itself by a certificate of its own authority."""
-
-    def __init__(self, options: ServerOptions) -> None:
-        self._options = options
-        self._authorities: list[Any] = []
-
-    def issued(self, der: bytes) -> bool:
-        """Whether the proxies' authority signed the certificate (TLS has verified it against all authorities)."""
-        from cryptography import x509
-        from cryptography.exceptions import InvalidSignature
-
-        if not self._authorities:
-            pem = Path(self._options.requestheader_client_ca_file).read_bytes()
-            self._authorities = x509.load_pem_x509_certificates(pem)
-        certificate = x509.load_der_x509_certificate(der)
-        for authority in self._authorities:
-            try:
-                certificate.verify_directly_issued_by(authority)
-            except (ValueError, TypeError, InvalidSignature):
-                continue
-            return True
-        return False
-
-    def trusts(self, common_name: str) -> bool:
-        allowed = self._options.requestheader_allowed_names
-        return not allowed or common_name in allowed
-
-    def user(self, headers: Any) -> UserInfo | None:
-        """None when the proxy named nobody."""
-        options = self._options
-        name = next((headers[key] for key in options.requestheader_username_headers if headers.get(key)), "")
-        if not name:
-            return None
-        uid = next((headers[key] for key in options.requestheader_uid_headers if headers.get(key)), "")
-        groups = [group for key in options.requestheader_group_headers for group in headers.getall(key, ())]
-        if AUTHENTICATED not in groups:
-            groups.append(AUTHENTICATED)
-        extra: dict[str, list[str]] = {}
-        for prefix in options.requestheader_extra_headers_prefix:
-            for key, value in headers.items():
-                if key.lower().startswith(prefix.lower()):
-                    extra.setdefault(unquote(key[len(prefix) :].lower()), []).append(value)
-        return UserInfo(name, tuple(groups), uid, extra)
+    return identities(options)
 
 
 def account_user(namespace: str, name: str, uid: str = "", extra: dict[str, list[str]] | None = None) -> UserInfo:

@@ -6,14 +6,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import yaml
 
+from fastkube import cel
 from fastkube.api.field import quote
+from fastkube.registry.strategy import UserInfo
 from fastkube.server import jose
-from fastkube.server.issuers import ClaimMapping, Claims, IssuerConfig
+from fastkube.server.issuers import Anonymous, ClaimMapping, Claims, Identities, IssuerConfig, Refused
 
 if TYPE_CHECKING:
     from fastkube.server.options import ServerOptions
@@ -23,27 +25,23 @@ Object = dict[str, Any]
 _GROUP = "apiserver.config.k8s.io"
 _VERSIONS = ("v1", "v1beta1", "v1alpha1")
 
-
-class Anonymous(NamedTuple):
-    """Whether requests without credentials are let in; `paths` None is everywhere."""
-
-    enabled: bool
-    paths: frozenset[str] | None = None
-
-
-class Identities(NamedTuple):
-    issuers: tuple[IssuerConfig, ...]
-    anonymous: Anonymous
+_CLAIMS = cel.map_of(cel.STRING, cel.DYN)
+_USER = cel.object_type(
+    "kubernetes.UserInfo",
+    {
+        "username": cel.Field("username", cel.STRING),
+        "uid": cel.Field("uid", cel.STRING),
+        "groups": cel.Field("groups", cel.list_of(cel.STRING)),
+        "extra": cel.Field("extra", cel.map_of(cel.STRING, cel.list_of(cel.STRING))),
+    },
+)
 
 
 def identities(options: ServerOptions) -> Identities:
     """What the options say. Raises ValueError and OSError."""
     if options.authentication_config:
         return _read(options)
-    anonymous = Anonymous(options.anonymous_auth)
-    if not options.oidc_issuer_url and not options.oidc_client_id:
-        return Identities((), anonymous)
-    return Identities((_of_flags(options),), anonymous)
+    return Identities((_of_flags(options),), Anonymous(options.anonymous_auth))
 
 
 # ---------------------------------------------------------------- flags
@@ -118,7 +116,7 @@ def _read(options: ServerOptions) -> Identities:
     if options.oidc_issuer_url or options.oidc_client_id:
         raise ValueError("authentication-config: cannot be used together with the oidc-* flags")
     document = read_document(options.authentication_config, "AuthenticationConfiguration", _VERSIONS)
-    _only(document, "", "apiVersion", "kind", "jwt", "anonymous")
+    only(document, "", "apiVersion", "kind", "jwt", "anonymous")
     issuers: list[IssuerConfig] = []
     for number, entry in enumerate(document.get("jwt") or ()):
         config = _issuer(entry, f"jwt[{number}]")
@@ -131,7 +129,7 @@ def _read(options: ServerOptions) -> Identities:
 def _anonymous(options: ServerOptions, entry: Object | None) -> Anonymous:
     if entry is None:
         return Anonymous(options.anonymous_auth)
-    _only(entry, "anonymous", "enabled", "conditions")
+    only(entry, "anonymous", "enabled", "conditions")
     conditions = entry.get("conditions") or []
     if conditions and not entry.get("enabled"):
         raise ValueError("anonymous.conditions: Invalid value: enabled should be set to true when conditions are given")
@@ -142,10 +140,10 @@ def _anonymous(options: ServerOptions, entry: Object | None) -> Anonymous:
 
 
 def _issuer(entry: Object, path: str) -> IssuerConfig:
-    _only(entry, path, "issuer", "claimValidationRules", "claimMappings", "userValidationRules")
+    only(entry, path, "issuer", "claimValidationRules", "claimMappings", "userValidationRules")
     issuer: Object = entry.get("issuer") or {}
     at = f"{path}.issuer"
-    _only(issuer, at, "url", "discoveryURL", "certificateAuthority", "audiences", "audienceMatchPolicy")
+    only(issuer, at, "url", "discoveryURL", "certificateAuthority", "audiences", "audienceMatchPolicy")
     url = issuer.get("url") or ""
     if not url:
         raise ValueError(f"{at}.url: Required value: URL is required")
@@ -165,7 +163,7 @@ def _issuer(entry: Object, path: str) -> IssuerConfig:
         raise ValueError(f"{at}.audienceMatchPolicy: Invalid value: {quote(policy)}: {problem}")
     mappings: Object = entry.get("claimMappings") or {}
     at = f"{path}.claimMappings"
-    _only(mappings, at, "username", "groups", "uid", "extra")
+    only(mappings, at, "username", "groups", "uid", "extra")
     return IssuerConfig(
         url=url,
         audiences=audiences,
@@ -191,7 +189,7 @@ def _optional(entry: Object | None, path: str, *, prefixed: bool = False) -> Cla
 
 
 def _mapping(entry: Object, path: str, *, prefixed: bool = False, needed: bool = False) -> ClaimMapping:
-    _only(entry, path, "claim", "expression", *(("prefix",) if prefixed else ()))
+    only(entry, path, "claim", "expression", *(("prefix",) if prefixed else ()))
     claim, expression, prefix = entry.get("claim") or "", entry.get("expression") or "", entry.get("prefix")
     if claim and expression:
         raise ValueError(f'{path}: Invalid value: "": claim and expression can\'t both be set')
@@ -203,7 +201,8 @@ def _mapping(entry: Object, path: str, *, prefixed: bool = False, needed: bool =
         if prefix is not None:
             problem = "prefix can't be set when expression is set"
             raise ValueError(f"{path}.prefix: Invalid value: {quote(str(prefix))}: {problem}")
-        return ClaimMapping(expression=_program(f"{path}.expression", "claims"))
+        kinds = ("string", "list") if path.endswith("groups") else ("string",)
+        return ClaimMapping(expression=_value(expression, f"{path}.expression", *kinds))
     if prefixed and prefix is None:
         problem = "prefix is required when claim is set. It can be set to an empty string to disable prefixing"
         raise ValueError(f"{path}.prefix: Required value: {problem}")
@@ -214,7 +213,7 @@ def _extra(entries: Any, path: str) -> dict[str, ClaimMapping]:
     found: dict[str, ClaimMapping] = {}
     for number, entry in enumerate(entries):
         at = f"{path}[{number}]"
-        _only(entry, at, "key", "valueExpression")
+        only(entry, at, "key", "valueExpression")
         key = entry.get("key") or ""
         if not key or not entry.get("valueExpression"):
             raise ValueError(f"{at}: Required value: key and valueExpression are required")
@@ -222,31 +221,74 @@ def _extra(entries: Any, path: str) -> dict[str, ClaimMapping]:
             raise ValueError(f"{at}.key: Duplicate value: {quote(key)}")
         if key != key.lower() or "/" not in key:
             raise ValueError(f"{at}.key: Invalid value: {quote(key)}: key must be a lowercase domain-prefixed path")
-        found[key] = ClaimMapping(expression=_program(f"{at}.valueExpression", "claims"))
+        found[key] = ClaimMapping(
+            expression=_value(entry["valueExpression"], f"{at}.valueExpression", "string", "list")
+        )
     return found
 
 
 def _claim_rule(rule: Object, path: str) -> Callable[[Claims], str]:
-    _only(rule, path, "claim", "requiredValue", "expression", "message")
+    only(rule, path, "claim", "requiredValue", "expression", "message")
     if rule.get("expression"):
-        return _program(f"{path}.expression", "claims")
+        return _rule(rule, path, "claims", _CLAIMS, lambda claims: claims)
     if not rule.get("claim"):
         raise ValueError(f"{path}: Required value: claim or expression is required")
     return _equals(rule["claim"], rule.get("requiredValue") or "")
 
 
-def _user_rule(rule: Object, path: str) -> Callable[[Any], str]:
-    _only(rule, path, "expression", "message")
+def _user_rule(rule: Object, path: str) -> Callable[[UserInfo], str]:
+    only(rule, path, "expression", "message")
     if not rule.get("expression"):
         raise ValueError(f"{path}.expression: Required value: expression is required")
-    return _program(f"{path}.expression", "user")
+    return _rule(rule, path, "user", _USER, _user_object)
 
 
-def _program(path: str, variable: str) -> Callable[[Any], Any]:
-    raise ValueError(f"{path}: Forbidden: expressions over {variable} are not supported")
+def _user_object(user: UserInfo) -> Object:
+    return {"username": user.name, "uid": user.uid, "groups": list(user.groups), "extra": user.extra}
 
 
-def _only(entry: Object, path: str, *known: str) -> None:
+def _rule(
+    rule: Object, path: str, variable: str, kind: cel.Type, shown: Callable[[Any], Object]
+) -> Callable[[Any], str]:
+    """What is wrong with claims or a user, by an expression that must give true."""
+    text = rule["expression"]
+    program = compiled(f"{path}.expression", text, {variable: kind}, "bool")
+    problem = rule.get("message") or f"validation expression {quote(text)} failed"
+
+    def check(value: Any) -> str:
+        try:
+            return "" if program.evaluate({variable: shown(value)}) is True else problem
+        except cel.EvalError as error:
+            return f"validation expression {quote(text)} resulted in error: {error}"
+
+    return check
+
+
+def _value(text: str, path: str, *kinds: str) -> Callable[[Claims], Any]:
+    """What an expression over the claims gives."""
+    program = compiled(path, text, {"claims": _CLAIMS}, *kinds)
+
+    def evaluate(claims: Claims) -> Any:
+        try:
+            return program.evaluate({"claims": claims})
+        except cel.EvalError as error:
+            raise Refused(f"oidc: {path}: {error}") from None
+
+    return evaluate
+
+
+def compiled(path: str, text: str, variables: dict[str, cel.Type], *kinds: str) -> cel.Program:
+    """The program of an expression in a configuration; it must give one of these kinds. Raises ValueError."""
+    try:
+        program = cel.compile(text, cel.Environment(variables))
+    except cel.CompileError as error:
+        raise ValueError(f"{path}: Invalid value: {quote(text)}: compilation failed: {error}") from None
+    if program.type.kind not in (*kinds, "dyn"):
+        raise ValueError(f"{path}: Invalid value: {quote(text)}: must evaluate to {' or '.join(kinds)}")
+    return program
+
+
+def only(entry: Object, path: str, *known: str) -> None:
     for key in entry:
         if key not in known:
             raise ValueError(f'{path}{"." if path else ""}{key}: unknown field "{key}"')

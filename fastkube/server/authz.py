@@ -1,15 +1,18 @@
 """Who may do what: system:masters everything, then the authorizers of --authorization-mode in their order.
 
-Each may allow or have no opinion; what nobody allows is refused, with every reason that was given.
+Each may allow or have no opinion, webhooks may also deny; what nobody allows is refused, with every reason that was
+given.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from fastkube import errors
 from fastkube.api.field import quote
 from fastkube.errors import ApiError
+from fastkube.server.authz_webhook import Decision, WebhookAuthorizer
 from fastkube.server.nodeauth import NODES_GROUP, NodeAuthorizer, node_of
 from fastkube.server.rbac import Rbac
 from fastkube.server.request import Attributes
@@ -22,19 +25,16 @@ if TYPE_CHECKING:
 MASTERS = "system:masters"
 
 
-class Decision(NamedTuple):
-    allowed: bool
-    reason: str = ""
-
-
 class Authorizer:
-    """`allows` is the hot path; `decide` also says why."""
+    """`allows` is the hot path; `decide` also says why. Where webhooks are among the authorizers both raise Undecided
+    for what those have not been asked yet (see `authz_webhook`)."""
 
-    def __init__(self, modes: tuple[str, ...], store: Store, catalog: Catalog) -> None:
-        self._always = "AlwaysAllow" in modes
+    def __init__(self, modes: Sequence[str | WebhookAuthorizer], store: Store, catalog: Catalog) -> None:
         self.rbac = Rbac(store, catalog) if "RBAC" in modes else None
         self.node = NodeAuthorizer(store, catalog) if "Node" in modes else None
-        self._node_first = self.rbac is None or self.node is None or modes.index("Node") < modes.index("RBAC")
+        self._modes = tuple(modes)
+        self._webhooks = [mode for mode in modes if isinstance(mode, WebhookAuthorizer)]
+        self._always = "AlwaysAllow" in modes and not self._webhooks
 
     def start(self) -> None:
         if self.rbac is not None:
@@ -46,35 +46,51 @@ class Authorizer:
         if self.node is not None:
             self.node.stop()
 
+    async def close(self) -> None:
+        for webhook in self._webhooks:
+            await webhook.close()
+
     def allows(self, user: UserInfo, attributes: Attributes) -> bool:
         groups = user.groups
         if MASTERS in groups or self._always:
             return True
+        if self._webhooks:
+            return self.decide(user, attributes).allowed
         if self.node is not None and NODES_GROUP in groups and self.node.decide(user, attributes).allowed:
             return True
         return self.rbac is not None and self.rbac.allows(user, attributes)
 
     def decide(self, user: UserInfo, attributes: Attributes) -> Decision:
-        if MASTERS in user.groups or self._always:
+        if MASTERS in user.groups:
             return Decision(True)
         reasons = []
-        if self.node is not None:
-            allowed, reason = self.node.decide(user, attributes)
-            if allowed:
-                return Decision(True, reason)
-            reasons.append(reason)
-        if self.rbac is not None:
-            reason = self.rbac.reason(user, attributes)
-            if self.rbac.allows(user, attributes):
-                return Decision(True, reason)
-            reasons.append(reason)
-        if not self._node_first:
-            reasons.reverse()
+        for mode in self._modes:
+            decision = self._ask(mode, user, attributes)
+            if decision.allowed or decision.denied:
+                return decision
+            reasons.append(decision.reason)
         return Decision(False, "\n".join(filter(None, reasons)))
 
-    def complete_rules(self, user: UserInfo) -> bool:
-        """Whether RBAC's rules are all there is to say about a user."""
-        return self.node is None or node_of(user) is None
+    def _ask(self, mode: str | WebhookAuthorizer, user: UserInfo, attributes: Attributes) -> Decision:
+        """What one authorizer says."""
+        if isinstance(mode, WebhookAuthorizer):
+            return mode.decide(user, attributes)
+        if mode == "AlwaysAllow":
+            return Decision(True)
+        if mode == "AlwaysDeny":
+            return Decision(False, "Everything is forbidden.")
+        if mode == "Node":
+            assert self.node is not None
+            return Decision(*self.node.decide(user, attributes))
+        assert self.rbac is not None
+        return Decision(self.rbac.allows(user, attributes), self.rbac.reason(user, attributes))
+
+    def unresolved(self, user: UserInfo) -> list[str]:
+        """Why RBAC's rules are not all there is to say about a user; nothing where they are."""
+        problems = []
+        if self.node is not None and node_of(user) is not None:
+            problems.append("node authorizer does not support user rule resolution")
+        return problems + ["webhook authorizer does not support user rule resolution"] * len(self._webhooks)
 
     def check(self, user: UserInfo, attributes: Attributes) -> None:
         """Raises 403 in upstream's words."""

@@ -13,7 +13,7 @@ is not told. A brief write that succeeds answers with an empty body. Reads and c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgpack
@@ -89,12 +89,13 @@ async def handle_batch(server: ApiServer, request: Request, stages: tuple[Stage,
         head = cast("RawRequestMessage", _Head(method, target, headers[media]))
         one = Request(cast("Connection", _Part(content)), head, server.now())
         one.user, one.audit_id = request.user, request.audit_id
-        outcome = _begin(server, one, stages)
+        rest = iter(stages)
+        outcome = _begin(server, one, rest)
         if isinstance(outcome, Answer):
             results.append(_result(server, one, outcome, brief))
         else:
             results.append(None)
-            waiting.append((at, one, asyncio.ensure_future(_finish(server, one, outcome, brief))))
+            waiting.append((at, one, asyncio.ensure_future(_finish(server, one, outcome, rest, brief))))
     try:
         for at, _, task in waiting:
             results[at] = await task
@@ -127,23 +128,30 @@ def _headers(request: Request, media: str) -> CIMultiDict[str]:
     return CIMultiDict(pairs)
 
 
-def _begin(server: ApiServer, one: Request, stages: tuple[Stage, ...]) -> Answer | Awaitable[Any]:
-    """Takes a write as far as it goes without waiting."""
+def _begin(server: ApiServer, one: Request, stages: Iterator[Stage]) -> Answer | Awaitable[Any]:
+    """Takes a write as far as it goes without waiting; the first stage, which never waits, reads its path."""
     try:
+        next(stages)(server, one)
+        if not one.info.is_resource or one.info.subresource in CONNECTING:
+            raise errors.method_not_allowed()
         for stage in stages:
             outcome = stage(server, one)
             if outcome is not None:
                 return outcome
-            if stage is stages[0] and (not one.info.is_resource or one.info.subresource in CONNECTING):
-                raise errors.method_not_allowed()
     except Exception as failure:
         return _failed(server, one, failure)
     raise AssertionError("the last stage answers")
 
 
-async def _finish(server: ApiServer, one: Request, outcome: Awaitable[Any], brief: bool) -> Result:
+async def _finish(
+    server: ApiServer, one: Request, outcome: Awaitable[Any], rest: Iterator[Stage], brief: bool
+) -> Result:
     try:
         answer = await outcome
+        while answer is None:  # a stage before the last had to wait
+            answer = next(rest)(server, one)
+            if answer is not None and not isinstance(answer, Answer):
+                answer = await answer
     except Exception as failure:
         answer = _failed(server, one, failure)
     return _result(server, one, answer, brief)

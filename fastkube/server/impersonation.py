@@ -17,8 +17,9 @@ from fastkube.api import names
 from fastkube.api.field import quote
 from fastkube.errors import ApiError
 from fastkube.registry.strategy import UserInfo
-from fastkube.server.authn import AUTHENTICATED, NODE_NAME, split_account
+from fastkube.server.authn import NODE_NAME, split_account
 from fastkube.server.authz import MASTERS, forbidden
+from fastkube.server.proxy_headers import AUTHENTICATED
 from fastkube.server.request import ANONYMOUS, Attributes
 
 if TYPE_CHECKING:

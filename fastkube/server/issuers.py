@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastkube.registry.strategy import UserInfo
 from fastkube.server import jose
@@ -75,6 +75,20 @@ class IssuerConfig:
     algorithms: tuple[str, ...] = jose.ALGORITHMS
     claim_rules: tuple[Callable[[Claims], str], ...] = ()
     user_rules: tuple[Callable[[UserInfo], str], ...] = ()
+
+
+class Anonymous(NamedTuple):
+    """Whether requests without credentials are let in; `paths` None is everywhere."""
+
+    enabled: bool
+    paths: frozenset[str] | None = None
+
+
+class Identities(NamedTuple):
+    """Who is let in besides those that the server itself knows."""
+
+    issuers: tuple[IssuerConfig, ...]
+    anonymous: Anonymous
 
 
 class Issuer:

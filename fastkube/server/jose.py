@@ -68,7 +68,8 @@ def _check(token: Token, algorithm: str, jwk: dict[str, Any]) -> None:
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
     from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-    digest: Any = {"256": hashes.SHA256, "384": hashes.SHA384, "512": hashes.SHA512}.get(algorithm[2:], hashes.SHA256)()
+    digests: dict[str, Any] = {"256": hashes.SHA256, "384": hashes.SHA384, "512": hashes.SHA512}
+    digest = digests.get(algorithm[2:], hashes.SHA256)()
     if algorithm[:2] in ("RS", "PS"):
         _expect(jwk, "RSA")
         public = rsa.RSAPublicNumbers(_number(jwk["e"]), _number(jwk["n"])).public_key()

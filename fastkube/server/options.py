@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fastkube.config import option
 
 REVIEW_VERSIONS = ("v1beta1", "v1")
-AUTHORIZATION_MODES = ("AlwaysAllow", "AlwaysDeny", "Node", "RBAC")
+AUTHORIZATION_MODES = ("AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook")
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,11 @@ class ServerOptions:
 
     # Authorization.
     authorization_mode: tuple[str, ...] = option(("Node", "RBAC"), f"Any of {', '.join(AUTHORIZATION_MODES)}.")
+    authorization_config: str = option("", "AuthorizationConfiguration, instead of the mode.", metavar="FILE")
+    authorization_webhook_config_file: str = option("", "Kubeconfig of the mode Webhook.", metavar="FILE")
+    authorization_webhook_version: str = option("v1beta1", "Version of its SubjectAccessReviews: v1beta1 or v1.")
+    authorization_webhook_cache_authorized_ttl_s: float = option(300.0, "How long what it allows is kept.")
+    authorization_webhook_cache_unauthorized_ttl_s: float = option(30.0, "How long what it does not allow is kept.")
 
     # Admission.
     enable_admission_plugins: tuple[str, ...] = option((), "Admission plugins to run besides those on by default.")
@@ -96,8 +101,12 @@ class ServerOptions:
                 raise ValueError(f"{name}: {port} is not a port between 0 and 65535")
         if self.secure_port is None and self.http_port is None and not self.unix_socket:
             raise ValueError("secure-port, http-port, unix-socket: at least one must be given")
-        if self.authentication_token_webhook_version not in REVIEW_VERSIONS:
-            raise ValueError(f"authentication-token-webhook-version: one of {', '.join(REVIEW_VERSIONS)}")
+        for flag, version in (
+            ("authentication-token-webhook-version", self.authentication_token_webhook_version),
+            ("authorization-webhook-version", self.authorization_webhook_version),
+        ):
+            if version not in REVIEW_VERSIONS:
+                raise ValueError(f"{flag}: {version!r} is not one of {', '.join(REVIEW_VERSIONS)}")
         if not self.service_account_issuer:
             raise ValueError("service-account-issuer: must not be empty")
         for flag, number in (

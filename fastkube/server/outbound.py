@@ -54,15 +54,15 @@ class Peer:
         return await self._ask("GET", self._path, b"", timeout_s)
 
     async def _ask(self, method: str, path: str, body: bytes, timeout_s: float) -> Any:
-        head = f"{method} {path} HTTP/1.1\r\nHost: {self._transport.authority}\r\nUser-Agent: {_USER_AGENT}\r\n"
-        head += "Accept: application/json\r\n"
+        lines = [f"{method} {path} HTTP/1.1", f"Host: {self._transport.authority}", f"User-Agent: {_USER_AGENT}"]
+        lines.append("Accept: application/json")
         if body:
-            head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+            lines += ("Content-Type: application/json", f"Content-Length: {len(body)}")
         try:
             token = self._tokens.token()
             if token:
-                head += f"Authorization: Bearer {token}\r\n"
-            response = await self._transport.request(head, body, timeout_s)
+                lines.append(f"Authorization: Bearer {token}")
+            response = await self._transport.request("\r\n".join(lines), body, timeout_s)
         except (TransportError, ssl.SSLError, OSError, TimeoutError, ValueError) as problem:
             raise PeerError(f"{self.url}: {problem}") from None
         if not 200 <= response.status < 300:

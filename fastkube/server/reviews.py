@@ -14,6 +14,7 @@ from fastkube.clock import Clock, rfc3339
 from fastkube.errors import Cause
 from fastkube.registry import ownership
 from fastkube.registry.strategy import Strategy, UserInfo
+from fastkube.server.authz_webhook import settled
 from fastkube.server.request import Attributes
 
 if TYPE_CHECKING:
@@ -70,12 +71,12 @@ class _Reviews:
     async def self_access(self, call: Call, obj: Object) -> Object:
         spec = obj.setdefault("spec", {})
         _refuse(_spec_causes(spec) + _metadata_causes(call, obj))
-        return self._decide(obj, call.user, spec)
+        return await self._decide(obj, call.user, spec)
 
     async def access(self, call: Call, obj: Object) -> Object:
         spec = obj.setdefault("spec", {})
         _refuse(_subject_causes(spec) + _metadata_causes(call, obj))
-        return self._decide(obj, _subject(spec), spec)
+        return await self._decide(obj, _subject(spec), spec)
 
     async def local_access(self, call: Call, obj: Object) -> Object:
         spec, metadata = obj.setdefault("spec", {}), obj["metadata"]
@@ -97,7 +98,7 @@ class _Reviews:
             causes = [cause for cause in causes if cause.field != path]
             causes.append(field.invalid(path, shown, "disallowed on this kind of request"))
         _refuse(causes)
-        return self._decide(obj, _subject(spec), spec)
+        return await self._decide(obj, _subject(spec), spec)
 
     async def rules(self, call: Call, obj: Object) -> Object:
         namespace = (obj.get("spec") or {}).get("namespace") or ""
@@ -108,19 +109,22 @@ class _Reviews:
         named = ("apiGroups", "resources", "resourceNames")
         resource_rules = [_with(rule, *named) for rule in held if rule.get("resources")]
         path_rules = [_with(rule, "nonResourceURLs") for rule in held if rule.get("nonResourceURLs")]
-        complete = self._authorizer.complete_rules(call.user)
+        problems = self._authorizer.unresolved(call.user)
         status: Object = {
             "resourceRules": resource_rules,
             "nonResourceRules": path_rules,
-            "incomplete": not complete,
+            "incomplete": bool(problems),
         }
-        if not complete:
-            status["evaluationError"] = "node authorizer does not support user rule resolution"
+        if problems:
+            status["evaluationError"] = ", ".join(problems)
         return {"kind": obj["kind"], "apiVersion": obj["apiVersion"], "metadata": {}, "spec": {}, "status": status}
 
-    def _decide(self, obj: Object, user: UserInfo, spec: Object) -> Object:
-        decision = self._authorizer.decide(user, _attributes(spec))
+    async def _decide(self, obj: Object, user: UserInfo, spec: Object) -> Object:
+        attributes = _attributes(spec)
+        decision = await settled(lambda: self._authorizer.decide(user, attributes))
         obj["status"] = {"allowed": decision.allowed}
+        if decision.denied:
+            obj["status"]["denied"] = True
         if decision.reason:
             obj["status"]["reason"] = decision.reason
         return obj

@@ -22,7 +22,7 @@ from fastkube.registry.strategy import UserInfo
 from fastkube.server.admission.chain import Chain
 from fastkube.server.admission.lookup import Lookups
 from fastkube.server.app import ApiServer
-from fastkube.server.authz import Authorizer
+from fastkube.server.authz_config import authorizer_of
 from fastkube.server.options import ServerOptions
 from fastkube.store import Store
 
@@ -173,7 +173,7 @@ async def running(directory: Path, **options: Any) -> AsyncIterator[Api]:
     async with AsyncExitStack() as stack:
         store = await Store.open(directory / "store", sync=False)
         stack.push_async_callback(store.close)
-        authorizer = Authorizer(settings.authorization_mode, store, catalog)
+        authorizer = authorizer_of(settings, store, catalog, clock)
         chain = Chain.build(
             Lookups(store, catalog),
             clock,

@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "cel": API,
     "store": STORE,
     "registry": API | STORE | CEL,
-    "server": API | STORE | CEL | {"registry"},
+    "server": API | STORE | CEL | {"registry", "client"},
     "client": API,
     "scheduler": COMPONENT | CEL | {"_sched", "_scores"},
     "controllers": COMPONENT,

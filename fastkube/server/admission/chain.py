@@ -10,6 +10,7 @@ ValidatingAdmissionWebhook. Their objects can be stored, and nothing acts on the
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from fastkube.server.admission.accounts import ServiceAccount
@@ -38,6 +39,7 @@ from fastkube.server.admission.storage import (
     PersistentVolumeClaimResize,
     StorageObjectInUseProtection,
 )
+from fastkube.server.authz_webhook import Undecided, settled
 from fastkube.server.escalation import EscalationGuard
 from fastkube.server.request import Attributes
 
@@ -145,13 +147,19 @@ class Chain:
 
     async def mutate(self, call: Call, obj: Object | None, old: Object | None) -> None:
         for step in self._steps_of(call, obj, old).mutations:
-            waiting = step(call, obj, old)
+            try:
+                waiting = step(call, obj, old)
+            except Undecided:  # an authorization webhook has to be waited for
+                waiting = await settled(partial(step, call, obj, old))
             if waiting is not None:
                 await waiting
 
     async def validate(self, call: Call, obj: Object | None, old: Object | None) -> None:
         for step in self._steps_of(call, obj, old).validations:
-            waiting = step(call, obj, old)
+            try:
+                waiting = step(call, obj, old)
+            except Undecided:  # an authorization webhook has to be waited for
+                waiting = await settled(partial(step, call, obj, old))
             if waiting is not None:
                 await waiting
 
