@@ -1,4 +1,4 @@
-"""Users that others vouch for: OpenID Connect issuers, JWT authenticators, a token webhook; authorization by webhook."""
+"""Users that others vouch for: issuers of tokens, a token webhook; and authorization by a webhook."""
 
 from __future__ import annotations
 
