@@ -274,11 +274,18 @@ class Components:
         if self._controllers is not None:
             from fastkube.controllers.manager import ControllerManager
 
-            controllers = self._controllers
+            controllers = _with_storage(self._controllers, self._fleet)
             parts.append(
                 ("system:kube-controller-manager", lambda client: ControllerManager(client, self._clock, controllers))
             )
         return parts
+
+
+def _with_storage(controllers: ControllerManagerOptions, fleet: FleetOptions | None) -> ControllerManagerOptions:
+    """Simulated nodes have simulated storage, unless it is left out."""
+    if fleet is None or not fleet.nodes or "-simulated-provisioner" in controllers.controllers:
+        return controllers
+    return dataclasses.replace(controllers, controllers=(*controllers.controllers, "simulated-provisioner"))
 
 
 async def _all(works: list[asyncio.Future[None]]) -> None:

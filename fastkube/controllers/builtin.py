@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastkube.controllers import (
+    attach_detach,
     bootstrap_tokens,
     certificates,
     clusterrole_aggregation,
@@ -28,9 +29,12 @@ from fastkube.controllers import (
     service_cidr,
     serviceaccount,
     serviceaccount_tokens,
+    simulated_storage,
     statefulset,
     taint_eviction,
     ttl_after_finished,
+    volume_binder,
+    volume_expander,
 )
 from fastkube.controllers.garbage_collector import GarbageCollector
 from fastkube.controllers.runner import Controller, Engine
@@ -65,7 +69,11 @@ CONTROLLERS: dict[str, Controller | type[Engine]] = {
         *bootstrap_tokens.CONTROLLERS,
         *certificates.CONTROLLERS,
         service_cidr.CONTROLLER,
+        volume_binder.CONTROLLER,
+        volume_expander.CONTROLLER,
+        attach_detach.CONTROLLER,
         *protection.CONTROLLERS,
+        simulated_storage.CONTROLLER,
         GarbageCollector,  # the last: of what nobody else reads it keeps metadata only
     )
 }

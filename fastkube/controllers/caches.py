@@ -79,6 +79,17 @@ def by_service_account(obj: Object) -> Iterable[str]:
     return (f"{metadata['namespace']}/{name}",) if name else ()
 
 
+def by_attached_node(obj: Object) -> Iterable[str]:
+    """The node of a VolumeAttachment."""
+    return (obj["spec"]["nodeName"],)
+
+
+def by_attached_volume(obj: Object) -> Iterable[str]:
+    """The PersistentVolume of a VolumeAttachment."""
+    name = obj["spec"]["source"].get("persistentVolumeName")
+    return (name,) if name else ()
+
+
 TRACKING_FINALIZER = "batch.kubernetes.io/job-tracking"
 
 
@@ -105,6 +116,8 @@ INDEXERS: dict[str, Indexer] = {
     "selector-term": by_selector_term,
     "service": by_service,
     "tracked-job": by_tracked_job,
+    "attached-node": by_attached_node,
+    "attached-volume": by_attached_volume,
     "pod-cidr": by_pod_cidr,
     "service-account": by_service_account,
 }

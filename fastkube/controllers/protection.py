@@ -15,8 +15,8 @@ from fastkube.controllers.caches import Caches, by_claim
 from fastkube.controllers.common import PODS, Object, is_finished, is_terminating
 from fastkube.controllers.runner import Context, Controller, Watch
 from fastkube.controllers.statefulset import CLAIMS
+from fastkube.controllers.volumes import VOLUMES
 
-VOLUMES = "v1/persistentvolumes"
 ATTRIBUTES_CLASSES = "storage.k8s.io/v1/volumeattributesclasses"
 
 CLAIM_FINALIZER = "kubernetes.io/pvc-protection"

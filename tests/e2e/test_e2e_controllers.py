@@ -154,3 +154,44 @@ def test_a_service_cidr_lives_as_long_as_its_addresses(cluster: Cluster, kubectl
 
 def test_nodes_tell_how_long_to_keep_what_was_read(kubectl: Kubectl) -> None:
     eventually(path(kubectl, "node node-0", r"{.metadata.annotations.node\.alpha\.kubernetes\.io/ttl}"), "0")
+
+
+# ---------------------------------------------------------------- storage
+
+
+def storage_claim(name: str, **spec: Any) -> Object:
+    whole = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, **spec}
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": whole}
+
+
+def test_a_claim_of_the_default_class_binds_grows_and_goes(kubectl: Kubectl) -> None:
+    apply(kubectl, storage_claim("data"))
+    eventually(path(kubectl, "pvc data", "{.status.phase} {.status.capacity.storage}"), "Bound 1Gi")
+    volume = path(kubectl, "pvc data", "{.spec.volumeName}")()
+    kubectl("patch", "pvc", "data", "-p", '{"spec":{"resources":{"requests":{"storage":"2Gi"}}}}')
+    eventually(path(kubectl, "pvc data", "{.status.capacity.storage}"), "2Gi")
+    kubectl("delete", "pvc", "data")
+    eventually(path(kubectl, f"pv {volume}", "{.metadata.name}"), "")
+
+
+def test_a_claim_in_use_outlives_its_deletion_until_the_pod_is_gone(kubectl: Kubectl) -> None:
+    apply(kubectl, storage_claim("data"))
+    volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
+    spec = {"containers": [{"name": "c", "image": "nginx"}], "volumes": volumes}
+    apply(kubectl, {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "user"}, "spec": spec})
+    eventually(path(kubectl, "pod user", "{.status.phase}"), "Running")
+    kubectl("delete", "pvc", "data", "--wait=false")
+    assert "Terminating" in kubectl("get", "pvc", "data")
+    kubectl("delete", "pod", "user", "--force", "--grace-period=0")
+    eventually(path(kubectl, "pvc data", "{.metadata.name}"), "")
+
+
+def test_an_ephemeral_volume_lives_as_long_as_its_pod(kubectl: Kubectl) -> None:
+    template = {"spec": storage_claim("")["spec"]}
+    volumes = [{"name": "scratch", "ephemeral": {"volumeClaimTemplate": template}}]
+    spec = {"containers": [{"name": "c", "image": "nginx"}], "volumes": volumes}
+    apply(kubectl, {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": spec})
+    eventually(path(kubectl, "pod p", "{.status.phase}"), "Running")
+    assert path(kubectl, "pvc p-scratch", "{.status.phase}")() == "Bound"
+    kubectl("delete", "pod", "p")
+    eventually(path(kubectl, "pvc p-scratch", "{.metadata.name}"), "")
