@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
+
+import psutil
 
 from fastkube import __version__, _sched
 from fastkube.scheduler.framework import Cycle
@@ -130,8 +131,28 @@ WORKLOADS: dict[str, Callable[[int, int], Iterator[Object]]] = {
 }
 
 
-def preemption(nodes: int, pods: int, seconds_max: float) -> tuple[int, int, float]:
-    """Nodes full of Pods of low priority; each new one must find victims, which leave at once. (tried, placed, s)."""
+class Outcome(NamedTuple):
+    tried: int
+    placed: int
+    elapsed_s: float
+    cpu_s: float
+
+
+class Stopwatch:
+    """Time on the wall and of this process."""
+
+    def __init__(self) -> None:
+        self._start, self._cpu = time.perf_counter(), time.process_time()
+
+    def elapsed(self) -> float:
+        return time.perf_counter() - self._start
+
+    def outcome(self, tried: int, placed: int) -> Outcome:
+        return Outcome(tried, placed, self.elapsed(), time.process_time() - self._cpu)
+
+
+def preemption(nodes: int, pods: int, seconds_max: float) -> Outcome:
+    """Nodes full of Pods of low priority; each new one must find victims, which leave at once."""
     scheduler = OfflineScheduler(map(node, range(nodes)))
     for n in range(4 * nodes):
         scheduler.add(pod(n, requests={"cpu": "900m", "memory": "500Mi"}, nodeName=f"node-{n % nodes}"))
@@ -141,7 +162,7 @@ def preemption(nodes: int, pods: int, seconds_max: float) -> tuple[int, int, flo
     search = scheduler.profiles["default-scheduler"].search
     preemptor = Preemptor(scheduler.cache, time.time, lambda: (1, []))
     tried = placed = 0
-    start = time.perf_counter()
+    clock = Stopwatch()
     for each in wanted:
         try:
             search.place(Cycle(each))
@@ -154,38 +175,67 @@ def preemption(nodes: int, pods: int, seconds_max: float) -> tuple[int, int, flo
                 scheduler.cache.assume(each, search.place(Cycle(each)).node.name)
                 placed += 1
         tried += 1
-        if tried % 64 == 0 and time.perf_counter() - start > seconds_max:
+        if tried % 64 == 0 and clock.elapsed() > seconds_max:
             break
-    return tried, placed, time.perf_counter() - start
+    return clock.outcome(tried, placed)
 
 
-def place(workload: str, nodes: int, pods: int, seconds_max: float) -> tuple[int, int, float]:
-    """(tried, placed, seconds)."""
+CHURN, PREEMPTION = "churn", "preemption"
+CHURN_EVERY = 500
+"""Pods between two changes of the cluster; scheduler_perf makes one each second."""
+
+
+def churn(nodes: int, pods: int, seconds_max: float) -> Outcome:
+    """Basic Pods while a node, a Service and a Pod that fits nowhere are made and deleted again and again."""
+    scheduler = OfflineScheduler(map(node, range(nodes)))
+    for obj in basic(pods, nodes):
+        scheduler.add(obj)
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "namespace": "default"}, "spec": {}}
+    tried = placed = 0
+    clock = Stopwatch()
+    for decision in scheduler.run():
+        tried += 1
+        placed += bool(decision.node)
+        if tried % CHURN_EVERY == 0:
+            scheduler.add(pod(pods + tried, requests={"cpu": "100"}, priority=10))
+            scheduler.cache.set_node(node(nodes))
+            scheduler.add(service)
+            if tried % (2 * CHURN_EVERY) == 0:
+                scheduler.cache.remove_node(f"node-{nodes}")
+        if tried % 64 == 0 and clock.elapsed() > seconds_max:
+            break
+    return clock.outcome(tried, placed)
+
+
+def place(workload: str, nodes: int, pods: int, seconds_max: float) -> Outcome:
     scheduler = OfflineScheduler(map(node, range(nodes)))
     for obj in WORKLOADS[workload](pods, nodes):
         scheduler.add(obj)
     tried = placed = 0
-    start = time.perf_counter()
+    clock = Stopwatch()
     for decision in scheduler.run():
         tried += 1
         placed += bool(decision.node)
-        if tried % 64 == 0 and time.perf_counter() - start > seconds_max:
+        if tried % 64 == 0 and clock.elapsed() > seconds_max:
             break
-    return tried, placed, time.perf_counter() - start
+    return clock.outcome(tried, placed)
 
 
 def measure(workload: str, nodes: int, pods: int, seconds_max: float) -> Object:
-    if workload == "preemption":
-        tried, placed, elapsed = preemption(nodes, pods, seconds_max)
+    if workload == PREEMPTION:
+        outcome = preemption(nodes, pods, seconds_max)
+    elif workload == CHURN:
+        outcome = churn(nodes, pods, seconds_max)
     else:
-        tried, placed, elapsed = place(workload, nodes, pods, seconds_max)
+        outcome = place(workload, nodes, pods, seconds_max)
     return {
         "workload": workload,
         "nodes": nodes,
-        "pods": tried,
-        "placed": placed,
-        "per_second": round(tried / elapsed),
-        "rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "pods": outcome.tried,
+        "placed": outcome.placed,
+        "per_second": round(outcome.tried / outcome.elapsed_s),
+        "cpu_us": round(outcome.cpu_s / outcome.tried * 1e6, 1),
+        "rss_mb": round(psutil.Process().memory_info().rss / 2**20),
     }
 
 
@@ -193,18 +243,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", default="1000,5000", help="numbers of nodes, separated by commas")
     parser.add_argument("--pods", type=int, default=10_000)
-    parser.add_argument("--workload", default=",".join((*WORKLOADS, "preemption")))
+    parser.add_argument("--workload", default=",".join((*WORKLOADS, CHURN, PREEMPTION)))
     parser.add_argument("--seconds", type=float, default=10.0, help="end a workload after so long")
     parser.add_argument("--json", default="", help="write the results to this file too")
     options = parser.parse_args()
     build = "compiled" if _sched.COMPILED else "pure"
     results = []
-    print(f"{'workload':24} {'nodes':>6} {'pods':>6} {'placed':>6} {'decisions/s':>11}   ({build})")
+    titles = ("workload", "nodes", "pods", "placed", "decisions/s", "CPU us", "MB")
+    print("{:24} {:>6} {:>6} {:>6} {:>11} {:>8} {:>5}".format(*titles), f"  ({build})")
     for nodes in map(int, options.nodes.split(",")):
         for workload in options.workload.split(","):
             told = measure(workload, nodes, options.pods, options.seconds)
             results.append(told)
-            print(f"{workload:24} {nodes:6} {told['pods']:6} {told['placed']:6} {told['per_second']:11,}", flush=True)
+            line = f"{workload:24} {nodes:6} {told['pods']:6} {told['placed']:6} {told['per_second']:11,}"
+            print(f"{line} {told['cpu_us']:8} {told['rss_mb']:5}", flush=True)
     if options.json:
         document = {"fastkube": __version__, "python": sys.version.split()[0], "build": build, "results": results}
         with open(options.json, "w") as file:

@@ -21,6 +21,10 @@ from fastkube.nodes.options import FleetOptions
 from fastkube.scheduler.options import SchedulerOptions
 from fastkube.server.options import ServerOptions
 
+COLLECTOR_THRESHOLDS = (50_000, 20, 100)
+"""Objects decoded from requests and watches die by their reference counts: with CPython's own thresholds (700, 10, 10)
+the collector, which finds next to nothing, takes a quarter of the time of a busy server or scheduler."""
+
 
 class _Group(click.Group):
     """Gives every command the values of --config as its defaults."""
@@ -62,9 +66,13 @@ def _die(message: str) -> NoReturn:
 
 def _serve(start: Callable[[asyncio.Event], Awaitable[None]]) -> None:
     """Run until SIGTERM or SIGINT; errors that a user can mend are one line, others keep their traceback."""
+    import gc
+
     import uvloop
 
     from fastkube.cluster import StartError
+
+    gc.set_threshold(*COLLECTOR_THRESHOLDS)
 
     async def whole() -> None:
         stop = asyncio.Event()

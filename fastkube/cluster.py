@@ -475,7 +475,7 @@ async def components(kubeconfig: str, stop: asyncio.Event, **options: Any) -> No
 
     def make_client(user: str) -> Client:
         try:
-            return Client.from_kubeconfig(kubeconfig, clock=clock, user_agent=user.rpartition(":")[2])
+            return Client.from_kubeconfig(kubeconfig, clock=clock, user_agent=user.rpartition(":")[2], batch=True)
         except (OSError, ConfigError) as error:
             raise StartError(str(error)) from error
 
