@@ -215,6 +215,12 @@ def c_identifier(name: str) -> list[str]:
     return [] if _is_c_identifier(name) else [_NOT_C_IDENTIFIER]
 
 
+@lru_cache(maxsize=4096)
+def is_config_map_key(key: str) -> bool:
+    """Whether `config_map_key` has no complaint; remembered, as few keys serve many objects."""
+    return not config_map_key(key)
+
+
 def config_map_key(key: str) -> list[str]:
     """A key of a ConfigMap's or Secret's data: it must also serve as a file name."""
     faults = _too_long(key, _SUBDOMAIN_MAX)

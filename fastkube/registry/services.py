@@ -10,7 +10,6 @@ are refused, as kube-apiserver refuses them with an IPv4 --service-cluster-ip-ra
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +18,21 @@ from fastkube.api import field, meta
 from fastkube.clock import rfc3339
 from fastkube.errors import Cause
 from fastkube.registry.allocators import ClusterIps, Exhausted, NodePorts, Taken
+from fastkube.registry.strategies.checks import parse_ip
+from fastkube.registry.strategies.service_validation import (
+    NONE,
+    cluster_ips,
+    is_headless,
+    needs_address,
+    wants_health_port,
+    wants_node_ports,
+)
 from fastkube.registry.strategy import Call, Object
 
 if TYPE_CHECKING:
     from fastkube.store import Store
 
-_WITH_ADDRESS = ("ClusterIP", "NodePort", "LoadBalancer")
-_NONE = "None"
+_FAMILY = "IPv4"
 
 
 class ServiceAddresses:
@@ -44,9 +51,8 @@ class ServiceAddresses:
         spec = obj["spec"]
         if spec.get("clusterIP") and not spec.get("clusterIPs"):
             spec["clusterIPs"] = [spec["clusterIP"]]
-        _check_ips(obj, None)
-        _set_families(obj, spec)
-        if _needs_address(spec) and not _is_headless(spec):
+        _settle_families(obj, spec, {})
+        if needs_address(spec) and not is_headless(spec):
             self._allot_address(call, obj, spec)
         self._allot_ports(call, obj, spec, set())
         self._allot_health_port(call, obj, spec, 0)
@@ -57,11 +63,10 @@ class ServiceAddresses:
         now, was = new["spec"], old["spec"]
         _keep_allotted(now, was)
         _sync_ips(now, was)
-        _check_ips(new, old)
-        _set_families(new, now)
-        if _has_address(was) and not _needs_address(now):
+        _settle_families(new, now, was)
+        if _has_address(was) and not needs_address(now):
             self.ips.release(call.companions, was["clusterIP"])
-        elif _needs_address(now) and not _needs_address(was) and not _is_headless(now):
+        elif needs_address(now) and not needs_address(was) and not is_headless(now):
             self._allot_address(call, new, now)
         self._exchange_ports(call, new, now, was)
 
@@ -95,7 +100,7 @@ class ServiceAddresses:
 
     def _allot_ports(self, call: Call, obj: Object, spec: Object, kept: set[int]) -> None:
         """A node port for each port that has or wants one; one number serves all protocols of the same port."""
-        wants = _wants_node_ports(spec)
+        wants = wants_node_ports(spec)
         if not wants and not (spec.get("type") == "LoadBalancer" and _node_ports(spec)):
             return
         ports: list[Object] = spec.get("ports") or []
@@ -126,7 +131,7 @@ class ServiceAddresses:
 
     def _allot_health_port(self, call: Call, obj: Object, spec: Object, kept: int) -> None:
         """The port at which load balancers ask a node whether it has a local endpoint."""
-        if not _wants_health_port(spec):
+        if not wants_health_port(spec):
             return
         asked = spec.get("healthCheckNodePort") or 0
         if asked and asked == kept:
@@ -142,7 +147,7 @@ class ServiceAddresses:
         health_before = _health_ports(was)
         self._allot_health_port(call, new, now, next(iter(health_before), 0))
         used = _node_ports(now) if _may_have_node_ports(now) else set()
-        health_used = _health_ports(now) if _wants_health_port(now) else set()
+        health_used = _health_ports(now) if wants_health_port(now) else set()
         for port in (before | health_before) - used - health_used:
             self.ports.release(call.companions, port)
 
@@ -168,30 +173,12 @@ def ip_address(address: str, namespace: str, name: str, now: str) -> Object:
 # ---------------------------------------------------------------- what a spec says
 
 
-def _needs_address(spec: Object) -> bool:
-    return spec.get("type") in _WITH_ADDRESS
-
-
-def _is_headless(spec: Object) -> bool:
-    return spec.get("clusterIP") == _NONE
-
-
 def _has_address(spec: Object) -> bool:
-    return spec.get("clusterIP") not in (None, "", _NONE)
-
-
-def _wants_node_ports(spec: Object) -> bool:
-    if spec.get("type") == "NodePort":
-        return True
-    return spec.get("type") == "LoadBalancer" and spec.get("allocateLoadBalancerNodePorts") is not False
+    return spec.get("clusterIP") not in (None, "", NONE)
 
 
 def _may_have_node_ports(spec: Object) -> bool:
     return spec.get("type") in ("NodePort", "LoadBalancer")
-
-
-def _wants_health_port(spec: Object) -> bool:
-    return spec.get("type") == "LoadBalancer" and spec.get("externalTrafficPolicy") == "Local"
 
 
 def _node_ports(spec: Object) -> set[int]:
@@ -230,14 +217,14 @@ def _parse_ports(text: str) -> tuple[int, int]:
 
 def _keep_allotted(now: Object, was: Object) -> None:
     """Fills in what the server had allotted and the client left out."""
-    if _needs_address(now) and _needs_address(was):
+    if needs_address(now) and needs_address(was):
         if not now.get("clusterIP") and was.get("clusterIP"):
             now["clusterIP"] = was["clusterIP"]
         if not now.get("clusterIPs") and now.get("clusterIP") == was.get("clusterIP") and was.get("clusterIPs"):
             now["clusterIPs"] = list(was["clusterIPs"])
-    if _wants_node_ports(now) and _wants_node_ports(was):
+    if wants_node_ports(now) and wants_node_ports(was):
         _keep_node_ports(now, was)
-    if _wants_health_port(now) and _wants_health_port(was) and not now.get("healthCheckNodePort"):
+    if wants_health_port(now) and wants_health_port(was) and not now.get("healthCheckNodePort"):
         port = was.get("healthCheckNodePort")
         if port:
             now["healthCheckNodePort"] = port
@@ -268,68 +255,51 @@ def _sync_ips(now: Object, was: Object) -> None:
         now.pop("clusterIPs", None)
 
 
-# ---------------------------------------------------------------- families and checks
+# ---------------------------------------------------------------- families
 
 
-def _set_families(obj: Object, spec: Object) -> None:
-    """ipFamilies and ipFamilyPolicy of an IPv4-only cluster."""
-    if not _needs_address(spec):
+def _settle_families(obj: Object, spec: Object, was: Object) -> None:
+    """ipFamilies and ipFamilyPolicy, by what is asked for and what an IPv4-only cluster has. Raises 422.
+
+    Upstream: initIPFamilyFields.
+    """
+    if not needs_address(spec):
         return
-    families: list[str] = spec.get("ipFamilies") or []
-    if _is_headless(spec) and not spec.get("selector"):
-        policy = spec.setdefault("ipFamilyPolicy", "RequireDualStack")
-        spec["ipFamilies"] = families or ["IPv4"]
-        if policy != "SingleStack" and len(spec["ipFamilies"]) == 1:
-            spec["ipFamilies"] = [spec["ipFamilies"][0], "IPv6" if spec["ipFamilies"][0] == "IPv4" else "IPv4"]
+    if spec.get("ipFamilyPolicy") is None:
+        selectorless = spec.get("clusterIP") == NONE and not spec.get("selector")
+        spec["ipFamilyPolicy"] = was.get("ipFamilyPolicy") or ("RequireDualStack" if selectorless else "SingleStack")
+    errs: list[Cause] = []
+    cluster_ips(errs, spec, was)
+    _refuse(obj, errs)
+    families = list(spec.get("ipFamilies") or ())
+    for number, address in enumerate(spec.get("clusterIPs") or ()):
+        parsed = parse_ip(address)
+        if parsed is None or number < len(families):
+            continue
+        family = f"IPv{parsed.version}"
+        if family != _FAMILY:
+            problem = f"{family} is not configured on this cluster"
+            errs.append(field.invalid(f"spec.clusterIPs[{number}]", spec["clusterIPs"], problem))
+        families.append(family)
+    _refuse(obj, errs)
+    if spec.get("clusterIP") == NONE and not spec.get("selector"):
+        spec["ipFamilies"] = families or [_FAMILY]
+        if spec["ipFamilyPolicy"] != "SingleStack" and len(spec["ipFamilies"]) == 1:
+            spec["ipFamilies"].append("IPv6" if spec["ipFamilies"][0] == "IPv4" else "IPv4")
         return
-    policy = spec.get("ipFamilyPolicy")
-    if policy is None:
-        dual = len(families) > 1 or len(spec.get("clusterIPs") or ()) > 1
-        policy = spec["ipFamilyPolicy"] = "RequireDualStack" if dual else "SingleStack"
-    causes: list[Cause] = []
-    if policy == "RequireDualStack":
+    if spec["ipFamilyPolicy"] == "RequireDualStack":
         problem = "this cluster is not configured for dual-stack services"
-        causes.append(field.invalid("spec.ipFamilyPolicy", policy, problem))
-    for index, family in enumerate(families):
-        if family != "IPv4":
-            problem = "not configured on this cluster"
-            causes.append(field.invalid(f"spec.ipFamilies[{index}]", family, problem))
+        errs.append(field.invalid("spec.ipFamilyPolicy", "RequireDualStack", problem))
+    for number, family in enumerate(families):
+        if family != _FAMILY:
+            errs.append(field.invalid(f"spec.ipFamilies[{number}]", family, "not configured on this cluster"))
+    _refuse(obj, errs)
+    spec["ipFamilies"] = families or [_FAMILY]
+
+
+def _refuse(obj: Object, causes: list[Cause]) -> None:
     if causes:
         raise _invalid(obj, causes)
-    spec["ipFamilies"] = ["IPv4"]
-
-
-def _check_ips(obj: Object, old: Object | None) -> None:
-    """clusterIP and clusterIPs agree, are addresses, and do not change."""
-    spec = obj["spec"]
-    ips: list[str] = spec.get("clusterIPs") or []
-    primary = spec.get("clusterIP") or ""
-    if not _needs_address(spec):
-        return
-    causes: list[Cause] = []
-    if primary and ips and ips[0] != primary:
-        causes.append(field.invalid("spec.clusterIPs", ips, "first value must match `clusterIP`"))
-    elif ips and not primary:
-        problem = "may not be set when `clusterIP` is not specified"
-        causes.append(field.forbidden("spec.clusterIPs", problem))
-    for index, address in enumerate(ips):
-        if address != _NONE and not _is_ip(address):
-            problem = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
-            causes.append(field.invalid(f"spec.clusterIPs[{index}]", address, problem))
-    if old is not None and not causes:
-        before: list[str] = old["spec"].get("clusterIPs") or []
-        if _needs_address(old["spec"]) and before and (not ips or ips[0] != before[0]):
-            causes.append(field.invalid("spec.clusterIPs[0]", ips, "may not change once set"))
-    if causes:
-        raise _invalid(obj, causes)
-
-
-def _is_ip(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _invalid(obj: Object, causes: list[Cause]) -> errors.ApiError:

@@ -184,6 +184,8 @@ _STRUCTS = {
     "TypedObjectReference": "APIGroup=apiGroup:* Kind Name Namespace:*",
     # ---- other kinds
     "Taint": "Key Value Effect TimeAdded:*",
+    "ScopeSelector": "MatchExpressions:[]ScopeRequirement",
+    "ScopeRequirement": "ScopeName Operator Values:*",
     "NodeAddress": "Type Address",
     "ServicePort": "Name Protocol AppProtocol:* Port:0 TargetPort:0 NodePort:0",
     "DeploymentStrategy": "Type RollingUpdate:*RollingUpdateDeployment",
@@ -200,6 +202,8 @@ _STRUCTS = {
     "OnPodConditions:[]PodFailurePolicyOnPodCondition",
     "PodFailurePolicyOnExitCodes": "ContainerName:* Operator Values:*",
     "PodFailurePolicyOnPodCondition": "Type Status",
+    "VolumeAttachmentSpec": "Attacher Source:VolumeAttachmentSource NodeName",
+    "VolumeAttachmentSource": "PersistentVolumeName:* InlineVolumeSpec:*",
     "CSINodeDriver": "Name NodeID=nodeID TopologyKeys:* Allocatable:*VolumeNodeResources",
     "VolumeNodeResources": "Count:*",
     "ResourceClaimTemplateSpec": "Spec:ResourceClaimSpec",

@@ -27,7 +27,7 @@ _DEPRECATED_ANNOTATIONS = {
     "security.alpha.kubernetes.io/sysctls": 'non-functional in v1.11+; use the "sysctls" field instead',
     "security.alpha.kubernetes.io/unsafe-sysctls": 'non-functional in v1.11+; use the "sysctls" field instead',
 }
-_DEPRECATED_VOLUMES = {
+DEPRECATED_VOLUMES = {
     "photonPersistentDisk": "photonPersistentDisk: deprecated in v1.11, non-functional in v1.16+",
     "gitRepo": "gitRepo: deprecated in v1.11",
     "scaleIO": "scaleIO: deprecated in v1.16, non-functional in v1.22+",
@@ -82,7 +82,7 @@ def _placement(told: list[str], path: str, spec: Object) -> None:
     told += node_selector_warnings(f"{path}.affinity.nodeAffinity.{REQUIRED}", node.get(REQUIRED))
     for number, term in enumerate(node.get(PREFERRED) or ()):
         where = f"{path}.affinity.nodeAffinity.{PREFERRED}[{number}].preference"
-        _term(told, where, term.get("preference") or {}, check_values=True)
+        node_term(told, where, term.get("preference") or {}, check_values=True)
     for number, constraint in enumerate(spec.get("topologySpreadConstraints") or ()):
         where = f"{path}.topologySpreadConstraints[{number}]"
         key = constraint.get("topologyKey") or ""
@@ -95,11 +95,11 @@ def _placement(told: list[str], path: str, spec: Object) -> None:
 def node_selector_warnings(path: str, selector: Object | None) -> list[str]:
     told: list[str] = []
     for number, term in enumerate((selector or {}).get("nodeSelectorTerms") or ()):
-        _term(told, f"{path}.nodeSelectorTerms[{number}]", term, check_values=False)
+        node_term(told, f"{path}.nodeSelectorTerms[{number}]", term, check_values=False)
     return told
 
 
-def _term(told: list[str], path: str, term: Object, *, check_values: bool) -> None:
+def node_term(told: list[str], path: str, term: Object, *, check_values: bool) -> None:
     for number, expression in enumerate(term.get("matchExpressions") or ()):
         where, key = f"{path}.matchExpressions[{number}]", expression.get("key") or ""
         if key in DEPRECATED_NODE_LABELS:
@@ -126,7 +126,7 @@ def _affinity(told: list[str], path: str, affinity: Object) -> None:
 def _volumes(told: list[str], path: str, volumes: list[Object]) -> None:
     for number, volume in enumerate(volumes):
         told += [
-            f"{path}[{number}].{message}" for key, message in _DEPRECATED_VOLUMES.items() if volume.get(key) is not None
+            f"{path}[{number}].{message}" for key, message in DEPRECATED_VOLUMES.items() if volume.get(key) is not None
         ]
         template = (volume.get("ephemeral") or {}).get("volumeClaimTemplate")
         if template is not None:

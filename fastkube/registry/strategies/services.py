@@ -5,9 +5,21 @@ Addresses and ports are allotted by `registry.services`; validation is in servic
 
 from __future__ import annotations
 
+from fastkube.api.names import dns1123_label
+from fastkube.errors import Cause
+from fastkube.registry.strategies import service_validation
+from fastkube.registry.strategies.checks import Errors, cidr_warnings, ip_warnings
+from fastkube.registry.strategies.service_validation import (
+    is_external,
+    is_headless,
+    needs_address,
+    wants_health_port,
+    wants_node_ports,
+)
 from fastkube.registry.strategy import Call, Object, Strategy
 
-CLIENT_IP_TIMEOUT_S = 10800
+_CLIENT_IP_TIMEOUT_S = 10800
+_HINTS, _MODE = "service.kubernetes.io/topology-aware-hints", "service.kubernetes.io/topology-mode"
 
 
 class ServiceStrategy(Strategy):
@@ -15,10 +27,34 @@ class ServiceStrategy(Strategy):
 
     def default(self, obj: Object) -> None:
         default_service(obj.setdefault("spec", {}))
+        for ingress in ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ():
+            if ingress.get("ip") and ingress.get("ipMode") is None and obj["spec"]["type"] == "LoadBalancer":
+                ingress["ipMode"] = "VIP"
 
     def prepare_for_update(self, call: Call, new: Object, old: Object) -> None:
         super().prepare_for_update(call, new, old)
         _drop_useless(new, old)
+
+    def validate_name(self, name: str, prefix: bool) -> list[str]:
+        return dns1123_label(name, prefix)
+
+    def validate(self, call: Call, obj: Object) -> list[Cause]:
+        errs: Errors = []
+        service_validation.service(errs, obj, None)
+        return errs
+
+    def validate_update(self, call: Call, new: Object, old: Object) -> list[Cause]:
+        errs: Errors = []
+        service_validation.service_update(errs, new, old)
+        return errs
+
+    def validate_status_update(self, call: Call, new: Object, old: Object) -> list[Cause]:
+        errs: Errors = []
+        service_validation.service_status_update(errs, new, old)
+        return errs
+
+    def warnings(self, call: Call, obj: Object, old: Object | None) -> list[str]:
+        return service_warnings(obj, old)
 
 
 def default_service(spec: Object) -> None:
@@ -30,7 +66,7 @@ def default_service(spec: Object) -> None:
     elif affinity == "ClientIP":
         client = (spec.get("sessionAffinityConfig") or {}).get("clientIP") or {}
         if client.get("timeoutSeconds") is None:
-            spec["sessionAffinityConfig"] = {"clientIP": {"timeoutSeconds": CLIENT_IP_TIMEOUT_S}}
+            spec["sessionAffinityConfig"] = {"clientIP": {"timeoutSeconds": _CLIENT_IP_TIMEOUT_S}}
     kind = spec.get("type")
     if not kind:
         kind = spec["type"] = "ClusterIP"
@@ -41,28 +77,13 @@ def default_service(spec: Object) -> None:
             port["targetPort"] = port.get("port") or 0
     if is_external(spec) and not spec.get("externalTrafficPolicy"):
         spec["externalTrafficPolicy"] = "Cluster"
-    if spec.get("internalTrafficPolicy") is None and kind in ("ClusterIP", "NodePort", "LoadBalancer"):
+    if spec.get("internalTrafficPolicy") is None and needs_address(spec):
         spec["internalTrafficPolicy"] = "Cluster"
     if kind == "LoadBalancer" and spec.get("allocateLoadBalancerNodePorts") is None:
         spec["allocateLoadBalancerNodePorts"] = True
 
 
-def is_external(spec: Object) -> bool:
-    """Whether traffic from outside the cluster reaches the Service."""
-    kind = spec.get("type")
-    return kind in ("LoadBalancer", "NodePort") or (kind == "ClusterIP" and bool(spec.get("externalIPs")))
-
-
 # ---------------------------------------------------------------- changes of type
-
-
-def wants_node_ports(spec: Object) -> bool:
-    kind = spec.get("type")
-    return kind == "NodePort" or (kind == "LoadBalancer" and spec.get("allocateLoadBalancerNodePorts") is not False)
-
-
-def wants_health_port(spec: Object) -> bool:
-    return spec.get("type") == "LoadBalancer" and spec.get("externalTrafficPolicy") == "Local"
 
 
 def _drop_useless(new: Object, old: Object) -> None:
@@ -71,7 +92,7 @@ def _drop_useless(new: Object, old: Object) -> None:
     if was.get("type") != "ExternalName" and now.get("type") == "ExternalName":
         if _same(now, was, "clusterIPs") and _same(now, was, "clusterIP"):
             _drop(now, "clusterIP", "clusterIPs")
-        for key in ("ipFamilies", "ipFamilyPolicy"):
+        for key in ("ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"):
             if _same(now, was, key):
                 _drop(now, key)
     if wants_node_ports(was) and not wants_node_ports(now) and _ports_of(now) == _ports_of(was):
@@ -100,6 +121,33 @@ def _drop(spec: Object, *keys: str) -> None:
 
 def _ports_of(spec: Object) -> set[int]:
     return {port["nodePort"] for port in spec.get("ports") or () if port.get("nodePort")}
+
+
+# ---------------------------------------------------------------- warnings
+
+
+def service_warnings(obj: Object, old: Object | None) -> list[str]:
+    told: list[str] = []
+    spec = obj["spec"]
+    annotations = obj["metadata"].get("annotations") or {}
+    if _HINTS in annotations:
+        told.append(f"annotation {_HINTS} is deprecated, please use {_MODE} instead")
+    if is_headless(spec) and needs_address(spec):
+        if spec.get("loadBalancerIP"):
+            told.append("spec.loadBalancerIP is ignored for headless services")
+        if spec.get("externalIPs"):
+            told.append("spec.externalIPs is ignored for headless services")
+        if spec.get("sessionAffinity") not in (None, "", "None"):
+            told.append("spec.SessionAffinity is ignored for headless services")
+    for number, address in enumerate(spec.get("clusterIPs") or ()):
+        told += ip_warnings(f"spec.clusterIPs[{number}]", address) if address != "None" else ()
+    for number, address in enumerate(spec.get("externalIPs") or ()):
+        told += ip_warnings(f"spec.externalIPs[{number}]", address)
+    if spec.get("loadBalancerIP"):
+        told += ip_warnings("spec.loadBalancerIP", spec["loadBalancerIP"])
+    for number, text in enumerate(spec.get("loadBalancerSourceRanges") or ()):
+        told += cidr_warnings(f"spec.loadBalancerSourceRanges[{number}]", text)
+    return told
 
 
 STRATEGIES: dict[tuple[str, str], Strategy] = {("", "services"): ServiceStrategy()}

@@ -1,28 +1,46 @@
-"""PersistentVolumes and PersistentVolumeClaims."""
+"""PersistentVolumes. Upstream: ValidatePersistentVolume, ValidatePersistentVolumeUpdate."""
 
 from __future__ import annotations
 
-from typing import Any
+import posixpath
 
+from fastkube.api import field
 from fastkube.clock import rfc3339
-from fastkube.registry.strategies.pod_defaults import default_amounts, default_claim_spec, default_shared_source
+from fastkube.errors import Cause
+from fastkube.registry.strategies import checks, claims, pod_scheduling, volume_sources
+from fastkube.registry.strategies.checks import Errors, equal
+from fastkube.registry.strategies.go_values import diff, shown
+from fastkube.registry.strategies.pod_defaults import default_amounts, default_shared_source
+from fastkube.registry.strategies.pod_warnings import DEPRECATED_VOLUMES, node_selector_warnings
 from fastkube.registry.strategy import Call, Object, Strategy
+
+CLASS_ANNOTATION = "volume.beta.kubernetes.io/storage-class"
+_MOUNT_OPTIONS = "volume.beta.kubernetes.io/mount-options"
+_RECLAIM_POLICIES = ("Delete", "Recycle", "Retain")
+_SOURCES = tuple(source.key for source in volume_sources.PERSISTENT_SOURCES)
+_MOUNTABLE = frozenset((
+    "gcePersistentDisk", "awsElasticBlockStore", "glusterfs", "cinder", "rbd", "nfs", "cephfs", "iscsi", "quobyte",
+    "azureFile", "vsphereVolume", "azureDisk", "csi",
+))  # fmt: skip
+_SUCCESSORS = {
+    "failure-domain.beta.kubernetes.io/zone": "topology.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/region": "topology.kubernetes.io/region",
+    "beta.kubernetes.io/instance-type": "node.kubernetes.io/instance-type",
+    "beta.kubernetes.io/os": "kubernetes.io/os",
+    "beta.kubernetes.io/arch": "kubernetes.io/arch",
+}
+"""Labels of nodes that a volume's affinity may name by their newer names afterwards."""
 
 
 class PersistentVolumeStrategy(Strategy):
     has_generation = False
 
     def default(self, obj: Object) -> None:
-        _default_phase(obj)
+        default_phase(obj)
         spec = obj.setdefault("spec", {})
         if not spec.get("persistentVolumeReclaimPolicy"):
             spec["persistentVolumeReclaimPolicy"] = "Retain"
-        if spec.get("volumeMode") is None:
-            spec["volumeMode"] = "Filesystem"
-        default_amounts(spec.get("capacity"))
-        for key, source in spec.items():
-            if isinstance(source, dict):
-                default_shared_source(key, source)
+        default_volume_spec(spec)
 
     def prepare_for_create(self, call: Call, obj: Object) -> None:
         obj["status"] = {"phase": "Pending", "lastPhaseTransitionTime": rfc3339(call.now)}
@@ -37,63 +55,194 @@ class PersistentVolumeStrategy(Strategy):
         elif given is None and kept is not None:
             now["lastPhaseTransitionTime"] = kept
 
+    def validate(self, call: Call, obj: Object) -> list[Cause]:
+        errs: Errors = []
+        volume_spec(errs, "spec", obj["spec"], obj["metadata"].get("name") or "")
+        annotated = _MOUNT_OPTIONS in (obj["metadata"].get("annotations") or {})
+        if annotated and not any(obj["spec"].get(key) for key in _MOUNTABLE):
+            problem = "may not specify mount options for this volume type"
+            errs.append(field.forbidden(f"metadata.annotations.{_MOUNT_OPTIONS}", problem))
+        return errs
 
-class PersistentVolumeClaimStrategy(Strategy):
-    has_generation = False
+    def validate_update(self, call: Call, new: Object, old: Object) -> list[Cause]:
+        errs = self.validate(call, new)
+        volume_spec(errs, "spec", new["spec"], new["metadata"]["name"])
+        _changes(errs, new["spec"], old["spec"])
+        return errs
 
-    def default(self, obj: Object) -> None:
-        _default_phase(obj)
-        default_claim_spec(obj.setdefault("spec", {}))
-
-    def prepare_for_create(self, call: Call, obj: Object) -> None:
-        obj["status"] = {"phase": "Pending"}
-        settle_data_sources(obj["spec"], None)
-
-    def prepare_for_update(self, call: Call, new: Object, old: Object) -> None:
-        super().prepare_for_update(call, new, old)
-        settle_data_sources(new["spec"], old["spec"])
+    def warnings(self, call: Call, obj: Object, old: Object | None) -> list[str]:
+        return _warnings(obj["metadata"].get("annotations") or {}, obj["spec"])
 
 
-def _default_phase(obj: Object) -> None:
+def default_phase(obj: Object) -> None:
     status = obj.get("status")
     if status is None or not status.get("phase"):
         obj["status"] = {**(status or {}), "phase": "Pending"}
 
 
-# ---------------------------------------------------------------- where a claim's data come from
-
-_KNOWN_SOURCES = (("", "PersistentVolumeClaim"), ("snapshot.storage.k8s.io", "VolumeSnapshot"))
-
-
-def settle_data_sources(spec: Object, old: Object | None) -> None:
-    """dataSource and dataSourceRef, its successor, say the same; what dataSource never supported is dropped."""
-    reference = spec.get("dataSourceRef")
-    if reference and reference.get("namespace") and not (old or {}).get("dataSourceRef"):
-        spec.pop("dataSourceRef")  # data sources of other namespaces are off by default in 1.36
-    source = spec.get("dataSource")
-    if source is not None and not (old or {}).get("dataSource") and _identity(source) not in _KNOWN_SOURCES:
-        spec.pop("dataSource")
-    same_data_sources(spec)
+def default_volume_spec(spec: Object) -> None:
+    """The defaults which the spec of an inline volume has too."""
+    if spec.get("volumeMode") is None:
+        spec["volumeMode"] = "Filesystem"
+    default_amounts(spec.get("capacity"))
+    for key in _SOURCES:
+        if spec.get(key) is not None:
+            default_shared_source(key, spec[key])
 
 
-def same_data_sources(spec: Object) -> None:
-    source, reference = spec.get("dataSource"), spec.get("dataSourceRef")
-    if reference is None and source is not None:
-        spec["dataSourceRef"] = _typed(source)
-    elif source is None and reference is not None and not reference.get("namespace"):
-        spec["dataSource"] = _typed(reference)
+# ---------------------------------------------------------------- validation
 
 
-def _identity(source: Object) -> tuple[str, str]:
-    return source.get("apiGroup") or "", source.get("kind") or ""
+def volume_spec(errs: Errors, path: str, spec: Object, name: str, *, inline: bool = False) -> None:
+    """`inline`: as part of a VolumeAttachment, where only what says how to attach may stand."""
+    if inline:
+        _inline(errs, path, spec)
+    modes = spec.get("accessModes") or []
+    if not modes:
+        errs.append(field.required(f"{path}.accessModes"))
+    claims.access_modes(errs, f"{path}.accessModes", modes)
+    if not inline:
+        _capacity(errs, f"{path}.capacity", spec.get("capacity"))
+    policy = spec.get("persistentVolumeReclaimPolicy")
+    if policy:
+        if inline:
+            problem = "may not be specified in the context of inline volumes"
+            errs.append(field.forbidden(f"{path}.persistentVolumeReclaimPolicy", problem))
+        else:
+            checks.one_of(errs, f"{path}.persistentVolumeReclaimPolicy", policy, _RECLAIM_POLICIES)
+    affinity = spec.get("nodeAffinity")
+    if affinity is not None:
+        if affinity.get("required") is None:
+            problem = "must specify required node constraints"
+            errs.append(field.required(f"{path}.nodeAffinity.required", problem))
+        else:
+            pod_scheduling.node_selector(errs, f"{path}.nodeAffinity.required", affinity["required"])
+    _sources(errs, path, spec, name)
+    if (
+        spec.get("hostPath") is not None
+        and policy == "Recycle"
+        and posixpath.normpath(spec["hostPath"].get("path") or ".") in ("/", "//")
+    ):
+        problem = "may not be 'recycle' for a hostPath mount of '/'"
+        errs.append(field.forbidden(f"{path}.persistentVolumeReclaimPolicy", problem))
+    _class_and_mode(errs, path, spec, inline)
 
 
-def _typed(source: Object) -> dict[str, Any]:
-    """As a type-level reference: without a namespace."""
-    return {key: source.get(key) for key in ("apiGroup", "kind", "name")}
+def _inline(errs: Errors, path: str, spec: Object) -> None:
+    for key in ("claimRef", "capacity", "csi"):
+        problem = "may not be specified in the context of inline volumes"
+        if key == "csi":
+            if spec.get("csi") is None:
+                errs.append(field.required(f"{path}.csi"))
+        elif spec.get(key):
+            errs.append(field.forbidden(f"{path}.{key}", problem))
 
 
-STRATEGIES: dict[tuple[str, str], Strategy] = {
-    ("", "persistentvolumes"): PersistentVolumeStrategy(),
-    ("", "persistentvolumeclaims"): PersistentVolumeClaimStrategy(),
-}
+def _capacity(errs: Errors, path: str, capacity: dict[str, str] | None) -> None:
+    if not capacity:
+        errs.append(field.required(path))
+    if not capacity or "storage" not in capacity or len(capacity) > 1:
+        errs.append(field.not_supported(path, capacity or None, ("storage",)))
+    for resource, amount in (capacity or {}).items():
+        checks.positive_quantity(errs, f"{path}[{resource}]", amount)
+
+
+def _sources(errs: Errors, path: str, spec: Object, name: str) -> None:
+    volume_sources.one_source(errs, path, spec, volume_sources.PERSISTENT_SOURCES)
+    found = [key for key in _SOURCES if spec.get(key) is not None]
+    if found[:1] == ["iscsi"]:
+        volume_sources.iscsi_persistent(errs, f"{path}.iscsi", spec["iscsi"], name)
+    if found[:1] == ["local"] and spec.get("nodeAffinity") is None:
+        errs.append(field.required(f"{path}.nodeAffinity", "Local volume requires node affinity"))
+
+
+def _class_and_mode(errs: Errors, path: str, spec: Object, inline: bool) -> None:
+    name, mode, attributes = (spec.get(key) for key in ("storageClassName", "volumeMode", "volumeAttributesClassName"))
+    problem = "may not be specified in the context of inline volumes"
+    if name:
+        if inline:
+            errs.append(field.forbidden(f"{path}.storageClassName", problem))
+        else:
+            checks.subdomain(errs, f"{path}.storageClassName", name)
+    if mode is not None:
+        if inline:
+            errs.append(field.forbidden(f"{path}.volumeMode", problem))
+        else:
+            checks.one_of(errs, f"{path}.volumeMode", mode, claims.VOLUME_MODES)
+    at = f"{path}.volumeAttributesClassName"
+    if attributes == "":
+        errs.append(field.required(at, "an empty string is disallowed"))
+    elif attributes is not None:
+        checks.subdomain(errs, at, attributes)
+        if spec.get("csi") is None:
+            problem = "has to be specified when using volumeAttributesClassName"
+            errs.append(field.required(f"{path}.csi", problem))
+
+
+# ---------------------------------------------------------------- updates
+
+
+def _changes(errs: Errors, now: Object, was: Object) -> None:
+    compared = now
+    if (was.get("csi") or {}).get("controllerExpandSecretRef") is None and was.get("csi") and now.get("csi"):
+        csi = {key: value for key, value in now["csi"].items() if key != "controllerExpandSecretRef"}
+        compared = {**now, "csi": csi}
+    new, old = ({key: spec[key] for key in _SOURCES if spec.get(key) is not None} for spec in (compared, was))
+    if not equal(new, old):
+        path = "spec.persistentvolumesource"
+        told = f"{path} is immutable after creation\n{diff('PersistentVolumeSource', old, new)}"
+        errs.append(field.forbidden(path, told))
+    checks.immutable(errs, "volumeMode", now.get("volumeMode"), was.get("volumeMode"))
+    affinity, before = now.get("nodeAffinity"), was.get("nodeAffinity")
+    if before is not None and not _same_affinity(affinity, before):
+        errs.append(field.invalid("nodeAffinity", shown("VolumeNodeAffinity", affinity), field.IMMUTABLE))
+    if was.get("volumeAttributesClassName") is not None and now.get("volumeAttributesClassName") is None:
+        problem = "update from non-nil value to nil is forbidden"
+        errs.append(field.forbidden("spec.volumeAttributesClassName", problem))
+
+
+def _same_affinity(new: Object | None, old: Object) -> bool:
+    """Whether nothing but old names of labels changed, into the new ones."""
+    if equal(new, old):
+        return True
+    terms, before = (((each or {}).get("required") or {}).get("nodeSelectorTerms") or [] for each in (new, old))
+    if len(terms) != len(before):
+        return False
+    for term, previous in zip(terms, before, strict=True):
+        if not equal(term.get("matchFields"), previous.get("matchFields")):
+            return False
+        now, was = (each.get("matchExpressions") or [] for each in (term, previous))
+        if len(now) != len(was) or not all(map(_same_requirement, now, was)):
+            return False
+    return True
+
+
+def _same_requirement(new: Object, old: Object) -> bool:
+    key = new.get("key")
+    return key in (old.get("key"), _SUCCESSORS.get(old.get("key") or "")) and equal(new, {**old, "key": key})
+
+
+# ---------------------------------------------------------------- warnings
+
+
+def class_annotation_warning(annotations: dict[str, str]) -> list[str]:
+    told = 'deprecated since v1.8; use "storageClassName" attribute instead'
+    return [f"metadata.annotations[{CLASS_ANNOTATION}]: {told}"] if CLASS_ANNOTATION in annotations else []
+
+
+def _warnings(annotations: dict[str, str], spec: Object) -> list[str]:
+    told = class_annotation_warning(annotations)
+    if _MOUNT_OPTIONS in annotations:
+        instead = 'deprecated since v1.31; use "mountOptions" attribute instead'
+        told.append(f"metadata.annotations[{_MOUNT_OPTIONS}]: {instead}")
+    if spec.get("persistentVolumeReclaimPolicy") == "Recycle":
+        instead = "Instead, the recommended approach is to use dynamic provisioning."
+        told.append(f"spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. {instead}")
+    told += node_selector_warnings("spec.nodeAffinity.required", (spec.get("nodeAffinity") or {}).get("required"))
+    found = next((key for key in _SOURCES if spec.get(key) is not None), "")
+    if found in DEPRECATED_VOLUMES:
+        told.append(f"spec.{DEPRECATED_VOLUMES[found]}")
+    return told
+
+
+STRATEGIES: dict[tuple[str, str], Strategy] = {("", "persistentvolumes"): PersistentVolumeStrategy()}

@@ -1,0 +1,325 @@
+"""What is refused of new and changed objects of the built-in kinds, in upstream's words."""
+
+from typing import Any
+
+import pytest
+from clusters import Cluster
+from kinds import GOOD, complaints, complaints_about_update
+
+SEALED = "Forbidden: field is immutable when `immutable` is set"
+FIXED = "field is immutable"
+BAD_IP = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
+BAD_CIDR = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
+
+NEW: list[tuple[str, dict[str, Any], list[str]]] = [
+    # ---- Service
+    ("services", {"spec.ports": None}, ["spec.ports: Required value"]),
+    (
+        "services",
+        {"spec.ports.1": {"port": 81}},
+        ["spec.ports[0].name: Required value", "spec.ports[1].name: Required value"],
+    ),
+    (
+        "services",
+        {"spec.ports": [{"port": 80, "name": "a"}, {"port": 80, "name": "b"}]},
+        [
+            'spec.ports[1]: Duplicate value: {"Name":"","Protocol":"TCP","AppProtocol":null,"Port":80,"TargetPort":0,'
+            '"NodePort":0}'
+        ],
+    ),
+    ("services", {"spec.ports.0.port": 70000}, [
+        "spec.ports[0].port: Invalid value: 70000: must be between 1 and 65535, inclusive",
+        "spec.ports[0].targetPort: Invalid value: 70000: must be between 1 and 65535, inclusive",
+    ]),
+    (
+        "services",
+        {"spec.ports.0.protocol": "X"},
+        ['spec.ports[0].protocol: Unsupported value: "X": supported values: "SCTP", "TCP", "UDP"'],
+    ),
+    (
+        "services",
+        {"spec.type": "Odd"},
+        [
+            'spec.type: Unsupported value: "Odd": supported values: "ClusterIP", "ExternalName", "LoadBalancer", '
+            '"NodePort"'
+        ],
+    ),
+    ("services", {"spec.type": "ExternalName"}, ["spec.externalName: Required value"]),
+    (
+        "services",
+        {"spec.type": "NodePort", "spec.clusterIP": "None"},
+        ["spec.clusterIPs[0]: Invalid value: \"None\": may not be set to 'None' for NodePort services"],
+    ),
+    ("services", {"spec.clusterIP": "x"}, [f'spec.clusterIPs[0]: Invalid value: "x": {BAD_IP}']),
+    (
+        "services",
+        {"spec.clusterIP": "10.96.0.9", "spec.clusterIPs": ["10.96.0.8"]},
+        ['spec.clusterIPs: Invalid value: ["10.96.0.8"]: first value must match `clusterIP`'],
+    ),
+    (
+        "services",
+        {"spec.clusterIPs": ["10.96.0.8"]},
+        ['spec.clusterIPs: Invalid value: ["10.96.0.8"]: must be empty when `clusterIP` is not specified'],
+    ),
+    (
+        "services",
+        {"spec.ipFamilies": ["IPv6"]},
+        ['spec.ipFamilies[0]: Invalid value: "IPv6": not configured on this cluster'],
+    ),
+    (
+        "services",
+        {"spec.ipFamilyPolicy": "RequireDualStack"},
+        [
+            'spec.ipFamilyPolicy: Invalid value: "RequireDualStack": this cluster is not configured for dual-stack '
+            "services"
+        ],
+    ),
+    (
+        "services",
+        {"spec.clusterIP": "fd00::1"},
+        ['spec.clusterIPs[0]: Invalid value: ["fd00::1"]: IPv6 is not configured on this cluster'],
+    ),
+    (
+        "services",
+        {"spec.sessionAffinity": "ClientIP", "spec.sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 90000}}},
+        [
+            "spec.sessionAffinityConfig.clientIP.timeoutSeconds: Invalid value: 90000: must be greater than 0 and less "
+            "than 86400"
+        ],
+    ),
+    (
+        "services",
+        {"spec.externalTrafficPolicy": "Local"},
+        [
+            'spec.externalTrafficPolicy: Invalid value: "Local": may only be set for externally-accessible services'
+        ],
+    ),
+    (
+        "services",
+        {"spec.loadBalancerSourceRanges": ["x"]},
+        [
+            "spec.LoadBalancerSourceRanges: Forbidden: may only be used when `type` is 'LoadBalancer'",
+            f'spec.LoadBalancerSourceRanges[0]: Invalid value: "x": {BAD_CIDR}',
+        ],
+    ),
+    (
+        "services",
+        {"spec.externalIPs": ["127.0.0.1"]},
+        ['spec.externalIPs[0]: Invalid value: "127.0.0.1": may not be in the loopback range (127.0.0.0/8, ::1/128)'],
+    ),
+    (
+        "services",
+        {"spec.trafficDistribution": "Odd"},
+        [
+            'spec.trafficDistribution: Unsupported value: "Odd": supported values: "PreferClose", "PreferSameNode", '
+            '"PreferSameZone"'
+        ],
+    ),
+    # ---- ConfigMap and Secret
+    (
+        "configmaps",
+        {"binaryData": {"k": "dg=="}},
+        ['data[k]: Invalid value: "k": duplicate of key present in binaryData'],
+    ),
+    ("configmaps", {"data": {"k": "é" * 600_000}}, ["[]: Too long: may not be more than 1048576 bytes"]),
+    (
+        "secrets",
+        {"type": "kubernetes.io/basic-auth"},
+        ["data[username]: Required value", "data[password]: Required value"],
+    ),
+    ("secrets", {"type": "kubernetes.io/ssh-auth"}, ["data[ssh-privatekey]: Required value"]),
+    ("secrets", {"type": "kubernetes.io/tls"}, ["data[tls.crt]: Required value", "data[tls.key]: Required value"]),
+    ("secrets", {"type": "kubernetes.io/dockerconfigjson"}, ["data[.dockerconfigjson]: Required value"]),
+    (
+        "secrets",
+        {"type": "kubernetes.io/dockercfg", "data": {".dockercfg": "ew=="}},
+        ['data[.dockercfg]: Invalid value: "<secret contents redacted>": unexpected end of JSON input'],
+    ),
+    # ---- Node, LimitRange, ResourceQuota
+    (
+        "nodes",
+        {"spec.podCIDRs": ["10.1.0.0/24", "x"]},
+        [
+            f'spec.podCIDRs[1]: Invalid value: "x": {BAD_CIDR}',
+            "spec.podCIDRs: Internal error: invalid PodCIDRs. failed to check with dual stack with error:invalid CIDR "
+            "address: x",
+            'spec.podCIDRs: Invalid value: ["10.1.0.0/24","x"]: may specify no more than one CIDR for each IP family',
+        ],
+    ),
+    (
+        "limitranges",
+        {"spec.limits.0.min": {"cpu": "3"}, "spec.limits.0.default": {"cpu": "2"}},
+        [
+            'spec.limits[0].min[cpu]: Invalid value: "3": min value 3 is greater than max value 2',
+            'spec.limits[0].defaultRequest[cpu]: Invalid value: "2": min value 3 is greater than default request value '
+            "2",
+            'spec.limits[0].default[cpu]: Invalid value: "3": min value 3 is greater than default value 2',
+        ],
+    ),
+    (
+        "limitranges",
+        {"spec.limits.0.maxLimitRequestRatio": {"cpu": "5"}},
+        [
+            'spec.limits[0].maxLimitRequestRatio[cpu]: Invalid value: "5": ratio 5 is greater than max/min = 2.000000'
+        ],
+    ),
+    (
+        "limitranges",
+        {"spec.limits.0": {"type": "Pod", "default": {"cpu": "1"}}},
+        ["spec.limits[0].default: Forbidden: may not be specified when `type` is 'Pod'"],
+    ),
+    (
+        "resourcequotas",
+        {"spec.scopeSelector": {"matchExpressions": [{"scopeName": "Terminating", "operator": "In", "values": ["x"]}]}},
+        [
+            "spec.scopeSelector.matchExpressions.operator: Invalid value: \"In\": must be 'Exist' when scope is any of "
+            "ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, "
+            "ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity"
+        ],
+    ),
+    # ---- Endpoints
+    (
+        "endpoints",
+        {"subsets.0.addresses.0.ip": "x"},
+        [
+            f'subsets[0].addresses[0].ip: Invalid value: "x": {BAD_IP}',
+            'subsets[0].addresses[0].ip: Invalid value: "x": must be a valid IP address',
+        ],
+    ),
+    ("endpoints", {"subsets.0.ports.1": {"port": 81}}, [
+        "subsets[0].ports[0].name: Required value", "subsets[0].ports[1].name: Required value",
+    ]),
+    (
+        "endpointslices.discovery.k8s.io",
+        {"endpoints.0.addresses": ["fd00::1"]},
+        ['endpoints[0].addresses[0]: Invalid value: "fd00::1": must be an IPv4 address'],
+    ),
+    (
+        "endpointslices.discovery.k8s.io",
+        {"addressType": "FQDN", "endpoints.0.addresses": ["host"]},
+        [
+            'endpoints[0].addresses[0]: Invalid value: "host": should be a domain with at least two segments separated '
+            "by dots"
+        ],
+    ),
+    # ---- volumes
+    (
+        "persistentvolumes",
+        {"spec.volumeAttributesClassName": "x"},
+        ["spec.csi: Required value: has to be specified when using volumeAttributesClassName"],
+    ),
+    (
+        "persistentvolumes",
+        {"metadata.annotations": {"volume.beta.kubernetes.io/mount-options": "x"}},
+        [
+            "metadata.annotations.volume.beta.kubernetes.io/mount-options: Forbidden: may not specify mount options "
+            "for this volume type"
+        ],
+    ),
+    (
+        "volumeattachments.storage.k8s.io",
+        {"spec.source": {}},
+        ["spec.source: Required value: must specify exactly one of inlineVolumeSpec and persistentVolumeName"],
+    ),
+    (
+        "volumeattributesclasses.storage.k8s.io",
+        {"parameters": None},
+        ["parameters: Required value: must contain at least one key/value pair"],
+    ),
+    ("storageclasses.storage.k8s.io", {"provisioner": ""}, ["provisioner: Required value"]),
+    (
+        "storageclasses.storage.k8s.io",
+        {"volumeBindingMode": "Odd"},
+        ['volumeBindingMode: Unsupported value: "Odd": supported values: "Immediate", "WaitForFirstConsumer"'],
+    ),
+    (
+        "csidrivers.storage.k8s.io",
+        {"spec.nodeAllocatableUpdatePeriodSeconds": 5},
+        [
+            "spec.nodeAllocatableUpdatePeriodSeconds: Invalid value: 5: must be greater than or equal to 10 seconds"
+        ],
+    ),
+    (
+        "priorityclasses.scheduling.k8s.io",
+        {"name": "system-cluster-critical", "value": 2_000_000_000, "globalDefault": True},
+        [
+            "metadata.name: Forbidden: priority class names with 'system-' prefix are reserved for system use only. "
+            "error: globalDefault of system-cluster-critical PriorityClass must be false"
+        ],
+    ),
+]  # fmt: skip
+
+CHANGED: list[tuple[str, dict[str, Any], dict[str, Any], list[str]]] = [
+    # kind, changes of the old object, changes of the new one, complaints
+    ("configmaps", {"immutable": True}, {"data": {}}, [f"data: {SEALED}"]),
+    ("secrets", {"immutable": True}, {"immutable": False}, [f"immutable: {SEALED}"]),
+    ("secrets", {}, {"type": "x"}, [f'type: Invalid value: "x": {FIXED}']),
+    (
+        "nodes",
+        {},
+        {"spec.podCIDRs": ["10.2.0.0/24"], "spec.podCIDR": None, "spec.providerID": "q"},
+        [
+            'spec.podCIDRs: Forbidden: node updates may not change podCIDR except from "" to valid',
+            'spec.providerID: Forbidden: node updates may not change providerID except from "" to valid',
+        ],
+    ),
+    (
+        "services",
+        {"spec.type": "LoadBalancer"},
+        {"spec.loadBalancerClass": "e.com/x"},
+        ['spec.loadBalancerClass: Invalid value: "e.com/x": may not change once set'],
+    ),
+    (
+        "services",
+        {"spec.clusterIP": "10.96.7.7"},
+        {"spec.clusterIP": "10.96.7.8"},
+        ['spec.clusterIPs[0]: Invalid value: ["10.96.7.8"]: may not change once set'],
+    ),
+    (
+        "endpointslices.discovery.k8s.io",
+        {},
+        {"addressType": "IPv6", "endpoints": []},
+        [f'addressType: Invalid value: "IPv6": {FIXED}'],
+    ),
+    ("persistentvolumes", {}, {"spec.volumeMode": "Block"}, [f'volumeMode: Invalid value: "Block": {FIXED}']),
+    (
+        "persistentvolumeclaims",
+        {"spec.volumeName": "v"},
+        {"spec.volumeName": "w"},
+        [
+            "spec: Forbidden: spec is immutable after creation except resources.requests and "
+            "volumeAttributesClassName for bound claims\n"
+            '@@ -9,7 +9,7 @@\n    "storage": "1Gi"\n   }\n  },\n- "VolumeName": "v",\n+ "VolumeName": "w",\n'
+            '  "StorageClassName": null,\n  "VolumeMode": "Filesystem",\n  "DataSource": null,\n'
+        ],
+    ),
+    (
+        "volumeattachments.storage.k8s.io",
+        {},
+        {"spec.nodeName": "m"},
+        [
+            'spec: Invalid value: {"Attacher":"e.com","Source":{"PersistentVolumeName":"v","InlineVolumeSpec":null},'
+            f'"NodeName":"m"}}: {FIXED}'
+        ],
+    ),
+    ("runtimeclasses.node.k8s.io", {}, {"handler": "i"}, [f'handler: Invalid value: "i": {FIXED}']),
+]
+
+
+@pytest.mark.parametrize("resource", GOOD)
+async def test_a_good_object_is_taken_and_its_update_too(cluster: Cluster, resource: str):
+    assert await complaints_about_update(cluster, resource, {}, {"metadata.labels": {"a": "b"}}) == []
+
+
+@pytest.mark.parametrize(
+    ("resource", "changes", "told"), NEW, ids=lambda value: value if isinstance(value, str) else ""
+)
+async def test_a_bad_object_is_refused(cluster: Cluster, resource: str, changes: dict, told: list[str]):
+    assert await complaints(cluster, resource, dict(changes)) == told
+
+
+@pytest.mark.parametrize(
+    ("resource", "before", "changes", "told"), CHANGED, ids=lambda value: value if isinstance(value, str) else ""
+)
+async def test_a_bad_change_is_refused(cluster: Cluster, resource: str, before: dict, changes: dict, told: list[str]):
+    assert await complaints_about_update(cluster, resource, before, changes) == told
