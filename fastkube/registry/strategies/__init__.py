@@ -16,6 +16,7 @@ from fastkube.registry.strategies import (
     network_policies,
     nodes,
     pods,
+    policies,
     replicasets,
     scheduling,
     services,
@@ -23,6 +24,7 @@ from fastkube.registry.strategies import (
     storage,
     volume_claims,
     volumes,
+    webhooks,
 )
 from fastkube.registry.strategy import Strategy
 
@@ -47,4 +49,6 @@ STRATEGIES: dict[tuple[str, str], Strategy] = {
     **network_policies.STRATEGIES,
     **autoscalers.STRATEGIES,
     **budgets.STRATEGIES,
+    **webhooks.STRATEGIES,
+    **policies.STRATEGIES,
 }

@@ -204,6 +204,7 @@ _STRUCTS = {
     "PodFailurePolicyOnPodCondition": "Type Status",
     "VolumeAttachmentSpec": "Attacher Source:VolumeAttachmentSource NodeName",
     "VolumeAttachmentSource": "PersistentVolumeName:* InlineVolumeSpec:*",
+    "AuditAnnotation": "Key ValueExpression",
     "CSINodeDriver": "Name NodeID=nodeID TopologyKeys:* Allocatable:*VolumeNodeResources",
     "VolumeNodeResources": "Count:*",
     "ResourceClaimTemplateSpec": "Spec:ResourceClaimSpec",
