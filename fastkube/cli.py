@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -105,15 +105,78 @@ def apiserver(**values: Any) -> None:
     _serve(lambda stop: cluster.apiserver(values, stop, announce=click.echo))
 
 
-@main.command()
+@main.group(invoke_without_command=True)
 @config.add_flags(SchedulerOptions)
-@click.option("--kubeconfig", required=True, envvar="KUBECONFIG", help="How to reach the API server.")
-def scheduler(kubeconfig: str, **values: Any) -> None:
-    """Run the scheduler against any Kubernetes API server."""
+@click.option("--kubeconfig", envvar="KUBECONFIG", help="How to reach the API server.")
+@click.pass_context
+def scheduler(context: click.Context, /, kubeconfig: str | None, **values: Any) -> None:
+    """Run the scheduler against any Kubernetes API server; or ask it what it would do (COMMAND)."""
+    if context.invoked_subcommand is not None:
+        context.obj = kubeconfig
+        return
+    if not kubeconfig:
+        raise click.UsageError("Missing option '--kubeconfig'.")
     from fastkube import cluster
 
-    options = config.build(SchedulerOptions, values)
+    try:
+        options = config.build(SchedulerOptions, values)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     _serve(lambda stop: cluster.components(kubeconfig, stop, scheduler=options))
+
+
+_CLUSTER = click.option(
+    "--cluster", multiple=True, help="File or folder with the cluster's objects, instead of a server; repeatable."
+)
+_SEEN_CONFIG = click.option("--scheduler-config", metavar="FILE", help="KubeSchedulerConfiguration; default without.")
+_LIMIT = click.option("--limit", default=50, show_default=True, help="Most rows of the table; 0 for all.")
+_OUTPUT = click.option("-o", "--output", type=click.Choice(("table", "json")), default="table", show_default=True)
+
+
+@scheduler.command()
+@click.argument("pod")
+@click.option("-n", "--namespace", default="default", show_default=True, help="The Pod's namespace.")
+@click.option("--kubeconfig", envvar="KUBECONFIG", help="The API server to take a snapshot of.")
+@_CLUSTER
+@_SEEN_CONFIG
+@_LIMIT
+@_OUTPUT
+@click.pass_obj
+def explain(inherited: str | None, /, pod: str, namespace: str, kubeconfig: str | None, **values: Any) -> None:
+    """Each node's verdict and each plugin's score for a Pod: one of the cluster by name, or that of a file.
+
+    A Pod that has a node already is looked at as if it had none.
+    """
+    from fastkube.scheduler import tool
+
+    _tell(tool.explain, pod, namespace=namespace, kubeconfig=kubeconfig or inherited, **values)
+
+
+@scheduler.command()
+@click.option("--kubeconfig", envvar="KUBECONFIG", help="The API server to take a snapshot of.")
+@_CLUSTER
+@click.option("--pods", multiple=True, help="File with Pods or workloads to place besides those that wait; repeatable.")
+@_SEEN_CONFIG
+@click.option("--compare", metavar="FILE", help="A second KubeSchedulerConfiguration, to see side by side.")
+@click.option("--preempt", is_flag=True, help="Let Pods of lower priority leave.")
+@click.option("--seed", default=1, show_default=True, help="Decides among equal nodes.")
+@_LIMIT
+@_OUTPUT
+@click.pass_obj
+def simulate(inherited: str | None, /, kubeconfig: str | None, **values: Any) -> None:
+    """Where Pods would go on a snapshot of a cluster. Nothing is written."""
+    from fastkube.scheduler import tool
+
+    _tell(tool.simulate, kubeconfig=kubeconfig or inherited, **values)
+
+
+def _tell(work: Callable[..., Coroutine[Any, Any, str]], *words: Any, **values: Any) -> None:
+    from fastkube.errors import ApiError
+
+    try:
+        click.echo(asyncio.run(work(*words, **values)), nl=False)
+    except (OSError, ValueError, ApiError) as error:
+        _die(str(error))
 
 
 @main.command("controller-manager")

@@ -223,6 +223,9 @@ class Handle:
     def allow_waiting(self, uid: str, plugin: str) -> None:
         """Give a waiting Pod the permission of a plugin."""
 
+    def evict(self, pods: Iterable[PodInfo]) -> None:
+        """Where nothing may be written: Pods that would be deleted."""
+
     def activate(self, uid: str) -> None:
         """Try a Pod again as soon as possible."""
 

@@ -66,6 +66,21 @@ class Decision(NamedTuple):
     message: str
     evaluated: int
     feasible: int
+    victims: tuple[str, ...] = ()
+    """Pods that had to leave, namespace/name."""
+
+
+class _OfflineHandle(Handle):
+    """Victims of preemption leave at once."""
+
+    def __init__(self, cache: Cache, clock: Clock, lister: Callable[[str], Any]) -> None:
+        super().__init__(cache, clock, lister)
+        self.evicted: list[PodInfo] = []
+
+    def evict(self, pods: Iterable[PodInfo]) -> None:
+        for pod in pods:
+            self.cache.remove_pod(pod.uid)
+            self.evicted.append(pod)
 
 
 class OfflineScheduler:
@@ -83,7 +98,7 @@ class OfflineScheduler:
         config = config or SchedulerConfig()
         self.cache = Cache(seed)
         self._listers: dict[str, ObjectLister] = {}
-        handle = Handle(self.cache, clock or RealClock(), self.lister)
+        handle = self._handle = _OfflineHandle(self.cache, clock or RealClock(), self.lister)
         self._workloads = 0
         known = plugins or known_plugins()
         reasons, turn = Reasons(), [0]
@@ -137,11 +152,31 @@ class OfflineScheduler:
             return Decision(pod, "", str(error), 0, 0)
         return Decision(pod, placement.node.name, "", placement.evaluated, placement.feasible)
 
-    def run(self) -> Iterator[Decision]:
-        """Try every Pod of the queue once, in its order; those that fit are assumed to run."""
+    def run(self, *, preempt: bool = False) -> Iterator[Decision]:
+        """Try every Pod of the queue once, in its order; those that fit are assumed to run.
+
+        With `preempt` room is made for those that do not, where post-filter plugins find a way.
+        """
         while (queued := self.queue.pop_nowait()) is not None:
             decision = self.decide(queued.pod)
+            if preempt and not decision.node:
+                decision = self._decide_with_victims(queued.pod, decision)
             if decision.node:
                 self.cache.assume(queued.pod, decision.node)
             self.queue.done(queued.pod.uid)
             yield decision
+
+    def _decide_with_victims(self, pod: PodInfo, refused: Decision) -> Decision:
+        profile = self.profiles[pod.spec.scheduler_name]
+        cycle = Cycle(pod)
+        try:
+            profile.search.place(cycle)
+        except NoNodesError:
+            return refused
+        except FitError as error:
+            self._handle.evicted.clear()
+            for plugin in profile.post_filter:
+                if plugin.post_filter(cycle, error, profile.search).node:
+                    victims = tuple(each.key for each in self._handle.evicted)
+                    return self.decide(pod)._replace(victims=victims)
+        return refused

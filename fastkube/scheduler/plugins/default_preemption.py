@@ -91,6 +91,7 @@ class DefaultPreemption(Plugin):
                 self.handle.cache.denominate(other.uid)
                 self.handle.clear_nomination(other)
         if self.handle.client is None:  # nothing is written in a simulation
+            self.handle.evict(victims.pods)
             return
         task = asyncio.get_running_loop().create_task(self._delete(pod, victims), name=f"preempt for {pod.key}")
         self._tasks.add(task)
