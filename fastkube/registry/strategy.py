@@ -63,7 +63,8 @@ class Call:
 
     `verb` is the Kubernetes request verb: create, get, list, watch, update, patch, delete, deletecollection.
     `version` is the API version of the request, which the answer is given in. `now` is the wall time in seconds.
-    `faults` is what decoding found already that strict field validation refuses (duplicate fields).
+    `faults` is what decoding found already that strict field validation refuses (duplicate fields). `annotations` are
+    what the audit log is told besides; None where the request is not audited.
     """
 
     rtype: ResourceType
@@ -82,6 +83,7 @@ class Call:
     warnings: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     companions: Companions = field(default_factory=Companions)
+    annotations: dict[str, str] | None = None
 
 
 class Strategy:

@@ -23,8 +23,9 @@ from fastkube.config import parse_duration
 from fastkube.errors import ApiError
 from fastkube.registry.listing import too_large_resource_version
 from fastkube.server.answer import GZIP_MIN_BYTES, Answer, Streamed, gzipped, takes_gzip
+from fastkube.server.audit import Auditor, tell_decision
 from fastkube.server.authn import Authenticator, Elsewhere
-from fastkube.server.authz import Authorizer
+from fastkube.server.authz import Authorizer, forbidden
 from fastkube.server.authz_webhook import Undecided, settled
 from fastkube.server.batch import BATCH_PATH, handle_batch
 from fastkube.server.calls import NoSuchPath, no_such_path
@@ -101,6 +102,11 @@ async def _authenticate_elsewhere(server: ApiServer, request: Request, asked: El
     request.user = await server.authenticator.ask_elsewhere(asked)
 
 
+def audit(server: ApiServer, request: Request) -> None:
+    if server.auditor is not None:
+        server.auditor.begin(request)
+
+
 def impersonate(server: ApiServer, request: Request) -> Awaitable[None] | None:
     wanted = wanted_identity(request)
     if wanted is None:
@@ -155,11 +161,20 @@ def authorize(server: ApiServer, request: Request) -> Awaitable[None] | None:
     if info.path == BATCH_PATH and user is not ANONYMOUS:
         return None  # each of its writes is authorized
     try:
-        if server.authorizer.allows(user, info):
+        if request.audit is None and server.authorizer.allows(user, info):
             return None
     except Undecided:
         pass
-    return _now_or_settled(lambda: server.authorizer.check(user, info))
+    return _now_or_settled(lambda: _check(server, request))
+
+
+def _check(server: ApiServer, request: Request) -> None:
+    """Raises 403; tells the audit log what was decided."""
+    decision = server.authorizer.decide(request.user, request.info)
+    if request.audit is not None:
+        tell_decision(request.audit, decision.allowed, decision.reason)
+    if not decision.allowed:
+        raise forbidden(request.user, request.info, decision.reason)
 
 
 def dispatch(server: ApiServer, request: Request) -> Answer | Awaitable[Answer | Streamed]:
@@ -170,9 +185,18 @@ def dispatch(server: ApiServer, request: Request) -> Answer | Awaitable[Answer |
     return handle_path(server, request)
 
 
-PIPELINE: tuple[Stage, ...] = (identify, parse_path, authenticate, impersonate, limit, authorize, dispatch)
+PIPELINE: tuple[Stage, ...] = (
+    identify,
+    parse_path,
+    authenticate,
+    audit,
+    impersonate,
+    limit,
+    authorize,
+    dispatch,
+)
 
-BATCHED: tuple[Stage, ...] = (parse_path, authorize, dispatch)
+BATCHED: tuple[Stage, ...] = (parse_path, audit, authorize, dispatch)
 """What a write in a batch passes; the rest was done for the batch as a whole."""
 
 
@@ -201,6 +225,7 @@ class ApiServer:
         self.clock = clock
         self.authenticator = Authenticator(options, store, catalog, clock, component_tokens or {})
         self.authorizer = authorizer
+        self.auditor = Auditor.of(options, clock)
         seats = options.max_requests_inflight + options.max_mutating_requests_inflight
         self.flow = FlowControl(store, catalog, seats)
         self.streams = Streams(store, catalog)
@@ -297,12 +322,14 @@ class ApiServer:
             connection.answer(answer.rendered(request, self.date(), keep_alive), keep_alive)
         else:
             connection.answer(b"", answer.keep_alive)
-        self.observe(request, answer.code)
+        self.observe(request, answer)
 
-    def observe(self, request: Request, code: int) -> None:
-        """Counts a request that was answered."""
+    def observe(self, request: Request, answer: Answer | Streamed) -> None:
+        """Counts a request that was answered, and writes it to the audit log."""
         if hasattr(request, "info"):
-            self.metrics.observe(request, code, self._loop.time() - request.started)
+            self.metrics.observe(request, answer.code, self._loop.time() - request.started)
+        if self.auditor is not None:
+            self.auditor.complete(request, answer)
 
     def now(self) -> float:
         """The loop's clock, by which requests are timed."""
@@ -399,3 +426,5 @@ class ApiServer:
         self.authorizer.stop()
         await self.authenticator.close()
         await self.authorizer.close()
+        if self.auditor is not None:
+            await self.auditor.close()

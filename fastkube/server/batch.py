@@ -165,7 +165,7 @@ def _failed(server: ApiServer, one: Request, failure: Exception) -> Answer:
 
 
 def _result(server: ApiServer, one: Request, answer: Answer, brief: bool) -> Result:
-    server.observe(one, answer.code)
+    server.observe(one, answer)
     return answer.code, b"" if brief and answer.code < 400 else answer.body, one.warnings
 
 

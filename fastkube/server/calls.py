@@ -128,6 +128,8 @@ def make_call(request: Request, route: Route, now: float) -> Call:
     call.query = query
     call.now = now
     call.warnings = request.warnings
+    if request.audit is not None:
+        call.annotations = request.audit.annotations
     deprecation = _DEPRECATED.get((rtype.group, info.version, rtype.resource)) if not rtype.custom else None
     if deprecation is None and rtype.custom:
         deprecation = (rtype.extra.get("deprecations") or {}).get(info.version)
@@ -185,6 +187,8 @@ async def read_body(request: Request) -> bytes:
     body = await request.connection.read_body(request, BODY_MAX_BYTES)
     if body is None:
         raise _too_large()
+    if request.audit is not None:
+        request.audit.body = body
     return body
 
 

@@ -209,6 +209,8 @@ async def _watch(
         head = render_head(request, 200, view.stream_media, b"", server.date(), keep_alive)
         watcher.transport.write(head + (b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"\r\n"))
         request.streaming = True
+        if server.auditor is not None:
+            server.auditor.started(request, 200)
         await _run(watcher, position, initial, announce)
     finally:
         request.connection.watcher = None

@@ -68,6 +68,18 @@ class ServerOptions:
     authorization_webhook_cache_authorized_ttl_s: float = option(300.0, "How long what it allows is kept.")
     authorization_webhook_cache_unauthorized_ttl_s: float = option(30.0, "How long what it does not allow is kept.")
 
+    # Audit.
+    audit_policy_file: str = option("", "Audit policy; nothing is audited without one.", metavar="FILE")
+    audit_log_path: str = option("", "File that gets audit events as JSON lines; -: standard output.", metavar="FILE")
+    audit_log_maxsize: int = option(100, "Megabytes after which the audit log is rotated.")
+    audit_log_maxbackup: int = option(0, "Rotated audit logs to keep; 0: all.")
+    audit_log_maxage: int = option(0, "Days to keep rotated audit logs; 0: for ever.")
+    audit_webhook_config_file: str = option("", "Kubeconfig of a webhook that takes audit events.", metavar="FILE")
+    audit_webhook_batch_max_size: int = option(400, "Events sent to it at once.")
+    audit_webhook_batch_max_wait_s: float = option(30.0, "How long an event waits for others.")
+    audit_webhook_batch_buffer_size: int = option(10_000, "Events that may wait; more are dropped.")
+    audit_webhook_initial_backoff_s: float = option(10.0, "Pause before the first attempt to send again.")
+
     # Admission.
     enable_admission_plugins: tuple[str, ...] = option((), "Admission plugins to run besides those on by default.")
     disable_admission_plugins: tuple[str, ...] = option((), "Admission plugins to leave out.")
@@ -113,6 +125,9 @@ class ServerOptions:
             ("request-timeout", self.request_timeout_s),
             ("min-request-timeout", self.min_request_timeout_s),
             ("max-connections", self.max_connections),
+            ("audit-log-maxsize", self.audit_log_maxsize),
+            ("audit-webhook-batch-max-size", self.audit_webhook_batch_max_size),
+            ("audit-webhook-batch-buffer-size", self.audit_webhook_batch_buffer_size),
             ("max-requests-inflight", self.max_requests_inflight),
             ("max-mutating-requests-inflight", self.max_mutating_requests_inflight),
         ):

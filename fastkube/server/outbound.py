@@ -53,7 +53,17 @@ class Peer:
         """The JSON document that the peer's URL names; raises PeerError."""
         return await self._ask("GET", self._path, b"", timeout_s)
 
+    async def send(self, document: Any, timeout_s: float) -> None:
+        """Posts a document whose answer does not matter as long as it is no failure; raises PeerError."""
+        await self._exchange("POST", self._path, orjson.dumps(document), timeout_s)
+
     async def _ask(self, method: str, path: str, body: bytes, timeout_s: float) -> Any:
+        try:
+            return orjson.loads(await self._exchange(method, path, body, timeout_s))
+        except orjson.JSONDecodeError:
+            raise PeerError(f"{self.url}: the answer is no JSON") from None
+
+    async def _exchange(self, method: str, path: str, body: bytes, timeout_s: float) -> bytes:
         lines = [f"{method} {path} HTTP/1.1", f"Host: {self._transport.authority}", f"User-Agent: {_USER_AGENT}"]
         lines.append("Accept: application/json")
         if body:
@@ -67,10 +77,7 @@ class Peer:
             raise PeerError(f"{self.url}: {problem}") from None
         if not 200 <= response.status < 300:
             raise PeerError(f"{self.url}: answered with status {response.status}")
-        try:
-            return orjson.loads(response.body)
-        except orjson.JSONDecodeError:
-            raise PeerError(f"{self.url}: the answer is no JSON") from None
+        return response.body
 
     async def close(self) -> None:
         await self._transport.close()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from aiohttp.http import RawRequestMessage
 
+    from fastkube.server.audit import Record
     from fastkube.server.connection import Connection
 
 _VERBS = {"POST": "create", "GET": "get", "HEAD": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
@@ -166,7 +167,7 @@ class Request:
     """One HTTP request on its way through the pipeline."""
 
     __slots__ = (
-        "audit_id", "connection", "deadline", "flow", "head", "headers", "info", "method", "query",
+        "audit", "audit_id", "connection", "deadline", "flow", "head", "headers", "info", "method", "query",
         "query_text", "seat", "started", "streaming", "task", "timed_out", "user", "warnings",
     )  # fmt: skip
 
@@ -189,6 +190,8 @@ class Request:
         """What works on the request, once it had to wait for something."""
         self.user = ANONYMOUS
         self.audit_id = ""
+        self.audit: Record | None = None
+        """Set where the request is audited."""
         self.flow = b""
         """The header lines that tell which flow schema and priority level took the request."""
         self.seat = False

@@ -2,7 +2,7 @@
 
     pod-security.kubernetes.io/enforce   Pods that violate this level are refused
     pod-security.kubernetes.io/warn      violations, also of Pod templates, are told to the client
-    pod-security.kubernetes.io/audit     violations would be noted in the audit log, which fastkube does not write
+    pod-security.kubernetes.io/audit     violations are annotations of the request's audit event
     ...-version                          the version of the policy (v1.22, or latest) for each of them
 
 Without a label everything is allowed; where only `enforce` is given, `warn` is the same. Namespaces whose labels cannot
@@ -70,12 +70,13 @@ class Level(NamedTuple):
 
 class _Policy(NamedTuple):
     enforce: Level
+    audit: Level
     warn: Level
     faults: tuple[Cause, ...]
 
 
 _OPEN = Level("privileged", "latest")
-_FREE = _Policy(_OPEN, _OPEN, ())
+_FREE = _Policy(_OPEN, _OPEN, _OPEN, ())
 
 
 def _policy_of(namespace: Object) -> _Policy:
@@ -103,7 +104,7 @@ def _parse(told: tuple[tuple[str, str], ...]) -> _Policy:
     enforce, warn = levels["enforce"], levels["warn"]
     if _PREFIX + "warn" not in labels:
         warn = Level(enforce.name, warn.version if f"{_PREFIX}warn-version" in labels else enforce.version)
-    return _Policy(enforce, warn, tuple(faults))
+    return _Policy(enforce, levels["audit"], warn, tuple(faults))
 
 
 def _fault(label: str, value: str, problem: str) -> Cause:
@@ -128,6 +129,8 @@ class PodSecurity(Plugin):
             return
         namespace = self._lookups.namespaces.get("", call.namespace)
         policy = _policy_of(namespace) if namespace is not None else _FREE
+        if call.annotations is not None and call.rtype.resource == "pods":
+            call.annotations[_PREFIX + "enforce-policy"] = str(policy.enforce)
         if policy is _FREE:
             return
         if call.rtype.resource == "pods":
@@ -136,6 +139,7 @@ class PodSecurity(Plugin):
             return
         template = _template_of(obj, _TEMPLATES[call.rtype.group, call.rtype.resource, ""])
         if template is not None:
+            _audit(call, policy, template.get("metadata") or {}, template["spec"])
             _warn(call, policy, template.get("metadata") or {}, template["spec"])
 
     def _check_namespace(self, call: Call, obj: Object, old: Object | None) -> None:
@@ -190,11 +194,22 @@ def _template_of(obj: Object, path: tuple[str, ...]) -> Object | None:
 
 
 def _check_pod(call: Call, pod: Object, policy: _Policy) -> None:
+    _audit(call, policy, pod["metadata"], pod["spec"])
     findings = policy.enforce.findings(pod["metadata"], pod["spec"])
     if findings:
         raise forbid(call, pod, f'violates PodSecurity "{policy.enforce}": {_told(findings)}')
     if policy.warn != policy.enforce:
         _warn(call, policy, pod["metadata"], pod["spec"])
+
+
+def _audit(call: Call, policy: _Policy, metadata: Object, spec: Object) -> None:
+    """Where the request is audited, its event tells of violations."""
+    if call.annotations is None:
+        return
+    findings = policy.audit.findings(metadata, spec)
+    if findings:
+        told = f'would violate PodSecurity "{policy.audit}": {_told(findings)}'
+        call.annotations[_PREFIX + "audit-violations"] = told
 
 
 def _warn(call: Call, policy: _Policy, metadata: Object, spec: Object) -> None:
