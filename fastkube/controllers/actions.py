@@ -112,6 +112,14 @@ class Requeue(Action):
 
 
 @dataclass(frozen=True, slots=True)
+class Remember(Action):
+    """Keep a value until the next attempt (`Context.memory[key]`), as long as this process lives."""
+
+    key: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Fail(Action):
     """End the attempt as failed: it is repeated with back-off."""
 

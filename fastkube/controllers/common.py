@@ -268,6 +268,20 @@ def selector_of(owner: Object) -> LabelSelector:
     return parsed(orjson.dumps(selector))
 
 
+def selector_text(selector: Object | None) -> str:
+    """A selector as Go prints one in an event."""
+    if selector is None:
+        return "nil"
+    labels = "".join(f"{key}: {value}," for key, value in sorted((selector.get("matchLabels") or {}).items()))
+    terms = "".join(
+        f"LabelSelectorRequirement{{Key:{term['key']},Operator:{term['operator']},"
+        f"Values:[{' '.join(term.get('values') or ())}],}},"
+        for term in selector.get("matchExpressions") or ()
+    )
+    listed = f"MatchExpressions:[]LabelSelectorRequirement{{{terms}}}"
+    return f"&LabelSelector{{MatchLabels:map[string]string{{{labels}}},{listed},}}"
+
+
 class Claimed(NamedTuple):
     """What an owner controls after adoption and release; `asks` first, if it must be known whether it may adopt."""
 

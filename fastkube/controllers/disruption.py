@@ -24,6 +24,7 @@ from fastkube.controllers.common import (
     is_terminating,
     seconds,
     selector_of,
+    selector_text,
 )
 from fastkube.controllers.deployment import DEPLOYMENTS
 from fastkube.controllers.replicaset import REPLICASETS
@@ -147,7 +148,9 @@ def reconcile(view: View | TargetView) -> Sequence[Action]:
     elif view.unknown:
         return _refuse(view, f'found no controllers for pod "{view.unknown}"')
     elif view.unmanaged:
-        actions.append(Tell(budget, "Warning", "UnmanagedPods", _UNMANAGED.format(_selector_text(budget))))
+        actions.append(
+            Tell(budget, "Warning", "UnmanagedPods", _UNMANAGED.format(selector_text(budget["spec"].get("selector"))))
+        )
     disrupted, again, late = _still_disrupted(view)
     actions += late
     healthy = sum(
@@ -221,19 +224,6 @@ def _refuse(view: View, why: str) -> list[Action]:
         f"Failed to calculate the number of expected pods: {why}",
     )
     return [told, *_write(view, _failed(view, why)), Fail(why)]
-
-
-def _selector_text(budget: Object) -> str:
-    """A selector as Go prints one in an event."""
-    selector = budget["spec"].get("selector") or {}
-    labels = "".join(f"{key}: {value}," for key, value in sorted((selector.get("matchLabels") or {}).items()))
-    terms = "".join(
-        f"LabelSelectorRequirement{{Key:{term['key']},Operator:{term['operator']},"
-        f"Values:[{' '.join(term.get('values') or ())}],}},"
-        for term in selector.get("matchExpressions") or ()
-    )
-    listed = f"MatchExpressions:[]LabelSelectorRequirement{{{terms}}}"
-    return f"&LabelSelector{{MatchLabels:map[string]string{{{labels}}},{listed},}}"
 
 
 def _failed(view: View, message: str) -> Object:

@@ -19,6 +19,7 @@ from fastkube.controllers.actions import (
     Fail,
     Patch,
     Post,
+    Remember,
     Requeue,
     Review,
     Tell,
@@ -52,6 +53,8 @@ class Performer:
         self._caches = caches
         self._recorder = recorder
         self._component = component
+        self.memory: dict[str, Any] = {}
+        """What reconciles asked to be remembered."""
 
     async def perform(self, actions: Iterable[Action]) -> float | None:
         """All of them in order; the seconds after which to look again, if any said so. Raises what failed first."""
@@ -93,6 +96,8 @@ class Performer:
             await self._together(action)
         elif isinstance(action, DeleteAll):
             await self._client.delete_collection(action.resource, action.namespace, propagation=action.propagation)
+        elif isinstance(action, Remember):
+            self.memory[action.key] = action.value
         elif isinstance(action, Fail):
             raise Failed(action.message)
         else:
@@ -164,7 +169,8 @@ class Performer:
             )
         else:
             raise TypeError(f"{action!r} cannot be performed")
-        self._caches.observe(resource, answer)
+        if getattr(action, "subresource", "") != "scale":  # which is answered with another kind of object
+            self._caches.observe(resource, answer)
         return answer
 
     async def _delete(self, action: Delete) -> Object:

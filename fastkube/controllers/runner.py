@@ -84,6 +84,8 @@ class Context(NamedTuple):
     """Wall time in seconds."""
     options: ControllerManagerOptions
     facts: Facts
+    memory: dict[str, Any]
+    """What earlier attempts asked to be remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,9 +301,10 @@ class Runner:
         """One attempt; the seconds after which to look again."""
         controller = self.controller
         started = time.perf_counter()
-        context = Context(self._caches, self._clock.time(), self._options, self._facts)
+        context = Context(self._caches, self._clock.time(), self._options, self._facts, self._performer.memory)
         view = controller.view(context, key)
         if view is None:
+            self._performer.memory.pop(key, None)
             return None
         actions = controller.reconcile(view)
         elapsed = time.perf_counter() - started
