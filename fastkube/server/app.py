@@ -28,9 +28,10 @@ from fastkube.server.authn import Authenticator, Elsewhere
 from fastkube.server.authz import Authorizer, forbidden
 from fastkube.server.authz_webhook import Undecided, settled
 from fastkube.server.batch import BATCH_PATH, handle_batch
-from fastkube.server.calls import NoSuchPath, no_such_path
+from fastkube.server.calls import NoSuchPath, no_such_path, too_many_requests
 from fastkube.server.connection import HttpServer
 from fastkube.server.discovery import Discovery
+from fastkube.server.fair_queues import Level, TooManyRequests
 from fastkube.server.handlers import handle_resource
 from fastkube.server.health import Health
 from fastkube.server.impersonation import impersonated, wanted_identity
@@ -61,6 +62,9 @@ log = logging.getLogger(__name__)
 
 _SWEEP_S = 0.5
 """How often requests that are over their time, silent connections and changed kinds are looked for."""
+
+_WAITING_SHARE = 0.25
+"""Of its time, a request may wait so much for a seat."""
 
 _FRESH_WAIT_S = 3.0
 _FRESH_POLL_S = 0.05
@@ -136,12 +140,18 @@ def limit(server: ApiServer, request: Request) -> Awaitable[None] | None:
         return None
     request.deadline = request.started + _timeout(server, request)
     server.running.add(request)
-    if flow.exempt:
+    level = flow.level
+    if level is None:
         return None
-    if server.flow.try_take():
-        request.seat = True
+    if level.try_take():
+        request.seat = level
         return None
-    return server.wait_for_seat(request)
+    return _wait_for_seat(request, level, flow.flow)
+
+
+async def _wait_for_seat(request: Request, level: Level, flow: int) -> None:
+    """Waiting may take a part of the time that the request has."""
+    request.seat = await level.take(flow, (request.deadline - request.started) * _WAITING_SHARE)
 
 
 def _timeout(server: ApiServer, request: Request) -> float:
@@ -226,8 +236,7 @@ class ApiServer:
         self.authenticator = Authenticator(options, store, catalog, clock, component_tokens or {})
         self.authorizer = authorizer
         self.auditor = Auditor.of(options, clock)
-        seats = options.max_requests_inflight + options.max_mutating_requests_inflight
-        self.flow = FlowControl(store, catalog, seats)
+        self.flow = FlowControl(store, catalog, options)
         self.streams = Streams(store, catalog)
         self.discovery = Discovery(catalog)
         self.openapi = OpenApi(catalog)
@@ -288,6 +297,8 @@ class ApiServer:
             return self._refusal(request, failure)
         if isinstance(failure, NoSuchPath):
             return no_such_path()
+        if isinstance(failure, TooManyRequests):
+            return too_many_requests()
         if isinstance(failure, asyncio.CancelledError):
             return self._refusal(request, errors.timeout("request did not complete within the allotted timeout"))
         if isinstance(failure, ConnectionError):
@@ -314,8 +325,8 @@ class ApiServer:
     def _end(self, request: Request, answer: Answer | Streamed) -> None:
         """Writes the answer, if it is not written yet, and gives back what the request held."""
         self.running.discard(request)
-        if request.seat:
-            self.flow.release()
+        if request.seat is not None:
+            request.seat.release()
         connection = request.connection
         if isinstance(answer, Answer):
             keep_alive = self.keeps_alive(request)
@@ -344,10 +355,6 @@ class ApiServer:
         if now != self._date[0]:
             self._date = (now, email.utils.formatdate(now, usegmt=True).encode())
         return self._date[1]
-
-    async def wait_for_seat(self, request: Request) -> None:
-        await self.flow.take()
-        request.seat = True
 
     def render_metrics(self) -> bytes:
         kinds = {"readOnly": 0, "mutating": 0}

@@ -51,6 +51,14 @@ def no_such_path() -> Answer:
     return answer
 
 
+def too_many_requests() -> Answer:
+    """Flow control refuses in plain text, as upstream's does."""
+    headers = b"X-Content-Type-Options: nosniff\r\nRetry-After: 1\r\n"
+    answer = Answer(429, b"Too many requests, please try again later.\n", TEXT, headers)
+    answer.compressible = False
+    return answer
+
+
 class Route(NamedTuple):
     """What a path leads to. `verb` is what is done there; `name` may come from a field selector in old watch paths."""
 

@@ -114,8 +114,15 @@ class Metrics:
 
 
 def _render_flow(page: _Page, flow: FlowControl) -> None:
-    page.gauge("apiserver_flowcontrol_current_executing_requests", "Requests that hold a seat.", [({}, flow.executing)])
-    page.gauge("apiserver_flowcontrol_current_inqueue_requests", "Requests that wait for one.", [({}, flow.waiting)])
+    for name, told, attribute in (
+        ("current_executing_requests", "Requests that hold a seat.", "executing"),
+        ("current_inqueue_requests", "Requests that wait for one.", "waiting"),
+        ("nominal_limit_seats", "Seats that are a level's own.", "nominal"),
+    ):
+        rows = [({"priority_level": level.name}, getattr(level, attribute)) for level in flow.levels.all()]
+        page.gauge(f"apiserver_flowcontrol_{name}", told, rows)
+    refused = [({"priority_level": level.name}, level.refused) for level in flow.levels.all()]
+    page.counter("apiserver_flowcontrol_rejected_requests_total", "Requests that were refused.", refused)
 
 
 def _render_watches(page: _Page, streams: Streams) -> None:

@@ -1,28 +1,27 @@
-"""Limits on what is under way at once, by the priority that FlowSchemas give a request.
+"""Priority and fairness: which FlowSchema and priority level a request belongs to, and whether it may go on.
 
 Source: "API Priority and Fairness" of the Kubernetes documentation. A request belongs to the first FlowSchema, by
-matchingPrecedence and name, whose rules take its user and what it does; the schema names a priority level. Exempt
-levels are not limited. All others share the server's seats (--max-requests-inflight plus
---max-mutating-requests-inflight): when none is free a request waits its turn, and when too many wait it is refused
-with 429. One event loop serves requests in the order in which they come, so the shares of levels and the queues of
-flows have nothing to divide; schemas and levels are classified, told in the X-Kubernetes-Pf headers, and honoured as to
-exemption.
+matchingPrecedence and name, whose rules take its user and what it does; the schema names a priority level and says what
+tells its flows apart. Exempt levels are not limited; all others divide the server's seats (--max-requests-inflight plus
+--max-mutating-requests-inflight) among them, as `fair_queues` describes. Every request takes one seat.
+
+Without priority and fairness there are two limits, for requests that read and those that write, and no queues.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
+import hashlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgpack
 
-from fastkube import errors
 from fastkube.server.authn import split_account
+from fastkube.server.fair_queues import Level, Levels, Shape
 
 if TYPE_CHECKING:
     from fastkube.api.catalog import Catalog
     from fastkube.registry.strategy import UserInfo
+    from fastkube.server.options import ServerOptions
     from fastkube.server.request import Attributes
     from fastkube.store import Event, Store, Subscription
 
@@ -30,19 +29,21 @@ GROUP = "flowcontrol.apiserver.k8s.io"
 Object = dict[str, Any]
 
 _CLASSES_MAX = 20_000
-_WAITING_PER_SEAT = 10
-"""How many may wait for each seat before others are refused."""
-_TOO_MANY = "Too many requests, please try again later."
+_MASTERS = "system:masters"
+_READS = ("get", "list", "watch")
+_NOMINAL_SHARES = 30
+"""What a level has that says nothing of its shares; so has upstream."""
 
 
 class Class(NamedTuple):
-    """What a request is to flow control: the header lines that tell it, and whether limits apply."""
+    """What a request is to flow control: the header lines that tell it, its level (None: it is exempt), its flow."""
 
     headers: bytes
-    exempt: bool
+    level: Level | None
+    flow: int = 0
 
 
-_UNCLASSIFIED = Class(b"", False)
+_EXEMPT = Class(b"", None)
 
 
 class _Schema(NamedTuple):
@@ -50,76 +51,42 @@ class _Schema(NamedTuple):
     name: str
     uid: str
     level: str
+    distinguisher: str
     rules: list[Object]
 
 
 class FlowControl:
-    """Classifies requests and hands out seats."""
+    """Classifies requests; the seats are those of the class's level."""
 
-    def __init__(self, store: Store, catalog: Catalog, seats: int) -> None:
+    def __init__(self, store: Store, catalog: Catalog, options: ServerOptions) -> None:
         self._store = store
         self._prefixes = {
             resource: rtype.key_prefix
             for resource in ("flowschemas", "prioritylevelconfigurations")
             if (rtype := catalog.get(GROUP, resource)) is not None
         }
+        self.enabled = options.enable_priority_and_fairness
+        self.levels = Levels(options.max_requests_inflight + options.max_mutating_requests_inflight)
+        if not self.enabled:
+            reading, writing = options.max_requests_inflight, options.max_mutating_requests_inflight
+            self.levels.configure(
+                {"readOnly": Shape(reading, borrowing_percent=0), "mutating": Shape(writing, borrowing_percent=0)}
+            )
         self._classes: dict[Any, Class] = {}
         self._schemas: list[_Schema] = []
-        self._levels: dict[str, tuple[str, bool]] = {}
+        self._uids: dict[str, str] = {}
         self._subscription: Subscription | None = None
-        self._seats = seats
-        self._free = seats
-        self._waiting: deque[asyncio.Future[None]] = deque()
 
     def start(self) -> None:
-        start, end = f"/registry/{GROUP}/".encode(), f"/registry/{GROUP}0".encode()
-        self._subscription = self._store.subscribe(start, end, self._on_commit)
-        self._load()
+        if self.enabled:
+            start, end = f"/registry/{GROUP}/".encode(), f"/registry/{GROUP}0".encode()
+            self._subscription = self._store.subscribe(start, end, self._on_commit)
+            self._load()
 
     def stop(self) -> None:
         if self._subscription is not None:
             self._subscription.cancel()
             self._subscription = None
-
-    # ---------------------------------------------------------------- seats
-
-    @property
-    def executing(self) -> int:
-        return self._seats - self._free
-
-    @property
-    def waiting(self) -> int:
-        return len(self._waiting)
-
-    def try_take(self) -> bool:
-        if self._free > 0 and not self._waiting:
-            self._free -= 1
-            return True
-        return False
-
-    async def take(self) -> None:
-        """A seat, as soon as it is this request's turn; raises 429 when too many wait already."""
-        if len(self._waiting) >= self._seats * _WAITING_PER_SEAT:
-            raise errors.too_many_requests(_TOO_MANY)
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.release()
-            else:
-                self._waiting.remove(turn)
-            raise
-
-    def release(self) -> None:
-        """Gives a seat back: to whoever waits longest, or to nobody."""
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._free += 1
 
     # ---------------------------------------------------------------- classification
 
@@ -127,19 +94,27 @@ class FlowControl:
         key = (user.name, user.groups, attributes.key if attributes.is_resource else (attributes.verb, attributes.path))
         found = self._classes.get(key)
         if found is None:
-            found = self._classify(user, attributes)
+            found = self._classify(user, attributes) if self.enabled else self._limited(user, attributes)
             if len(self._classes) >= _CLASSES_MAX:
                 self._classes.clear()
             self._classes[key] = found
         return found
 
+    def _limited(self, user: UserInfo, attributes: Attributes) -> Class:
+        if _MASTERS in user.groups:
+            return _EXEMPT
+        return Class(b"", self.levels.get("readOnly" if attributes.verb in _READS else "mutating"))
+
     def _classify(self, user: UserInfo, attributes: Attributes) -> Class:
         for schema in self._schemas:
             if any(_rule_matches(rule, user, attributes) for rule in schema.rules):
-                uid, exempt = self._levels.get(schema.level, ("", False))
+                uid = self._uids.get(schema.level, "")
                 lines = (f"X-Kubernetes-Pf-Flowschema-Uid: {schema.uid}", f"X-Kubernetes-Pf-Prioritylevel-Uid: {uid}")
-                return Class("".join(f"{line}\r\n" for line in lines).encode(), exempt)
-        return _UNCLASSIFIED
+                headers = "".join(f"{line}\r\n" for line in lines).encode()
+                return Class(headers, self.levels.get(schema.level), _flow(schema, user, attributes))
+        return _EXEMPT
+
+    # ---------------------------------------------------------------- configuration
 
     def _on_commit(self, events: list[Event], revision: int) -> None:
         if events:
@@ -147,19 +122,21 @@ class FlowControl:
 
     def _load(self) -> None:
         self._classes.clear()
-        self._levels = {
-            level["metadata"]["name"]: (level["metadata"]["uid"], level["spec"].get("type") == "Exempt")
-            for level in self._stored("prioritylevelconfigurations")
-        }
+        levels = self._stored("prioritylevelconfigurations")
+        self._uids = {level["metadata"]["name"]: level["metadata"]["uid"] for level in levels}
+        limited = [level for level in levels if level["spec"].get("type") != "Exempt"]
+        self.levels.configure({level["metadata"]["name"]: _shape(level["spec"]) for level in limited})
         self._schemas = sorted(
             _Schema(
                 schema["spec"].get("matchingPrecedence", 1000),
                 schema["metadata"]["name"],
                 schema["metadata"]["uid"],
                 schema["spec"]["priorityLevelConfiguration"]["name"],
+                (schema["spec"].get("distinguisherMethod") or {}).get("type", ""),
                 schema["spec"].get("rules") or [],
             )
             for schema in self._stored("flowschemas")
+            if schema["spec"]["priorityLevelConfiguration"]["name"] in self._uids  # a dangling one takes nothing
         )
 
     def _stored(self, resource: str) -> list[Object]:
@@ -167,6 +144,26 @@ class FlowControl:
         if prefix is None:
             return []
         return [msgpack.unpackb(item.value) for item in self._store.scan(prefix, prefix[:-1] + b"0")]
+
+
+def _shape(spec: Object) -> Shape:
+    limited = spec.get("limited") or {}
+    queuing = (limited.get("limitResponse") or {}).get("queuing") or {}
+    shares = limited.get("nominalConcurrencyShares")
+    return Shape(
+        shares=_NOMINAL_SHARES if shares is None else shares,
+        lendable_percent=limited.get("lendablePercent") or 0,
+        borrowing_percent=limited.get("borrowingLimitPercent"),
+        queues=queuing.get("queues", 0),
+        hand_size=queuing.get("handSize", 1),
+        queue_length=queuing.get("queueLengthLimit", 0),
+    )
+
+
+def _flow(schema: _Schema, user: UserInfo, attributes: Attributes) -> int:
+    """The flow of a request as a number that shuffle sharding deals hands by."""
+    distinguisher = {"ByUser": user.name, "ByNamespace": attributes.namespace}.get(schema.distinguisher, "")
+    return int.from_bytes(hashlib.sha256(f"{schema.name},{distinguisher}".encode()).digest()[:8])
 
 
 def _rule_matches(rule: Object, user: UserInfo, attributes: Attributes) -> bool:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from fastkube.server.audit import Record
     from fastkube.server.connection import Connection
+    from fastkube.server.fair_queues import Level, Ticket
 
 _VERBS = {"POST": "create", "GET": "get", "HEAD": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _NAMESPACE_SUBRESOURCES = ("status", "finalize")
@@ -194,6 +195,6 @@ class Request:
         """Set where the request is audited."""
         self.flow = b""
         """The header lines that tell which flow schema and priority level took the request."""
-        self.seat = False
-        """Whether it counts against the number of requests in flight."""
+        self.seat: Level | Ticket | None = None
+        """What it holds of the requests in flight; to be released at its end."""
         self.warnings: list[str] = []

@@ -129,37 +129,6 @@ async def test_metrics(api: Api) -> None:
     assert (await api.request("GET", "/metrics", token=ALICE)).status == 403
 
 
-# ---------------------------------------------------------------- limits
-
-
-async def test_what_is_too_much_waits_and_then_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fastkube.server import priority
-
-    monkeypatch.setattr(priority, "_WAITING_PER_SEAT", 2)
-    async with running(tmp_path, max_requests_inflight=1, max_mutating_requests_inflight=1) as api:
-        head = "POST /api/v1/namespaces/default/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer component-token\r\n"
-        head += "Content-Length: 2\r\nContent-Type: application/json\r\n\r\n"
-        stalled = []
-        for _ in range(2):  # bodies that do not come hold both seats
-            reader, writer = await api.connect()
-            writer.write(head.encode())
-            stalled.append((reader, writer))
-        await until(lambda: api.server.flow.executing == 2)
-        waiting = [asyncio.create_task(api.request("GET", MAPS, token=ALICE)) for _ in range(4)]
-        await until(lambda: api.server.flow.waiting == 4)
-        refused = await api.request("GET", MAPS, token=ALICE)
-        assert (refused.status, refused.headers["Retry-After"]) == (429, "1")
-        assert refused.json["reason"] == "TooManyRequests"
-        assert (await api.request("GET", MAPS)).status == 200, "administrators are exempt"
-        for _, writer in stalled:
-            writer.write(b"{}")
-        answers = await asyncio.wait_for(asyncio.gather(*waiting), 5)
-        assert [answer.status for answer in answers] == [403] * 4
-        assert (api.server.flow.executing, api.server.flow.waiting) == (0, 0)
-        for _, writer in stalled:
-            writer.close()
-
-
 # ---------------------------------------------------------------- certificates and options
 
 
