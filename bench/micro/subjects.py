@@ -1,0 +1,346 @@
+"""What is measured at the micro level: each subject is set up once and gives a function that does it a number of times.
+
+Requests go through the whole server (pipeline, admission, registry, store, answer), with a connection that only keeps
+what is written, on a store in memory that does not sync. No clocks, sockets or threads: the same work each time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, cast
+
+import msgpack
+
+from bench import load
+
+Work = Callable[[int], Awaitable[None]]
+Object = dict[str, Any]
+
+TOKEN = "bench-admin-token"
+_FILES = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
+
+
+class _Wire:
+    """Keeps what is written; stands for a client's socket."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.taken = asyncio.Event()
+
+    def write(self, data: bytes) -> None:
+        self.written = data
+        self.taken.set()
+
+    def get_extra_info(self, name: str) -> None:
+        return None
+
+    def close(self) -> None:
+        """There is nothing behind it."""
+
+
+class Requests:
+    """A server, and one connection to it."""
+
+    def __init__(self, store: Any, api: Any) -> None:
+        from fastkube.server.connection import Connection, HttpServer
+
+        self.store, self.api = store, api
+        self.wire = _Wire()
+        self.connection = Connection(HttpServer(api.serve, 10))
+        self.connection.connection_made(cast(asyncio.Transport, self.wire))
+        self._target = load.Target("http://bench", TOKEN)
+
+    async def send(self, data: bytes, code: int) -> None:
+        """One request as bytes; asserts the status of its answer."""
+        self.wire.taken.clear()
+        self.connection.data_received(data)
+        if not self.wire.taken.is_set():
+            await self.wire.taken.wait()
+        if int(self.wire.written[9:12]) != code:
+            raise RuntimeError(self.wire.written.decode())
+
+    def request(self, method: str, path: str, obj: Any = None, extra: str = "") -> bytes:
+        body = b"" if obj is None else json.dumps(obj, separators=(",", ":")).encode()
+        return self._target.head(method, path, len(body) if obj is not None else None, extra) + body
+
+
+@contextlib.asynccontextmanager
+async def server() -> AsyncIterator[Requests]:
+    """The API server with all its admission plugins, and what a Pod needs: a namespace's service account."""
+    from fastkube.api.catalog import Catalog
+    from fastkube.cluster import Server, StoreOptions
+    from fastkube.server.options import ServerOptions
+    from fastkube.store import Store
+
+    with tempfile.TemporaryDirectory(dir=_FILES) as folder:
+        tokens = Path(folder) / "tokens.csv"
+        tokens.write_text(f'{TOKEN},bench,bench,"system:masters"\n')
+        options = ServerOptions(secure_port=None, http_port=0, token_auth_file=str(tokens))
+        whole = Server(StoreOptions(data_dir=folder), options)
+        async with contextlib.AsyncExitStack() as stack:
+            whole.store = await Store.open(Path(folder) / "store", sync=False)
+            stack.push_async_callback(whole.store.close)
+            whole.api = await whole._api_server(Catalog.builtin(), {}, stack)
+            await whole.api.start()
+            stack.push_async_callback(whole.api.stop)
+            requests = Requests(whole.store, whole.api)
+            account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
+            await requests.send(requests.request("POST", "/api/v1/namespaces/default/serviceaccounts", account), 201)
+            yield requests
+
+
+PODS = "/api/v1/namespaces/default/pods"
+
+
+def create_pod(requests: Requests) -> Work:
+    made = random.Random(1).randrange(10**6) * 1000
+
+    async def work(count: int) -> None:
+        nonlocal made
+        for _ in range(count):
+            made += 1
+            await requests.send(requests.request("POST", PODS, load.pod(f"pod-{made}")), 201)
+
+    return work
+
+
+def create_config_map(requests: Requests) -> Work:
+    made = 0
+
+    async def work(count: int) -> None:
+        nonlocal made
+        for _ in range(count):
+            made += 1
+            obj = {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": f"map-{made}"},
+                "data": {"key": "value"},
+            }
+            await requests.send(requests.request("POST", "/api/v1/namespaces/default/configmaps", obj), 201)
+
+    return work
+
+
+async def _existing(requests: Requests) -> None:
+    if requests.store.get(b"/registry/pods/default/there") is None:
+        await requests.send(requests.request("POST", PODS, load.pod("there")), 201)
+
+
+def get_pod(requests: Requests) -> Work:
+    async def work(count: int) -> None:
+        await _existing(requests)
+        request = requests.request("GET", f"{PODS}/there")
+        for _ in range(count):
+            await requests.send(request, 200)
+
+    return work
+
+
+def patch_pod(requests: Requests) -> Work:
+    made = 0
+
+    async def work(count: int) -> None:
+        nonlocal made
+        await _existing(requests)
+        for _ in range(count):
+            made += 1
+            body = {"metadata": {"annotations": {"bench": str(made)}}}
+            media = "Content-Type: application/merge-patch+json\r\n"
+            await requests.send(requests.request("PATCH", f"{PODS}/there", body, media), 200)
+
+    return work
+
+
+def patch_pod_status(requests: Requests) -> Work:
+    made = 0
+
+    async def work(count: int) -> None:
+        nonlocal made
+        await _existing(requests)
+        for _ in range(count):
+            made += 1
+            condition = {"type": "Ready", "status": "True", "message": str(made)}
+            media = "Content-Type: application/strategic-merge-patch+json\r\n"
+            body = {"status": {"phase": "Running", "conditions": [condition]}}
+            await requests.send(requests.request("PATCH", f"{PODS}/there/status", body, media), 200)
+
+    return work
+
+
+def renew_lease(requests: Requests) -> Work:
+    path = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
+    made = 0
+
+    async def work(count: int) -> None:
+        nonlocal made
+        lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "node"}}
+        if not made:
+            await requests.send(requests.request("POST", path, lease), 201)
+        for _ in range(count):
+            made += 1
+            spec = {"holderIdentity": "node", "leaseDurationSeconds": 40}
+            spec["renewTime"] = f"2026-01-01T00:00:00.{made:06}Z"
+            await requests.send(requests.request("PUT", f"{path}/node", {**lease, "spec": spec}), 200)
+
+    return work
+
+
+def apply_deployment(requests: Requests) -> Work:
+    made = 0
+
+    async def work(count: int) -> None:
+        nonlocal made
+        for _ in range(count):
+            made += 1
+            template = {"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+            spec = {"replicas": made % 7, "selector": {"matchLabels": {"app": "a"}}, "template": template}
+            obj = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "applied"}, "spec": spec}
+            path = "/apis/apps/v1/namespaces/default/deployments/applied?fieldManager=bench&force=true"
+            media = "Content-Type: application/apply-patch+yaml\r\n"
+            await requests.send(requests.request("PATCH", path, obj, media), 201 if made == 1 else 200)
+
+    return work
+
+
+REQUESTS: dict[str, Callable[[Requests], Work]] = {
+    "create a Pod": create_pod,
+    "create a ConfigMap": create_config_map,
+    "get a Pod": get_pod,
+    "merge-patch a Pod": patch_pod,
+    "patch a Pod's status": patch_pod_status,
+    "renew a Lease": renew_lease,
+    "apply a Deployment": apply_deployment,
+}
+
+
+# ---------------------------------------------------------------- the cores
+
+
+def _stored_pod() -> bytes:
+    value: bytes = msgpack.packb({**load.pod("there"), "status": {"phase": "Running", "podIP": "10.0.0.1"}})
+    return value
+
+
+def transcode() -> Callable[[int], None]:
+    from fastkube.api import codec
+
+    value = _stored_pod()
+
+    def work(count: int) -> None:
+        for revision in range(count):
+            codec.value_to_json(value, revision + 1)
+
+    return work
+
+
+def walk_schema() -> Callable[[int], None]:
+    from fastkube.api import schema
+
+    shape, packed = schema.load("v1", "Pod"), msgpack.packb(load.pod("there"))
+
+    def work(count: int) -> None:
+        for _ in range(count):
+            schema.walk(shape, msgpack.unpackb(packed))
+
+    return work
+
+
+def match_labels() -> Callable[[int], None]:
+    from fastkube.api.selectors import parse_label_selector
+
+    value, selector = _stored_pod(), parse_label_selector("app in (bench, other),!missing")
+
+    def work(count: int) -> None:
+        for _ in range(count):
+            selector.matches_bytes(value)
+
+    return work
+
+
+def place_pod() -> Callable[[int], None]:
+    from bench.sched_core import basic, node
+    from fastkube.scheduler.offline import OfflineScheduler
+
+    def work(count: int) -> None:
+        scheduler = OfflineScheduler(map(node, range(1000)))
+        for pod in basic(count, 1000):
+            scheduler.add(pod)
+        placed = sum(bool(decision.node) for decision in scheduler.run())
+        assert placed == count
+
+    return work
+
+
+CORES: dict[str, Callable[[], Callable[[int], None]]] = {
+    "stored Pod to JSON": transcode,
+    "schema walk of a Pod": walk_schema,
+    "labels matched on bytes": match_labels,
+    "schedule a Pod, 1,000 nodes": place_pod,
+}
+
+
+# ---------------------------------------------------------------- the store
+
+
+def write_key(store: Any) -> Work:
+    made = 0
+
+    async def work(count: int) -> None:
+        nonlocal made
+        for _ in range(count):
+            made += 1
+            await store.create(b"/bench/%09d" % made, _VALUE)
+
+    return work
+
+
+def write_batch(store: Any) -> Work:
+    from fastkube.store import Write
+
+    made = 0
+
+    async def work(count: int) -> None:
+        nonlocal made
+        writes = [Write(b"/batch/%09d" % (made + n), _VALUE, 0) for n in range(count)]
+        made += count
+        await store.write(writes)
+
+    return work
+
+
+def read_key(store: Any) -> Work:
+    async def work(count: int) -> None:
+        if store.get(b"/read/it") is None:
+            await store.create(b"/read/it", _VALUE)
+        for _ in range(count):
+            store.get(b"/read/it")
+
+    return work
+
+
+_VALUE = bytes(1000)
+
+STORE: dict[str, Callable[[Any], Work]] = {
+    "store: write a key": write_key,
+    "store: a key of a batch": write_batch,
+    "store: read a key": read_key,
+}
+
+
+@contextlib.asynccontextmanager
+async def open_store() -> AsyncIterator[Any]:
+    from fastkube.store import Store
+
+    with tempfile.TemporaryDirectory(dir=_FILES) as folder:
+        store = await Store.open(Path(folder) / "store", sync=False)
+        try:
+            yield store
+        finally:
+            await store.close()
