@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastkube.api.names import dns1123_label
 from fastkube.clock import rfc3339
 from fastkube.errors import Cause
-from fastkube.registry.strategies import pod_security, pod_updates, pod_validation
+from fastkube.registry.strategies import pod_security, pod_shapes, pod_updates, pod_validation
 from fastkube.registry.strategies.checks import Errors, amount
 from fastkube.registry.strategies.pod_containers import each
 from fastkube.registry.strategies.pod_defaults import default_pod
@@ -24,6 +24,12 @@ _COMPUTE = ("cpu", "memory")
 
 class PodStrategy(Strategy):
     graceful = True
+
+    def __init__(self) -> None:
+        self._judged: tuple[Object, bytes | None] = (
+            {},
+            None,
+        )  # the Pod validated last, and its shape if it has no fault
 
     def default(self, obj: Object) -> None:
         default_pod(obj)
@@ -66,8 +72,11 @@ class PodStrategy(Strategy):
         return 1 if grace < 0 else grace
 
     def validate(self, call: Call, obj: Object) -> list[Cause]:
+        shape = pod_shapes.shape_of(obj)
         errs: Errors = []
-        pod_validation.new_pod(errs, obj)
+        if pod_shapes.warnings_of(shape) is None:
+            pod_validation.new_pod(errs, obj)
+        self._judged = (obj, None if errs else shape)
         return errs
 
     def validate_update(self, call: Call, new: Object, old: Object) -> list[Cause]:
@@ -101,7 +110,13 @@ class PodStrategy(Strategy):
                 "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; "
                 f"a DNS label is recommended: [{' '.join(found)}]"
             )
-        return told + pod_warnings("", obj["metadata"], obj["spec"])
+        judged, shape = self._judged
+        found_before = pod_shapes.warnings_of(shape) if judged is obj else None
+        if found_before is None:
+            found_before = pod_warnings("", obj["metadata"], obj["spec"])
+            if judged is obj and shape is not None:
+                pod_shapes.keep(shape, found_before)
+        return told + found_before
 
 
 def _settle_addresses(status: Object) -> None:
