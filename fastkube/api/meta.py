@@ -6,6 +6,7 @@ All functions read plain dicts in wire form. Only `add_finalizer` and `remove_fi
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterable
 from typing import Any
 
@@ -64,12 +65,7 @@ _REF_ORDER = ("apiVersion", "kind", "name", "uid", "controller", "blockOwnerDele
 
 def generate_name(base: str) -> str:
     """`base` (a generateName) with a random suffix of 5, cut so that the whole fits into 63 characters."""
-    number = int.from_bytes(os.urandom(8), "big")
-    suffix = ""
-    for _ in range(_SUFFIX_LENGTH):
-        number, digit = divmod(number, len(_SUFFIX_ALPHABET))
-        suffix += _SUFFIX_ALPHABET[digit]
-    return base[:_BASE_MAX_LENGTH] + suffix
+    return base[:_BASE_MAX_LENGTH] + "".join(random.choices(_SUFFIX_ALPHABET, k=_SUFFIX_LENGTH))
 
 
 def new_uid() -> str:

@@ -58,6 +58,8 @@ class Wanted:
 def wanted_identity(request: Request) -> Wanted | None:
     """None without impersonation headers; raises 400 when they name no user."""
     headers = request.headers
+    if not any(key[0] in "iI" for key in headers):
+        return None
     name, uid = headers.get("Impersonate-User", ""), headers.get("Impersonate-Uid", "")
     groups = headers.getall("Impersonate-Group", [])
     extra: dict[str, list[str]] = {}

@@ -182,7 +182,7 @@ class Hub:
         self._everywhere: list[Group] = []
         self._by_namespace: dict[str, list[Group]] = {}
         self._by_field: dict[str, dict[str, list[Group]]] = {path: {} for path in _INDEXED_FIELDS}
-        self._subscription: Subscription = store.subscribe(self.start, self.end, self._on_commit)
+        self._subscription: Subscription = store.subscribe(self.start, self.end, self._on_commit, always=True)
 
     def enter(self, watcher: Watcher) -> None:
         """Puts a watcher whose position is the hub's into its group."""

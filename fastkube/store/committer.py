@@ -41,6 +41,9 @@ TRIM_REVISIONS = 256
 """How much of a compaction one batch carries out: about 2 ms."""
 
 _HEADROOM_DIVISOR = 8
+_COUNT_EVERY = 16
+_COUNT_AT_BYTES = 1 << 20
+_SCARCE_BYTES = 64 << 20
 _FULL_CODES = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 _SPACE_FLOOR_BYTES = 1 << 20
 
@@ -76,6 +79,9 @@ class Committer:
         self._on_grow = on_grow
         self._loop = asyncio.get_running_loop()
         self._next: Batch | None = None
+        self._uncounted = _COUNT_EVERY  # batches since the data were counted
+        self._uncounted_bytes = 0
+        self._counted_bytes = 0
         self._go = threading.Lock()
         self._applied = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -158,13 +164,23 @@ class Committer:
         if batch.proposals:
             writing.applied = batch.proposals[-1].index
         batch.state = State(writing.revision, writing.applied, writing.compacted)
-        batch.live_bytes = engine.live_bytes(txn)
+        batch.live_bytes = self._live_bytes(txn, sum(proposal.size for proposal in batch.proposals))
         if not writing.changed:  # every command was refused: there is nothing to make durable
             txn.abort()
             return None
         writing.save_state()
         batch.events = writing.events
         return txn
+
+    def _live_bytes(self, txn: lmdb.Transaction[bytes], coming_bytes: int) -> int:
+        """About what the data fill: counted every `_COUNT_EVERY` batches, when much has come or room is scarce."""
+        self._uncounted += 1
+        self._uncounted_bytes += coming_bytes
+        scarce = self._counted_bytes + _SCARCE_BYTES > self._engine.max_bytes
+        if self._uncounted >= _COUNT_EVERY or self._uncounted_bytes > _COUNT_AT_BYTES or scarce:
+            self._uncounted = self._uncounted_bytes = 0
+            self._counted_bytes = self._engine.live_bytes(txn)
+        return self._counted_bytes
 
     def _commit(self, batch: Batch, txn: lmdb.Transaction[bytes] | None) -> None:
         if txn is None:
@@ -179,9 +195,10 @@ class Committer:
     def _make_room(self, batch: Batch) -> None:
         """Grow before the map is full, so that a commit (which runs beside the loop) hardly ever finds it so."""
         engine = self._engine
-        engine.cover(sum(proposal.size for proposal in batch.proposals))
         info = engine.env.info()
-        room = info["map_size"] - (info["last_pgno"] + 1) * engine.page_bytes
+        file_bytes = (info["last_pgno"] + 1) * engine.page_bytes
+        engine.cover(sum(proposal.size for proposal in batch.proposals), file_bytes)
+        room = info["map_size"] - file_bytes
         if batch.must_grow:
             batch.must_grow = False
             self._grow()

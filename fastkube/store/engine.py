@@ -141,9 +141,9 @@ class Engine:
     def state(self, txn: lmdb.Transaction[bytes]) -> State:
         return State(*STATE.unpack(txn.get(b"state", b"", self.databases.meta)))
 
-    def cover(self, coming_bytes: int) -> None:
+    def cover(self, coming_bytes: int, file_bytes: int) -> None:
         """Before a transaction that brings `coming_bytes` of values: extend the file ahead of its pages (rule 5)."""
-        needed = self.file_bytes + _COVER_BYTES // 2 + _PAGES_PER_VALUE * coming_bytes
+        needed = file_bytes + _COVER_BYTES // 2 + _PAGES_PER_VALUE * coming_bytes
         if self._covered_bytes < needed:
             self._extend(needed + _COVER_BYTES)
 

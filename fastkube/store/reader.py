@@ -85,15 +85,22 @@ class ReadHalf:
         return self._hub.watch(start, single_key_end(start) if end is None else end, revision, buffer)
 
     def subscribe(
-        self, start: bytes, end: bytes | None, callback: Callback, *, lost: Lost | None = None
+        self,
+        start: bytes,
+        end: bytes | None,
+        callback: Callback,
+        *,
+        lost: Lost | None = None,
+        always: bool = False,
     ) -> Subscription:
-        """Call `callback(events, revision)` on the loop after each commit, with [] if the range saw nothing.
+        """Call `callback(events, revision)` on the loop after each commit that the range saw.
 
-        It must be quick and must not raise. `lost` is called, and the subscription over, if compaction passes a
-        reader process that stood still; in the writer's process that cannot happen.
+        With `always` after every commit, with [] if the range saw nothing. It must be quick and must not raise.
+        `lost` is called, and the subscription over, if compaction passes a reader process that stood still; in the
+        writer's process that cannot happen.
         """
         self._open_view()
-        return self._hub.subscribe(start, single_key_end(start) if end is None else end, callback, lost)
+        return self._hub.subscribe(start, single_key_end(start) if end is None else end, callback, lost, always)
 
     async def check(self) -> Report:
         """Check the store as it is now (check.py), in a thread."""

@@ -259,7 +259,7 @@ class Store(ReadHalf):
             view.revision,
             view.compacted,
             self._applied,
-            self._live_bytes,
+            self._engine.live_bytes(view.txn),
             self._engine.file_bytes,
             self._engine.map_bytes,
             self._engine.max_bytes,

@@ -44,15 +44,19 @@ class _Channel:
 
 
 class Subscription:
-    """A callback on a range; the hub calls it after every commit, with [] when the range saw nothing."""
+    """A callback on a range; the hub calls it after every commit that the range saw.
 
-    __slots__ = ("_channel", "_hub", "callback", "lost")
+    With `always` it is called after every commit, with [] when the range saw nothing.
+    """
 
-    def __init__(self, hub: Hub, channel: _Channel, callback: Callback, lost: Lost | None) -> None:
+    __slots__ = ("_channel", "_hub", "always", "callback", "lost")
+
+    def __init__(self, hub: Hub, channel: _Channel, callback: Callback, lost: Lost | None, always: bool) -> None:
         self._hub = hub
         self._channel = channel
         self.callback = callback
         self.lost = lost
+        self.always = always
         channel.subscriptions.add(self)
 
     def cancel(self) -> None:
@@ -159,8 +163,8 @@ class Hub:
     def watchers(self) -> int:
         return sum(len(channel.watchers) for channel in self._channels.values())
 
-    def subscribe(self, start: bytes, end: bytes, callback: Callback, lost: Lost | None) -> Subscription:
-        return Subscription(self, self._channel(start, end), callback, lost)
+    def subscribe(self, start: bytes, end: bytes, callback: Callback, lost: Lost | None, always: bool) -> Subscription:
+        return Subscription(self, self._channel(start, end), callback, lost, always)
 
     def watch(self, start: bytes, end: bytes, first: int, buffer: int) -> Watcher:
         """A watcher of everything from revision `first` on (0: from now). Raises Compacted."""
@@ -185,9 +189,13 @@ class Hub:
         for channel, matched in found.items():
             for watcher in channel.watchers:
                 watcher.deliver(matched)
-        for channel in index.called:
             for subscription in tuple(channel.subscriptions):
-                self._call(subscription, found.get(channel, []), revision)
+                self._call(subscription, matched, revision)
+        for channel in index.always:
+            if channel not in found:
+                for subscription in tuple(channel.subscriptions):
+                    if subscription.always:
+                        self._call(subscription, [], revision)
 
     def lose(self, error: Compacted) -> None:
         """Compaction passed the hub itself (a reader process that stood still): every subscription ends."""
@@ -236,7 +244,9 @@ class _Index:
     """Which channels hold a key: single keys in a dict, ranges as a sorted list of segments."""
 
     def __init__(self, channels: Sequence[_Channel]) -> None:
-        self.called = tuple(channel for channel in channels if channel.subscriptions)
+        self.always = tuple(
+            channel for channel in channels if any(subscription.always for subscription in channel.subscriptions)
+        )
         self._single: dict[bytes, tuple[_Channel, ...]] = {}
         ranges = []
         for channel in channels:

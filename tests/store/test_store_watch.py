@@ -224,8 +224,13 @@ async def test_many_watches_see_only_their_own(store: Store) -> None:
 async def test_subscriptions_are_called_after_each_commit_with_progress(store: Store) -> None:
     calls: list[tuple[list[bytes], int]] = []
     subscription = store.subscribe(
-        b"a", b"b", lambda events, revision: calls.append(([event.key for event in events], revision))
+        b"a",
+        b"b",
+        lambda events, revision: calls.append(([event.key for event in events], revision)),
+        always=True,
     )
+    sparing: list[int] = []
+    store.subscribe(b"a", b"b", lambda events, revision: sparing.append(len(events)))
     assert await store.create(b"a1", b"1") == 2
     await store.create(b"x", b"1")
     await asyncio.gather(store.create(b"a2", b"1"), store.create(b"y", b"1"), store.create(b"a3", b"1"))
@@ -233,6 +238,7 @@ async def test_subscriptions_are_called_after_each_commit_with_progress(store: S
     subscription.cancel()
     await store.create(b"a4", b"1")
     assert len(calls) == 3
+    assert sparing == [1, 2, 1]
 
 
 async def test_a_subscriber_sees_the_store_at_the_revision_it_is_told(store: Store) -> None:
@@ -265,7 +271,7 @@ async def test_a_failing_subscriber_is_reported_and_does_no_harm(store: Store) -
     def fail(events: list[Event], revision: int) -> None:
         raise RuntimeError("no")
 
-    store.subscribe(b"a", b"b", fail)
+    store.subscribe(b"a", b"b", fail, always=True)
     store.subscribe(b"a", b"c", lambda events, revision: calls.append(revision))
     assert await store.create(b"a", b"1") == 2
     await store.create(b"b", b"1")

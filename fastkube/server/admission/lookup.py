@@ -84,9 +84,22 @@ class Memo:
         self._store = store
         self._rtype = rtype
         self._kept: OrderedDict[bytes, Kept] = OrderedDict()
+        self._hot: dict[tuple[str, str], Object] = {}
+        """Objects that were asked for since the last change of any of the kind."""
+        prefix = rtype.key_prefix
+        self._subscription = store.subscribe(prefix, prefix[:-1] + b"0", self._on_events)
+
+    def close(self) -> None:
+        self._subscription.cancel()
+
+    def _on_events(self, events: list[Event], revision: int) -> None:
+        self._hot.clear()
 
     def get(self, namespace: str, name: str) -> Object | None:
         """The object as it is now; it must not be changed."""
+        hot = self._hot.get((namespace, name))
+        if hot is not None:
+            return hot
         key = self._rtype.key(namespace, name)
         item = self._store.get(key)
         if item is None:
@@ -97,6 +110,8 @@ class Memo:
             kept = self._kept[key] = Kept(key, item.mod_revision, msgpack.unpackb(item.value))
             if len(self._kept) > _MEMO_MAX:
                 self._kept.popitem(last=False)
+        if len(self._hot) < _MEMO_MAX:
+            self._hot[namespace, name] = kept.obj
         return kept.obj
 
 
@@ -122,10 +137,13 @@ class Lookups:
         self.service_accounts = Memo(store, _builtin(catalog, "", "serviceaccounts"))
         self.nodes = Memo(store, _builtin(catalog, "", "nodes"))
         self.pods = Memo(store, _builtin(catalog, "", "pods"))
+        self._memos = (self.service_accounts, self.nodes, self.pods)
 
     def close(self) -> None:
         for mirror in self._mirrors:
             mirror.close()
+        for memo in self._memos:
+            memo.close()
 
 
 def _builtin(catalog: Catalog, group: str, resource: str) -> ResourceType:
