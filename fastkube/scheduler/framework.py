@@ -72,6 +72,13 @@ class Rejected(Exception):
         self.pending = pending
 
 
+class PluginError(Exception):
+    """Raised by a plugin that cannot decide: the attempt fails, and is made again after a back-off."""
+
+    def __init__(self, plugin: str, message: str) -> None:
+        super().__init__(f'running "{plugin}" filter plugin: {message}')
+
+
 class Reason(NamedTuple):
     """Why a plugin refuses a node."""
 

@@ -14,7 +14,7 @@ from fastkube.client import make_key, object_key
 from fastkube.clock import Clock, RealClock
 from fastkube.scheduler.cache import Cache
 from fastkube.scheduler.config import SchedulerConfig
-from fastkube.scheduler.framework import Cycle, Handle, Reasons
+from fastkube.scheduler.framework import Cycle, Handle, PluginError, Reasons
 from fastkube.scheduler.pods import PodInfo
 from fastkube.scheduler.profile import PluginClass, Profile, known_plugins
 from fastkube.scheduler.queue import SchedulingQueue
@@ -36,13 +36,29 @@ class ObjectLister:
         self.revision = 0
         self._indexers: dict[str, Callable[[Object], Iterable[str]]] = {}
         self._objects: dict[str, Object] = {}
+        self._handlers: list[tuple[Callable[[Object], None] | None, Callable[[Object, Object], None] | None]] = []
 
     def add(self, obj: Object) -> None:
         self.revision += 1
+        old = self._objects.get(object_key(obj))
         self._objects[object_key(obj)] = obj
+        for on_add, on_update in self._handlers:
+            if old is None and on_add is not None:
+                on_add(obj)
+            elif old is not None and on_update is not None:
+                on_update(old, obj)
 
-    def add_handler(self, *handlers: Any) -> None:
-        """Nothing changes but by `add`, between decisions."""
+    def add_handler(
+        self,
+        on_add: Callable[[Object], None] | None = None,
+        on_update: Callable[[Object, Object], None] | None = None,
+        on_delete: Callable[[Object], None] | None = None,
+    ) -> None:
+        """Objects come and change; none goes. Those that are there are told as added."""
+        self._handlers.append((on_add, on_update))
+        if on_add is not None:
+            for obj in self.list():
+                on_add(obj)
 
     def get(self, namespace: str, name: str) -> Object | None:
         return self._objects.get(make_key(namespace, name))
@@ -148,7 +164,7 @@ class OfflineScheduler:
         """Where a Pod would go now. Changes nothing but the place where the next search starts."""
         try:
             placement = self.profiles[pod.spec.scheduler_name].search.place(Cycle(pod))
-        except (FitError, NoNodesError) as error:
+        except (FitError, NoNodesError, PluginError) as error:
             return Decision(pod, "", str(error), 0, 0)
         return Decision(pod, placement.node.name, "", placement.evaluated, placement.feasible)
 
@@ -162,9 +178,19 @@ class OfflineScheduler:
             if preempt and not decision.node:
                 decision = self._decide_with_victims(queued.pod, decision)
             if decision.node:
-                self.cache.assume(queued.pod, decision.node)
+                self._take_place(queued.pod, decision)
             self.queue.done(queued.pod.uid)
             yield decision
+
+    def _take_place(self, pod: PodInfo, decision: Decision) -> None:
+        """The Pod runs on its node, and has there what plugins reserve for it."""
+        self.cache.assume(pod, decision.node)
+        profile = self.profiles[pod.spec.scheduler_name]
+        if pod.volumes or pod.claims:
+            cycle = Cycle(pod)
+            profile.search.prepare(cycle)
+            for plugin in profile.reserve:
+                plugin.reserve(cycle, self.cache.infos[decision.node])
 
     def _decide_with_victims(self, pod: PodInfo, refused: Decision) -> Decision:
         profile = self.profiles[pod.spec.scheduler_name]

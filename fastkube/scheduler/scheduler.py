@@ -22,6 +22,7 @@ from fastkube.client import Client, Informer, InformerFactory
 from fastkube.client.events import SeriesRecorder
 from fastkube.client.leader import LeaderElector
 from fastkube.clock import Clock
+from fastkube.errors import ApiError
 from fastkube.scheduler import config as configs
 from fastkube.scheduler.binding import Binder, Binding, Refused
 from fastkube.scheduler.cache import Cache
@@ -29,7 +30,7 @@ from fastkube.scheduler.config import SchedulerConfig
 from fastkube.scheduler.events import ASSIGNED_POD, Action, ClusterEvent
 from fastkube.scheduler.extended import ExtendedSearch
 from fastkube.scheduler.extenders import ExtenderError, Extenders
-from fastkube.scheduler.framework import Cycle, Nomination, Reasons, Rejected
+from fastkube.scheduler.framework import Cycle, Nomination, PluginError, Reasons, Rejected
 from fastkube.scheduler.live import LiveHandle, event_note
 from fastkube.scheduler.metrics import ERROR, SCHEDULED, UNSCHEDULABLE, Metrics
 from fastkube.scheduler.options import SchedulerOptions, election_options
@@ -49,6 +50,8 @@ FLUSH_S = 1.0
 UNDER_WAY_MAX = 4096
 """So many bindings may wait for the API server; then deciding pauses, for what is decided early is decided worse."""
 SYNC_TIMEOUT_S = 60.0
+OPTIONAL = {"resource.k8s.io/v1": ("resourceclaims", "resourceslices", "deviceclasses")}
+"""Group and version → resources that the scheduler can do without."""
 
 
 class Scheduler:
@@ -174,6 +177,7 @@ class Scheduler:
 
     async def _lead(self, stop: asyncio.Event | None) -> None:
         self.watcher.watch(self.workloads_changed)
+        await self._pass_over_unserved()
         self.informers.start()
         try:
             await self.informers.wait_synced(SYNC_TIMEOUT_S)
@@ -191,6 +195,18 @@ class Scheduler:
                 await recorder.stop()
             await self.extenders.close()
             await self.informers.stop()
+
+    async def _pass_over_unserved(self) -> None:
+        """An older API server has no ResourceClaims: nothing is waited for that cannot come."""
+        for group, resources in OPTIONAL.items():
+            try:
+                await self.client.get_path(f"/apis/{group}")
+            except ApiError as error:
+                if error.code != 404:
+                    raise
+                log.warning("the API server does not serve %s: Pods cannot have its resources", group)
+                for resource in resources:
+                    await self.informers.forget(f"{group}/{resource}")
 
     async def _run_until(self, stop: asyncio.Event | None) -> None:
         works = [asyncio.ensure_future(self._loop()), asyncio.ensure_future(self._keep_time())]
@@ -255,6 +271,8 @@ class Scheduler:
             self._no_fit(queued, profile, error, told, started)
         except NoNodesError as error:
             self._unschedulable(queued, profile, str(error), (), started)
+        except PluginError as error:
+            self._failed(queued, profile, str(error), started)
         except Exception:
             log.exception("deciding for pod %s broke", queued.pod.key)
             self._failed(queued, profile, "internal error while scheduling", started)
@@ -278,7 +296,7 @@ class Scheduler:
                 return
         except NoNodesError as error:
             self._unschedulable(queued, profile, str(error), (), started)
-        except ExtenderError as error:
+        except (ExtenderError, PluginError) as error:
             self._failed(queued, profile, str(error), started)
         except Exception:
             log.exception("deciding for pod %s broke", queued.pod.key)

@@ -14,9 +14,12 @@ from fastkube.scheduler.events import (
     CSI_DRIVER,
     CSI_NODE,
     CSI_STORAGE_CAPACITY,
+    DEVICE_CLASS,
     NODE,
     PERSISTENT_VOLUME,
     PERSISTENT_VOLUME_CLAIM,
+    RESOURCE_CLAIM,
+    RESOURCE_SLICE,
     STORAGE_CLASS,
     Action,
     ClusterEvent,
@@ -48,6 +51,9 @@ _OTHERS = {
     "storage.k8s.io/v1/csinodes": CSI_NODE,
     "storage.k8s.io/v1/csidrivers": CSI_DRIVER,
     "storage.k8s.io/v1/csistoragecapacities": CSI_STORAGE_CAPACITY,
+    "resource.k8s.io/v1/resourceclaims": RESOURCE_CLAIM,
+    "resource.k8s.io/v1/resourceslices": RESOURCE_SLICE,
+    "resource.k8s.io/v1/deviceclasses": DEVICE_CLASS,
 }
 """What only wakes Pods: plugins look it up when they need it."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastkube.scheduler.framework import Plugin
 from fastkube.scheduler.plugins.default_binder import DefaultBinder
 from fastkube.scheduler.plugins.default_preemption import DefaultPreemption
+from fastkube.scheduler.plugins.dynamic_resources import DynamicResources
 from fastkube.scheduler.plugins.image_locality import ImageLocality
 from fastkube.scheduler.plugins.interpod_affinity import InterPodAffinity
 from fastkube.scheduler.plugins.node_affinity import NodeAffinity
@@ -36,6 +37,7 @@ BUILT_IN: tuple[type[Plugin], ...] = (
     VolumeZone,
     PodTopologySpread,
     InterPodAffinity,
+    DynamicResources,
     DefaultPreemption,
     NodeResourcesBalancedAllocation,
     ImageLocality,
