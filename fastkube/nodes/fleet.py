@@ -10,6 +10,7 @@ the interval, by one task; a Pod waits in one heap with all others; nothing runs
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import ipaddress
 import itertools
@@ -23,6 +24,7 @@ from fastkube.client import Client, Informer, object_key
 from fastkube.clock import Clock, rfc3339, rfc3339_micro
 from fastkube.errors import ApiError
 from fastkube.nodes import stages, status
+from fastkube.nodes.kubelet import Kubelet
 from fastkube.nodes.options import FleetOptions
 
 log = logging.getLogger(__name__)
@@ -76,6 +78,7 @@ class Fleet:
         self._wake = asyncio.Event()
         self._slots = asyncio.Semaphore(CONCURRENCY)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._kubelet: Kubelet
         self.ready = asyncio.Event()
         """Set when every made node is registered and the Pods are watched."""
 
@@ -85,9 +88,15 @@ class Fleet:
         nodes.add_handler(self._node_added, None, self._node_deleted)
         pods = Informer(self._client, "v1/pods", field_selector="spec.nodeName!=", transform=self._keep_pod)
         pods.add_handler(self._pod_changed, lambda _, new: self._pod_changed(new), self._pod_deleted)
-        async with asyncio.TaskGroup() as group:
+        async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             group.create_task(nodes.run())
             await nodes.synced.wait()
+            ports = {_kubelet_port(node) for node in nodes.list()}
+            self._kubelet = Kubelet(self._client, self._clock, next(iter(ports), 0))
+            stack.push_async_callback(self._kubelet.close)
+            for node in nodes.list():
+                if _kubelet_port(node) != self._kubelet.port:
+                    self._nodes[node["metadata"]["name"]].status_due = 0.0
             await self.resize(self._options.nodes)
             group.create_task(pods.run())
             group.create_task(self._live())
@@ -144,10 +153,8 @@ class Fleet:
                 "capacity": capacity,
                 "allocatable": capacity,
                 "conditions": status.node_conditions(now),
-                "addresses": [
-                    {"type": "InternalIP", "address": _node_address(number)},
-                    {"type": "Hostname", "address": name},
-                ],
+                "addresses": _addresses(name, _node_address(number)),
+                "daemonEndpoints": {"kubeletEndpoint": {"Port": self._kubelet.port}},
                 "nodeInfo": {
                     "machineID": "",
                     "systemUUID": "",
@@ -177,7 +184,7 @@ class Fleet:
         network = int(ipaddress.ip_network(cidr).network_address) if cidr else self._subnet(len(self._nodes))
         node = _Node(name, address or _node_address(len(self._nodes)), network, deque(range(2, 255)))
         self._nodes[name] = node
-        if not cidr or not addresses:
+        if not cidr or not addresses or not _kubelet_port(obj):
             node.status_due = 0.0  # made by hand: its status comes with the next renewal
         else:
             node.status_due = self._clock.monotonic() + STATUS_INTERVAL_S
@@ -381,8 +388,20 @@ def _slim_node(obj: Object) -> Object:
     return {
         "metadata": {key: obj["metadata"][key] for key in names},
         "spec": {"podCIDR": (obj.get("spec") or {}).get("podCIDR")},
-        "status": {"addresses": (obj.get("status") or {}).get("addresses") or []},
+        "status": {key: (obj.get("status") or {}).get(key) or {} for key in ("addresses", "daemonEndpoints")},
     }
+
+
+def _kubelet_port(node: Object) -> int:
+    endpoints = (node.get("status") or {}).get("daemonEndpoints") or {}
+    port: int = (endpoints.get("kubeletEndpoint") or {}).get("Port") or 0
+    return port
+
+
+def _addresses(name: str, address: str) -> list[Object]:
+    """Every simulated kubelet is on this machine, and told apart by its name."""
+    kinds = {"InternalIP": address, "Hostname": name, "InternalDNS": f"{name}.localhost"}
+    return [{"type": kind, "address": told} for kind, told in kinds.items()]
 
 
 def _node_address(number: int) -> str:

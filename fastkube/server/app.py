@@ -35,6 +35,7 @@ from fastkube.server.fair_queues import Level, TooManyRequests
 from fastkube.server.handlers import handle_resource
 from fastkube.server.health import Health
 from fastkube.server.impersonation import impersonated, wanted_identity
+from fastkube.server.kubelet import Kubelets
 from fastkube.server.listeners import Listeners, signing_key_file
 from fastkube.server.media import error_media
 from fastkube.server.metrics import Metrics
@@ -137,6 +138,7 @@ def limit(server: ApiServer, request: Request) -> Awaitable[None] | None:
     flow = server.flow.classify(request.user, info)
     request.flow = flow.headers
     if info.long_running:
+        server.lasting.add(request)
         return None
     request.deadline = request.started + _timeout(server, request)
     server.running.add(request)
@@ -244,6 +246,11 @@ class ApiServer:
         self.metrics = Metrics(clock.time())
         self.running: set[Request] = set()
         """Requests under way that are not long-running."""
+        self.lasting: set[Request] = set()
+        """Those that are: the loop itself keeps no task alive."""
+        self.kubelets = Kubelets(options)
+        self.tunnels: set[Callable[[], None]] = set()
+        """How to end each of the requests that are passed on to somebody else."""
         self.listeners = Listeners(options)
         self._http = HttpServer(self.serve, options.max_connections)
         self._sweeper: asyncio.Task[None] | None = None
@@ -325,6 +332,7 @@ class ApiServer:
     def _end(self, request: Request, answer: Answer | Streamed) -> None:
         """Writes the answer, if it is not written yet, and gives back what the request held."""
         self.running.discard(request)
+        self.lasting.discard(request)
         if request.seat is not None:
             request.seat.release()
         connection = request.connection
@@ -424,6 +432,8 @@ class ApiServer:
             await self.clock.sleep(self.options.shutdown_delay_duration_s)
         self.listeners.close()
         self.streams.end_all()
+        for end in tuple(self.tunnels):
+            end()
         self._http.close_idle()
         await self._http.finish(self.options.shutdown_grace_s)
         if self._sweeper is not None:

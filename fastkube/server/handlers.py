@@ -55,7 +55,7 @@ def handle_resource(server: ApiServer, request: Request) -> Result:
     """Raises 404 and 405 for paths and methods that there are not, and whatever the verb raises."""
     route = find_route(server.catalog, server.discovery, request)
     if request.info.subresource in CONNECTING:
-        return connect(server.store, make_call(request, route, server.clock.time()))
+        return connect(server, request, make_call(request, route, server.clock.time()))
     return _HANDLERS[route.verb](server, request, route)
 
 

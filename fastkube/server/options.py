@@ -60,6 +60,14 @@ class ServerOptions:
     service_account_lookup: bool = option(True, "Refuse tokens of ServiceAccounts that are gone.")
     api_audiences: tuple[str, ...] = option((), "Audiences that tokens may be for; by default the issuer.")
 
+    # The way to kubelets.
+    kubelet_preferred_address_types: tuple[str, ...] = option(
+        ("InternalDNS", "InternalIP", "Hostname", "ExternalDNS", "ExternalIP"), "Which address of a node is taken."
+    )
+    kubelet_certificate_authority: str = option("", "Authority of kubelets' serving certificates.", metavar="FILE")
+    kubelet_client_certificate: str = option("", "Client certificate for kubelets.", metavar="FILE")
+    kubelet_client_key: str = option("", "Key of the client certificate for kubelets.", metavar="FILE")
+
     # Authorization.
     authorization_mode: tuple[str, ...] = option(("Node", "RBAC"), f"Any of {', '.join(AUTHORIZATION_MODES)}.")
     authorization_config: str = option("", "AuthorizationConfiguration, instead of the mode.", metavar="FILE")
