@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from conftest import Kubectl
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -195,3 +196,187 @@ def test_an_ephemeral_volume_lives_as_long_as_its_pod(kubectl: Kubectl) -> None:
     assert path(kubectl, "pvc p-scratch", "{.status.phase}")() == "Bound"
     kubectl("delete", "pod", "p")
     eventually(path(kubectl, "pvc p-scratch", "{.metadata.name}"), "")
+
+
+# ---------------------------------------------------------------- devices
+
+
+def test_a_claim_is_made_for_a_pod_and_goes_with_it(kubectl: Kubectl) -> None:
+    requests = [{"name": "gpu", "exactly": {"deviceClassName": "gpu"}}]
+    template = {
+        "apiVersion": "resource.k8s.io/v1",
+        "kind": "ResourceClaimTemplate",
+        "metadata": {"name": "gpu"},
+        "spec": {"spec": {"devices": {"requests": requests}}},
+    }
+    container = {"name": "c", "image": "nginx", "resources": {"claims": [{"name": "gpu"}]}}
+    spec = {"containers": [container], "resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "gpu"}]}
+    apply(kubectl, template, {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": spec})
+    statuses = path(kubectl, "pod p", "{.status.resourceClaimStatuses[*].resourceClaimName}")
+    eventually(lambda: bool(statuses()))
+    assert statuses().startswith("p-gpu-")
+    kubectl("delete", "pod", "p")
+    eventually(path(kubectl, "resourceclaims", "{.items[*].metadata.name}"), "")
+
+
+# ---------------------------------------------------------------- workloads
+
+
+def images(kubectl: Kubectl) -> str:
+    """Of the Pods that are not going, each once."""
+    pods = kubectl.json("get", "pods", "-l", "app=web")["items"]
+    running = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+    return " ".join(sorted({container["image"] for pod in running for container in pod["spec"]["containers"]}))
+
+
+@pytest.fixture
+def web(kubectl: Kubectl) -> Kubectl:
+    """A Deployment of three Pods, rolled out."""
+    kubectl("create", "deployment", "web", "--image=nginx:1", "--replicas=3")
+    kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+    return kubectl
+
+
+def test_a_new_image_is_rolled_out_and_undone(web: Kubectl) -> None:
+    web("set", "image", "deployment/web", "nginx=nginx:2")
+    web("rollout", "status", "deployment/web", "--timeout=30s")
+    eventually(lambda: images(web), "nginx:2")
+    assert web("rollout", "history", "deployment/web").split()[-4:] == ["1", "<none>", "2", "<none>"]
+    web("rollout", "undo", "deployment/web")
+    web("rollout", "status", "deployment/web", "--timeout=30s")
+    eventually(lambda: images(web), "nginx:1")
+    assert path(web, "deployment web", r"{.metadata.annotations.deployment\.kubernetes\.io/revision}")() == "3"
+
+
+def test_a_paused_rollout_goes_on_when_resumed(web: Kubectl) -> None:
+    web("rollout", "pause", "deployment/web")
+    web("set", "image", "deployment/web", "nginx=nginx:2")
+    eventually(path(web, "deployment web", "{.status.observedGeneration}"), "3")
+    assert images(web) == "nginx:1"
+    web("rollout", "resume", "deployment/web")
+    web("rollout", "status", "deployment/web", "--timeout=30s")
+    eventually(lambda: images(web), "nginx:2")
+
+
+def test_a_restart_replaces_every_pod(web: Kubectl) -> None:
+    before = set(web("get", "pods", "-o", "name").split())
+    web("rollout", "restart", "deployment/web")
+    web("rollout", "status", "deployment/web", "--timeout=30s")
+    eventually(lambda: before & set(web("get", "pods", "-o", "name").split()), set())
+
+
+def test_a_deployment_that_makes_no_progress_says_so(kubectl: Kubectl) -> None:
+    spec = {
+        "replicas": 1,
+        "progressDeadlineSeconds": 1,
+        "selector": {"matchLabels": {"app": "stuck"}},
+        "template": {
+            "metadata": {"labels": {"app": "stuck"}},
+            "spec": {"containers": [{"name": "c", "image": "i"}], "nodeSelector": {"no": "such"}},
+        },
+    }
+    apply(kubectl, {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "stuck"}, "spec": spec})
+    reason = '{.status.conditions[?(@.type=="Progressing")].reason}'
+    eventually(path(kubectl, "deployment stuck", reason), "ProgressDeadlineExceeded")
+    assert "exceeded its progress deadline" in kubectl.fails("rollout", "status", "deployment/stuck", "--timeout=5s")
+
+
+def test_statefulsets_and_daemonsets_roll_back_too(kubectl: Kubectl) -> None:
+    for kind in ("StatefulSet", "DaemonSet"):
+        name = kind.lower()
+        template = {
+            "metadata": {"labels": {"app": name}},
+            "spec": {"containers": [{"name": "c", "image": "nginx:1"}]},
+        }
+        spec: Object = {"selector": {"matchLabels": {"app": name}}, "template": template}
+        if kind == "StatefulSet":
+            spec |= {"serviceName": name, "replicas": 2}
+        apply(kubectl, {"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name}, "spec": spec})
+        kubectl("rollout", "status", f"{name}/{name}", "--timeout=30s")
+        kubectl("set", "image", f"{name}/{name}", "c=nginx:2")
+        kubectl("rollout", "status", f"{name}/{name}", "--timeout=30s")
+        kubectl("rollout", "undo", f"{name}/{name}")
+        kubectl("rollout", "status", f"{name}/{name}", "--timeout=30s")
+        eventually(path(kubectl, f"pods -l app={name}", "{.items[0].spec.containers[0].image}"), "nginx:1")
+
+
+def test_an_autoscaler_keeps_to_its_limits(web: Kubectl) -> None:
+    web("autoscale", "deployment", "web", "--min=4", "--max=6", "--cpu-percent=50")
+    eventually(path(web, "deployment web", "{.status.readyReplicas}"), "4")
+    assert "New size: 4; reason: Current number of replicas below Spec.MinReplicas" in web("describe", "hpa", "web")
+
+
+def test_a_job_is_made_from_a_cron_job(kubectl: Kubectl) -> None:
+    kubectl("create", "cronjob", "nightly", "--image=busybox", "--schedule=0 3 * * *")
+    kubectl("create", "job", "now", "--from=cronjob/nightly")
+    kubectl("wait", "job/now", "--for=condition=Complete", "--timeout=30s")
+    assert path(kubectl, "job now", "{.metadata.ownerReferences[*].name}")() == "nightly"
+
+
+# ---------------------------------------------------------------- deletion
+
+
+@pytest.mark.parametrize(
+    ("cascade", "left"), [("background", ("", "")), ("foreground", ("", "")), ("orphan", ("1", "3"))]
+)
+def test_deletion_cascades_as_asked(web: Kubectl, cascade: str, left: tuple[str, str]) -> None:
+    web("delete", "deployment", "web", f"--cascade={cascade}", "--timeout=30s")
+    sets = path(web, "replicasets", "{.items[*].metadata.name}")
+    pods = path(web, "pods", "{.items[*].metadata.name}")
+    eventually(lambda: (len(sets().split()), len(pods().split())), tuple(int(number or 0) for number in left))
+    if cascade == "orphan":
+        assert path(web, "replicasets", "{.items[*].metadata.ownerReferences}")() == ""
+
+
+def test_a_namespace_takes_everything_with_it(cluster: Cluster, web: Kubectl) -> None:
+    web("create", "configmap", "settings", "--from-literal=a=b")
+    cluster.kubectl("create", "namespace", f"{web.namespace}-2")
+    cluster.kubectl("-n", f"{web.namespace}-2", "create", "deployment", "web", "--image=nginx")
+    cluster.kubectl("delete", "namespace", f"{web.namespace}-2", "--timeout=30s")
+    assert path(web, "deployment web", "{.metadata.name}")() == "web"
+
+
+# ---------------------------------------------------------------- nodes in maintenance
+
+
+@pytest.fixture
+def node(cluster: Cluster) -> Iterator[str]:
+    """A node which a test may put out of order."""
+    yield "node-2"
+    cluster.kubectl("uncordon", "node-2")
+
+
+def placed(kubectl: Kubectl, node: str, replicas: int) -> None:
+    """A Deployment whose Pods prefer the node, but may go elsewhere."""
+    term = {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}]}
+    preferred = [{"weight": 100, "preference": term}]
+    affinity = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}
+    template = {
+        "metadata": {"labels": {"app": "moving"}},
+        "spec": {"containers": [{"name": "c", "image": "nginx"}], "affinity": affinity},
+    }
+    spec = {"replicas": replicas, "selector": {"matchLabels": {"app": "moving"}}, "template": template}
+    apply(kubectl, {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "moving"}, "spec": spec})
+    kubectl("rollout", "status", "deployment/moving", "--timeout=30s")
+
+
+def test_a_drain_waits_for_the_budget(kubectl: Kubectl, node: str) -> None:
+    placed(kubectl, node, 3)
+    kubectl("create", "pdb", "moving", "--selector=app=moving", "--min-available=2")
+    eventually(path(kubectl, "pdb moving", "{.status.disruptionsAllowed}"), "1")
+    kubectl("drain", node, "--ignore-daemonsets", "--pod-selector=app=moving", "--timeout=60s")
+    where = kubectl("get", "pods", "-l", "app=moving", "-o", "jsonpath={.items[*].spec.nodeName}").split()
+    assert node not in where
+    assert path(kubectl, f"node {node}", "{.spec.unschedulable} {.spec.taints[*].key}")() == (
+        "true node.kubernetes.io/unschedulable"
+    )
+    kubectl("uncordon", node)
+    eventually(path(kubectl, f"node {node}", "{.spec.taints}"), "")
+
+
+def test_a_taint_drives_pods_away_that_do_not_tolerate_it(kubectl: Kubectl, node: str) -> None:
+    placed(kubectl, node, 2)
+    kubectl("taint", "node", node, "broken=yes:NoExecute")
+    nodes = path(kubectl, "pods -l app=moving", "{.items[*].spec.nodeName}")
+    eventually(lambda: node in nodes().split() or len(nodes().split()) != 2, False)
+    kubectl("taint", "node", node, "broken-")
