@@ -129,6 +129,7 @@ class Server:
     ) -> ApiServer:
         """The registry with its admission, the bootstrap objects, and the server in front of them."""
         from fastkube.registry.bootstrap import bootstrap
+        from fastkube.registry.custom.keeper import Keeper
         from fastkube.registry.registry import Registry
         from fastkube.registry.services import ServiceAddresses
         from fastkube.server.admission.chain import Chain
@@ -150,6 +151,8 @@ class Server:
         stack.callback(addresses.close)
         attendants = {("", "services"): addresses}
         registry = Registry(self.store, catalog, clock=self.clock, admission=chain, attendants=attendants)
+        keeper = Keeper(self.store, catalog, self.clock)
+        stack.push_async_callback(keeper.close)
         await bootstrap(registry, options.service_cluster_ip_range)
         self._registry = registry
         return ApiServer(

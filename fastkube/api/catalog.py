@@ -9,6 +9,7 @@ Rules:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
@@ -29,6 +30,18 @@ def split_api_version(text: str) -> tuple[str, str]:
     """(group, version) of an apiVersion."""
     group, slash, version = text.rpartition("/")
     return (group, version) if slash else ("", text)
+
+
+_VERSION = re.compile(r"v([1-9][0-9]*)(?:(alpha|beta)([1-9][0-9]*))?").fullmatch
+_STAGES = {"alpha": 0, "beta": 1, None: 2}
+
+
+def version_rank(version: str) -> tuple[int, int, int, str]:
+    """Sorts v2 above v1 above v1beta2 above v1alpha1, and what is no such version below, by the alphabet."""
+    match = _VERSION(version)
+    if match is None:
+        return (-1, 0, 0, "".join(chr(0x10FFFF - ord(character)) for character in version))
+    return (_STAGES[match[2]], int(match[1]), int(match[3] or 0), "")
 
 
 class SubresourceInfo(NamedTuple):
@@ -73,6 +86,18 @@ class ResourceType:
 
     def api_version(self, version: str) -> str:
         return f"{self.group}/{version}" if self.group else version
+
+    @property
+    def stale(self) -> bool:
+        """Whether stored objects may be of another version or schema than the present one (a custom kind's definition
+        has changed): `conversion.convert` brings them up to date."""
+        return self.custom and bool(self.extra["stale"])
+
+    def has_subresource(self, version: str, name: str) -> bool:
+        """Whether the resource has it in this version: of a custom kind each version may have its own."""
+        if not self.custom:
+            return name in self.subresources
+        return name in self.extra["subresources"][version]
 
     @property
     def storage_api_version(self) -> str:

@@ -25,6 +25,8 @@ Object = dict[str, Any]
 
 def convert(rtype: ResourceType, obj: Object, wanted: str) -> Object:
     """The object in the version `wanted` (an apiVersion of this resource, or of the one it shares its objects with)."""
+    if rtype.stale:
+        obj = rtype.extra["refresh"](obj)
     given = obj["apiVersion"]
     if given == wanted:
         return obj

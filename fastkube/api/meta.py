@@ -306,3 +306,12 @@ def validate_field_manager(manager: str, path: str) -> list[Cause]:
             causes.append(field.invalid(path, manager, problem))
         position += len(char.encode())
     return causes
+
+
+def copy_of(value: Any) -> Any:
+    """A copy of plain data; several times faster than `copy.deepcopy`."""
+    if isinstance(value, dict):
+        return {key: copy_of(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [copy_of(each) for each in value]
+    return value

@@ -70,6 +70,8 @@ class Schema(Node):
     nullable: bool = False
     embedded: bool = False
     """A custom kind's field that holds a whole object."""
+    complete: Callable[[dict[str, Any]], None] | None = None
+    """Of a custom kind as a whole: fills in its defaults and drops nulls, in place."""
     source: dict[str, Any] | None = None
     """Of a custom kind as a whole: the openAPIV3Schema that it was made of."""
 

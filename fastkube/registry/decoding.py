@@ -54,6 +54,8 @@ def fit(call: Call, obj: Object, shape: schema.Schema) -> None:
         faults = schema.walk(shape, obj)
     except ValueError as problem:
         raise Unreadable(str(problem)) from None
+    if shape.complete is not None:
+        shape.complete(obj)
     if call.faults:
         faults = call.faults + faults
     if faults and call.field_validation != "Ignore":
@@ -70,8 +72,9 @@ def to_storage(call: Call, obj: Object) -> Object:
 
 def from_storage(call: Call, obj: Object) -> Object:
     """From the stored version to the one of the request."""
-    wanted = call.rtype.api_version(call.version)
-    return obj if obj["apiVersion"] == wanted else conversion.convert(call.rtype, obj, wanted)
+    rtype = call.rtype
+    wanted = rtype.api_version(call.version)
+    return obj if obj["apiVersion"] == wanted and not rtype.stale else conversion.convert(rtype, obj, wanted)
 
 
 def _typed(obj: Object, group: str, version: str, kind: str) -> Object:

@@ -19,7 +19,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ from fastkube.clock import parse_rfc3339, rfc3339
 from fastkube.errors import ApiError, Cause
 from fastkube.registry import listing
 from fastkube.registry.answers import Outcome, Page, Stored
+from fastkube.registry.custom import establishing
 from fastkube.registry.strategy import Call, Object, Strategy
 from fastkube.store import RevisionMismatch
 
@@ -152,8 +153,9 @@ async def delete(registry: Registry, call: Call, options: DeleteOptions) -> Outc
     options = replace(options)
     _warn_of_orphans(call, options)
     await registry.admission.mutate(call, None, None)
-    if (call.rtype.group, call.rtype.resource) == ("", "namespaces"):
-        outcome = await _delete_namespace(registry, call, options)
+    first = _IN_TWO_STEPS.get((call.rtype.group, call.rtype.resource))
+    if first is not None:
+        outcome = await first(registry, call, options)
         if outcome is not None:
             return outcome
     return await _delete(registry, call, options)
@@ -369,6 +371,42 @@ def _check_namespace_preconditions(call: Call, obj: Object, item: Item, options:
         if wanted is not None and wanted != found:
             problem = f"Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
             raise errors.conflict("", "namespaces", call.name, problem)
+
+
+# ---------------------------------------------------------------- definitions of custom kinds
+
+
+async def _delete_definition(registry: Registry, call: Call, options: DeleteOptions) -> Outcome | None:
+    """The first delete makes a definition Terminating; None once it is, and an ordinary delete may follow."""
+    rtype = call.rtype
+    key = rtype.key("", call.name)
+    for _ in range(_ATTEMPTS_MAX):
+        item = registry.store.get(key)
+        if item is None:
+            raise errors.not_found(rtype.group, rtype.resource, call.name)
+        old: Object = msgpack.unpackb(item.value)
+        if "deletionTimestamp" in old["metadata"]:
+            return None
+        _check_preconditions(rtype, old, item, options)
+        await registry.admission.validate(call, None, old)
+        new = establishing.begin_end(old, registry.timestamp(call))
+        _set_policy(rtype, new["metadata"], options)
+        _raise_generation(new["metadata"])
+        value = msgpack.packb(new)
+        if call.dry_run:
+            return Outcome(Stored(value, item.mod_revision))
+        try:
+            return Outcome(Stored(value, await registry.store.update(key, value, item.mod_revision)))
+        except RevisionMismatch:
+            continue
+    raise errors.conflict(rtype.group, rtype.resource, call.name, errors.MODIFIED)
+
+
+_IN_TWO_STEPS: dict[tuple[str, str], Callable[[Registry, Call, DeleteOptions], Awaitable[Outcome | None]]] = {
+    ("", "namespaces"): _delete_namespace,
+    ("apiextensions.k8s.io", "customresourcedefinitions"): _delete_definition,
+}
+"""Kinds whose first delete does not remove anything: a process of their own follows."""
 
 
 # ---------------------------------------------------------------- collections

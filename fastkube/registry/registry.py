@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgpack
 
 from fastkube import errors
-from fastkube.api import meta
+from fastkube.api import conversion, meta
 from fastkube.clock import Clock, rfc3339
 from fastkube.errors import ApiError
 from fastkube.registry import binding, decoding, deletion, facets, listing, ownership, patching, subresources, updating
@@ -107,7 +107,11 @@ class Registry:
         self._second, self._second_text = -1, ""
 
     def strategy(self, rtype: ResourceType) -> Strategy:
-        return self._strategies.get((rtype.group, rtype.resource)) or _generic(rtype)
+        known = self._strategies.get((rtype.group, rtype.resource))
+        if known is not None:
+            return known
+        custom: Strategy | None = rtype.extra.get("strategy")  # of a custom kind
+        return custom or _generic(rtype)
 
     # ---------------------------------------------------------------- reading
 
@@ -200,7 +204,9 @@ class Registry:
         metadata = obj["metadata"]
         if strategy.has_generation:
             metadata["generation"] = 1
-        causes = meta.validate_object_meta(obj, rtype.namespaced, strategy.validate_name)
+        causes = meta.validate_object_meta(
+            obj, rtype.namespaced, strategy.validate_name, kube_finalizers=not rtype.custom
+        )
         causes += strategy.validate(call, obj)
         name = metadata.get("name") or ""
         if causes:
@@ -285,6 +291,8 @@ class Registry:
         rtype = call.rtype
         strategy = self.strategy(rtype)
         old = unpack(item.value)
+        if rtype.stale:
+            old = conversion.convert(rtype, old, rtype.storage_api_version)
         new, claimed_version, managed = build(old, item)
         strategy.default(new)
         if not managed:
@@ -307,7 +315,7 @@ class Registry:
             await self._remove_finished(call, key, item, old)
             return Stored(pack(new), item.mod_revision)
         ownership.settle(new, old)
-        if new == old:
+        if new == old and not rtype.stale:  # writing what is stale again is how clients migrate it
             return Stored(item.value, item.mod_revision)
         value = pack(new)
         if len(value) > _OBJECT_MAX_BYTES:

@@ -29,7 +29,7 @@ _DEFAULT_PATHS = {
 def show(call: Call, obj: Object) -> Object:
     """The Scale of an object, without resourceVersion."""
     rtype = call.rtype
-    paths = _paths(rtype)
+    paths = _paths(call)
     metadata = obj["metadata"]
     status: Object = {"replicas": _at(obj, paths["statusReplicasPath"]) or 0}
     selector = _selector(rtype, obj, paths["labelSelectorPath"])
@@ -51,14 +51,14 @@ def show(call: Call, obj: Object) -> Object:
 def take(call: Call, old: Object, scale: Object, applied: bool) -> Object:
     """`old` with the replicas of the Scale. Raises 409 for another uid and 422 for a negative number."""
     rtype = call.rtype
-    path = _paths(rtype)["specReplicasPath"]
+    path = _paths(call)["specReplicasPath"]
     before = with_entries(call, old)
     uid = scale["metadata"].get("uid")
     if uid and uid != old["metadata"]["uid"]:
         problem = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {old['metadata']['uid']}"
         raise errors.conflict(rtype.group, f"{rtype.resource}/scale", call.name, problem)
     replicas = (scale.get("spec") or {}).get("replicas") or 0
-    causes = field.non_negative("spec.replicas", replicas)
+    causes = field.non_negative("spec.replicas", replicas) if not rtype.custom else []  # these judge it as a whole
     if causes:
         raise errors.invalid("autoscaling", "Scale", call.name, causes)
     _put(old, path, replicas)
@@ -73,14 +73,16 @@ def take(call: Call, old: Object, scale: Object, applied: bool) -> Object:
 def with_entries(call: Call, obj: Object) -> Object:
     """The Scale of an object with its managedFields, which no answer shows."""
     shown = show(call, obj)
-    entries = ownership.scale_entries(call, obj, _paths(call.rtype)["specReplicasPath"])
+    entries = ownership.scale_entries(call, obj, _paths(call)["specReplicasPath"])
     if entries:
         shown["metadata"]["managedFields"] = entries
     return shown
 
 
-def _paths(rtype: ResourceType) -> dict[str, str]:
-    custom: dict[str, str] = rtype.extra.get("scale") or {}
+def _paths(call: Call) -> dict[str, str]:
+    if not call.rtype.custom:
+        return _DEFAULT_PATHS
+    custom: dict[str, str] = call.rtype.extra["scale"][call.version]
     return {**_DEFAULT_PATHS, **custom}
 
 

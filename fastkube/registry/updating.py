@@ -108,8 +108,14 @@ def keep_system_fields(new: Object, old: Object) -> None:
 
 def metadata_faults(rtype: ResourceType, strategy: Strategy, new: Object, old: Object) -> list[Cause]:
     """Faults of changed metadata: told twice, as upstream does (once for all kinds, once by the kind's validation)."""
-    whole = meta.validate_object_meta(new, rtype.namespaced, meta.path_segment)
-    changed = meta.validate_object_meta_update(new, old)
+    kube = not rtype.custom
+    whole = meta.validate_object_meta(new, rtype.namespaced, meta.path_segment, kube_finalizers=kube)
+    changed = meta.validate_object_meta_update(new, old, kube_finalizers=kube)
     if not whole and not changed:
         return []
-    return whole + changed + changed + meta.validate_object_meta(new, rtype.namespaced, strategy.validate_name)
+    return (
+        whole
+        + changed
+        + changed
+        + meta.validate_object_meta(new, rtype.namespaced, strategy.validate_name, kube_finalizers=kube)
+    )

@@ -111,7 +111,7 @@ def _check_custom(rtype: ResourceType, info: RequestInfo, method: str) -> None:
         raise NoSuchPath
     if info.parts >= 3:
         subresource = rtype.subresources.get(info.subresource)
-        if subresource is None or info.parts > 3:
+        if subresource is None or info.parts > 3 or not rtype.has_subresource(info.version, info.subresource):
             raise errors.not_found(rtype.group, rtype.resource, info.name)
         allowed = info.verb in subresource.verbs
     else:
@@ -119,6 +119,10 @@ def _check_custom(rtype: ResourceType, info: RequestInfo, method: str) -> None:
         allowed = info.verb in verbs and info.verb in rtype.verbs
     if not allowed or method == "HEAD":
         raise errors.method_not_supported(rtype.group, rtype.resource, info.verb)
+    if info.verb == "create" and rtype.extra["terminating"]:
+        refusal = errors.method_not_supported(rtype.group, rtype.resource, info.verb)
+        refusal.message = "create not allowed while custom resource definition is terminating"
+        raise refusal
 
 
 def make_call(request: Request, route: Route, now: float) -> Call:

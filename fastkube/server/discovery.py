@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastkube.api import codec
+from fastkube.api.catalog import version_rank
 from fastkube.server.answer import Answer
 from fastkube.server.media import JSON, Clause, format_of, not_acceptable, parse_accept
 
@@ -28,9 +28,6 @@ _AGGREGATED = "APIGroupDiscoveryList"
 _GROUP = "apidiscovery.k8s.io"
 _HASHED_AS = {"CustomResourceDefinition": "v1beta1"}
 """Upstream stores these in another version than fastkube does; the hash is upstream's."""
-
-_VERSION = re.compile(r"v([1-9][0-9]*)(?:(alpha|beta)([1-9][0-9]*))?").fullmatch
-_STAGES = {"alpha": 0, "beta": 1, None: 2}
 
 
 class _Document(NamedTuple):
@@ -102,7 +99,7 @@ class Discovery:
         if not version:
             return {"kind": "APIGroup", "apiVersion": "v1", **self._group(group)}
         types = sorted(self._in(group, version), key=lambda rtype: rtype.resource)
-        resources = [entry for rtype in types for entry in _legacy_entries(rtype)]
+        resources = [entry for rtype in types for entry in _legacy_entries(rtype, version)]
         listed: Object = {"kind": "APIResourceList"}
         if group:
             listed["apiVersion"] = "v1"
@@ -134,14 +131,6 @@ class Discovery:
         types = [rtype for rtype in self._catalog.all() if rtype.group == group]
         found = list(dict.fromkeys(version for rtype in types for version in rtype.versions))
         return sorted(found, key=version_rank, reverse=True) if any(rtype.custom for rtype in types) else found
-
-
-def version_rank(version: str) -> tuple[int, int, int, str]:
-    """Sorts v2 above v1 above v1beta2 above v1alpha1, and what is no such version below, by the alphabet."""
-    match = _VERSION(version)
-    if match is None:
-        return (-1, 0, 0, "".join(chr(0x10FFFF - ord(character)) for character in version))
-    return (_STAGES[match[2]], int(match[1]), int(match[3] or 0), "")
 
 
 def storage_version_hash(rtype: ResourceType) -> str:
@@ -188,8 +177,8 @@ def _optional(rtype: ResourceType) -> Object:
     return more
 
 
-def _subresources(rtype: ResourceType) -> Iterable[SubresourceInfo]:
-    return (info for _, info in sorted(rtype.subresources.items()))
+def _subresources(rtype: ResourceType, version: str) -> list[SubresourceInfo]:
+    return [info for name, info in sorted(rtype.subresources.items()) if rtype.has_subresource(version, name)]
 
 
 def _own(rtype: ResourceType, info: SubresourceInfo) -> bool:
@@ -197,7 +186,7 @@ def _own(rtype: ResourceType, info: SubresourceInfo) -> bool:
     return info.group == rtype.group and info.version in rtype.versions
 
 
-def _legacy_entries(rtype: ResourceType) -> Iterable[Object]:
+def _legacy_entries(rtype: ResourceType, version: str) -> Iterable[Object]:
     entry: Object = {
         "name": rtype.resource,
         "singularName": rtype.singular,
@@ -209,7 +198,7 @@ def _legacy_entries(rtype: ResourceType) -> Iterable[Object]:
     if rtype.persisted:
         entry["storageVersionHash"] = storage_version_hash(rtype)
     yield entry
-    for info in _subresources(rtype):
+    for info in _subresources(rtype, version):
         sub: Object = {
             "name": f"{rtype.resource}/{info.name}",
             "singularName": "",
@@ -231,7 +220,7 @@ def _aggregated_entry(rtype: ResourceType, version: str) -> Object:
     }
     if rtype.custom:
         entry["responseKind"] = {"group": rtype.group, "version": version, "kind": rtype.kind}
-    if rtype.subresources:
+    if _subresources(rtype, version):
         entry["subresources"] = [
             {
                 "subresource": info.name,
@@ -240,6 +229,6 @@ def _aggregated_entry(rtype: ResourceType, version: str) -> Object:
                 else {"group": info.group, "version": info.version, "kind": info.kind},
                 "verbs": list(info.verbs),
             }
-            for info in _subresources(rtype)
+            for info in _subresources(rtype, version)
         ]
     return entry

@@ -210,7 +210,7 @@ def view_of(
         if include not in _INCLUDES:
             known = ", ".join(f'"{one}"' for one in _INCLUDES)
             raise errors.bad_request(f'unrecognized includeObject value: "{include}" (supported: {known})')
-    converts = not foreign and rtype.storage_api_version != rtype.api_version(version)
+    converts = not foreign and (rtype.stale or rtype.storage_api_version != rtype.api_version(version))
     return View(rtype, version, form, clock, include, converts)
 
 

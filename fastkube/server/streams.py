@@ -562,6 +562,7 @@ class Streams:
         self._generation = catalog.generation
 
     def hub(self, rtype: ResourceType) -> Hub:
+        self.follow_catalog()
         hub = self._hubs.get(rtype.key_prefix)
         if hub is None:
             hub = self._hubs[rtype.key_prefix] = Hub(self._store, rtype)

@@ -16,6 +16,7 @@ from yarl import URL
 from fastkube.api.catalog import Catalog
 from fastkube.clock import RealClock
 from fastkube.registry.bootstrap import bootstrap
+from fastkube.registry.custom.keeper import Keeper
 from fastkube.registry.registry import Registry
 from fastkube.registry.services import ServiceAddresses
 from fastkube.registry.strategy import UserInfo
@@ -185,6 +186,8 @@ async def running(directory: Path, **options: Any) -> AsyncIterator[Api]:
         addresses = ServiceAddresses(store, settings.service_cluster_ip_range)
         stack.callback(addresses.close)
         registry = Registry(store, catalog, clock=clock, admission=chain, attendants={("", "services"): addresses})
+        keeper = Keeper(store, catalog, clock)
+        stack.push_async_callback(keeper.close)
         await bootstrap(registry, settings.service_cluster_ip_range)
         server = ApiServer(registry, catalog, store, settings, clock, authorizer=authorizer, component_tokens=COMPONENT)
         await server.start()

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from apis import ADMIN, ALICE, Api, running, until
 
-from fastkube.api.catalog import Catalog
+from fastkube.api.catalog import Catalog, version_rank
 from fastkube.server import pki
-from fastkube.server.discovery import Discovery, version_rank
+from fastkube.server.discovery import Discovery
 from fastkube.server.options import ServerOptions
 
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"

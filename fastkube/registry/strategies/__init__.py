@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fastkube.registry.custom import definitions
 from fastkube.registry.strategies import (
     autoscalers,
     budgets,
@@ -29,6 +30,7 @@ from fastkube.registry.strategies import (
 from fastkube.registry.strategy import Strategy
 
 STRATEGIES: dict[tuple[str, str], Strategy] = {
+    **definitions.STRATEGIES,
     **pods.STRATEGIES,
     **deployments.STRATEGIES,
     **replicasets.STRATEGIES,

@@ -439,12 +439,3 @@ def selector_shown(selector: Object | None) -> field.Literal:
             for each in expressions
         ]
     return field.struct(told)
-
-
-def copy_of(value: Any) -> Any:
-    """A copy of plain data; several times faster than `copy.deepcopy`."""
-    if isinstance(value, dict):
-        return {key: copy_of(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [copy_of(each) for each in value]
-    return value

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from fastkube.api import field
-from fastkube.api.meta import validate_labels
+from fastkube.api.meta import copy_of, validate_labels
 from fastkube.api.names import dns1123_label, dns1123_subdomain, label_value
 from fastkube.errors import Cause
 from fastkube.registry.strategies import checks
-from fastkube.registry.strategies.checks import Errors, copy_of, equal
+from fastkube.registry.strategies.checks import Errors, equal
 from fastkube.registry.strategies.service_validation import PROTOCOLS
 from fastkube.registry.strategy import Call, Object, Strategy
 

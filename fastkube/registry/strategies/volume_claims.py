@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from fastkube.api import field
+from fastkube.api.meta import copy_of
 from fastkube.errors import Cause
 from fastkube.registry.strategies import checks, claims, resources
-from fastkube.registry.strategies.checks import Errors, amount, copy_of, equal
+from fastkube.registry.strategies.checks import Errors, amount, equal
 from fastkube.registry.strategies.go_values import diff
 from fastkube.registry.strategies.pod_defaults import default_amounts, default_claim_spec
 from fastkube.registry.strategies.volumes import CLASS_ANNOTATION, class_annotation_warning, default_phase

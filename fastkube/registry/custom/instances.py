@@ -1,0 +1,137 @@
+"""The strategy of every custom kind: parametrised by its schemas, otherwise like any built-in one's.
+
+Which rules hold is decided by the version of the request, whose schema judges the object. With the status subresource
+status is written through it alone; without it, it is a field like any other and raises the generation.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from fastkube.api import field, jsonschema
+from fastkube.api.jsonschema import NOTHING
+from fastkube.errors import Cause
+from fastkube.registry.custom import rules
+from fastkube.registry.custom.embedded import embedded_faults
+from fastkube.registry.strategy import Call, Object, Strategy
+
+_INT32_MAX = 2**31 - 1
+_KNOWN_FINALIZERS = frozenset(("orphan", "foregroundDeletion", "kubernetes"))
+_NOT_CHECKED = Cause(
+    "FieldValueInvalid",
+    'Invalid value: "null": some validation rules were not checked because the object was invalid; correct the '
+    "existing errors to complete validation",
+    "<nil>",
+)
+
+
+class VersionRules:
+    """What one version of a kind asks of its objects, compiled when the first of them is written."""
+
+    def __init__(self, schema: Object, status: bool, scale: dict[str, str]) -> None:
+        self.schema = schema
+        self.status = status
+        self.scale = scale
+
+    @cached_property
+    def values(self) -> jsonschema.Check | None:
+        return jsonschema.compile(self.schema)
+
+    @cached_property
+    def lists(self) -> jsonschema.Check | None:
+        return jsonschema.list_faults(self.schema)
+
+    @cached_property
+    def rules(self) -> rules.Rules | None:
+        return rules.compile(self.schema)
+
+    @cached_property
+    def embedded(self) -> jsonschema.Check | None:
+        return embedded_faults(self.schema)
+
+    def judge(self, new: Object, old: Any = NOTHING) -> list[Cause]:
+        """Every complaint about an object, or about what is new in it."""
+        found = jsonschema.causes(self.values(new, old)) if self.values is not None else []
+        if self.scale:
+            found += _scale_faults(self.scale, new)
+        if self.embedded is not None:
+            found += jsonschema.causes(self.embedded(new, NOTHING))
+        if self.lists is not None and (old is NOTHING or not self.lists(old, NOTHING)):
+            found += jsonschema.causes(self.lists(new, NOTHING))
+        if self.rules is not None:
+            if jsonschema.is_blocking(found):
+                found.append(_NOT_CHECKED)
+            else:
+                found += rules.judge(self.rules, new, old)
+        return found
+
+
+def _scale_faults(scale: dict[str, str], obj: Object) -> list[Cause]:
+    found: list[Cause] = []
+    for path in (scale["specReplicasPath"], scale["statusReplicasPath"]):
+        value: Any = obj
+        for key in path.split(".")[1:]:
+            value = value.get(key) if isinstance(value, dict) else None
+        if value is None:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool):
+            found.append(field.invalid(path, value, f"{path} accessor error: {value} is of the type, expected int64"))
+        elif value < 0:
+            found.append(field.invalid(path, value, "should be a non-negative integer"))
+        elif value > _INT32_MAX:
+            found.append(field.invalid(path, value, f"should be less than or equal to {_INT32_MAX}"))
+    return found
+
+
+class CustomStrategy(Strategy):
+    """`versions` are the rules of each version, `has_status` that of the storage version."""
+
+    def __init__(self, versions: dict[str, VersionRules], storage: str) -> None:
+        self._versions = versions
+        self.has_status = versions[storage].status
+
+    def prepare_for_create(self, call: Call, obj: Object) -> None:
+        if self._versions[call.version].status:
+            obj.pop("status", None)
+
+    def prepare_for_update(self, call: Call, new: Object, old: Object) -> None:
+        if self._versions[call.version].status:
+            if "status" in old:
+                new["status"] = old["status"]
+            else:
+                new.pop("status", None)
+
+    def prepare_for_status_update(self, call: Call, new: Object, old: Object) -> None:
+        """Only status changes, and who manages it."""
+        managed = new["metadata"].get("managedFields")
+        new["metadata"] = dict(old["metadata"])
+        if managed:
+            new["metadata"]["managedFields"] = managed
+        super().prepare_for_status_update(call, new, old)
+
+    def spec_changed(self, new: Object, old: Object) -> bool:
+        """Any change but that of metadata (and of status, where it is written apart)."""
+        apart = ("metadata", "status") if self.has_status else ("metadata",)
+        return any(new.get(key, NOTHING) != old.get(key, NOTHING) for key in {*new, *old} if key not in apart)
+
+    def validate(self, call: Call, obj: Object) -> list[Cause]:
+        return self._versions[call.version].judge(obj)
+
+    def validate_update(self, call: Call, new: Object, old: Object) -> list[Cause]:
+        return self._versions[call.version].judge(new, old)
+
+    def validate_status_update(self, call: Call, new: Object, old: Object) -> list[Cause]:
+        return self._versions[call.version].judge(new, old)
+
+    def warnings(self, call: Call, obj: Object, old: Object | None) -> list[str]:
+        finalizers = obj["metadata"].get("finalizers")
+        if not finalizers:
+            return []
+        before = (old["metadata"].get("finalizers") or ()) if old is not None else ()
+        return [
+            f'metadata.finalizers: "{name}": prefer a domain-qualified finalizer name including a path (/) to avoid '
+            "accidental conflicts with other finalizer writers"
+            for name in finalizers
+            if name not in before and "/" not in name and name not in _KNOWN_FINALIZERS
+        ]

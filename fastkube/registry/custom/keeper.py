@@ -1,0 +1,190 @@
+"""Follows the definitions in the store: the catalog shows at once what is served, and what a definition needs is done.
+
+Everything is derived from the store, so that every process over it comes to the same catalog. Work (names, conditions,
+the removal of instances) is done by the process that writes; each write is conditional on what it was computed from,
+and whoever is late finds it done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+
+from fastkube.clock import rfc3339
+from fastkube.registry.custom import establishing
+from fastkube.registry.custom.kinds import is_served, make_type
+from fastkube.store import DELETE, KeyMissing, RevisionMismatch, StoreError
+
+if TYPE_CHECKING:
+    from fastkube.api.catalog import Catalog, ResourceType
+    from fastkube.clock import Clock
+    from fastkube.store import Event, Item, Store
+
+Object = dict[str, Any]
+
+PREFIX = b"/registry/apiextensions.k8s.io/customresourcedefinitions/"
+_END = PREFIX[:-1] + b"0"  # "0" follows "/"
+_REMOVAL_POLL_S = 0.5
+_CHUNK = 500
+
+_log = logging.getLogger(__name__)
+
+
+class Keeper:
+    """Start it before requests are served; `close` ends it."""
+
+    def __init__(self, store: Store, catalog: Catalog, clock: Clock) -> None:
+        self._store = store
+        self._catalog = catalog
+        self._clock = clock
+        self._crds: dict[bytes, tuple[int, Object]] = {}
+        self._types: dict[bytes, tuple[Object, ResourceType]] = {}
+        self._waiting: dict[bytes, None] = {}
+        self._wake = asyncio.Event()
+        self._subscription = store.subscribe(PREFIX, _END, self._on_events)
+        for item in store.range(PREFIX, _END).items:
+            self._keep(item.key, item.value, item.mod_revision)
+        self._worker = asyncio.get_running_loop().create_task(self._work())
+        self._wake.set()
+
+    async def close(self) -> None:
+        self._subscription.cancel()
+        self._worker.cancel()
+        await asyncio.gather(self._worker, return_exceptions=True)
+
+    # ---------------------------------------------------------------- the catalog
+
+    def _on_events(self, events: list[Event], revision: int) -> None:
+        for event in events:
+            if event.type == DELETE:
+                self._forget(event.key)
+            else:
+                self._keep(event.key, event.value, event.revision)
+        self._wake.set()
+
+    def _keep(self, key: bytes, value: bytes, revision: int) -> None:
+        crd = msgpack.unpackb(value)
+        self._crds[key] = (revision, crd)
+        self._waiting[key] = None
+        if not is_served(crd):
+            self._withdraw(key)
+            return
+        shape = _shape(crd)
+        known = self._types.get(key)
+        if known is not None and known[0] == shape:
+            return
+        if known is not None and known[1].resource != crd["status"]["acceptedNames"]["plural"]:
+            self._withdraw(key)
+        rtype = make_type(crd)
+        self._types[key] = (shape, rtype)
+        self._catalog.add(rtype)
+
+    def _forget(self, key: bytes) -> None:
+        crd = self._crds.pop(key, None)
+        self._waiting.pop(key, None)
+        self._withdraw(key)
+        if crd is not None:  # its names are free now
+            group = crd[1]["spec"]["group"]
+            self._waiting.update(
+                (other, None) for other, (_, each) in self._crds.items() if each["spec"]["group"] == group
+            )
+
+    def _withdraw(self, key: bytes) -> None:
+        known = self._types.pop(key, None)
+        if known is not None:
+            self._catalog.remove(known[1])
+
+    # ---------------------------------------------------------------- the work
+
+    async def _work(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            waiting, self._waiting = list(self._waiting), {}
+            for key in waiting:
+                try:
+                    await self._settle(key)
+                except (RevisionMismatch, KeyMissing):
+                    self._again(key, 0.0)
+                except StoreError:
+                    _log.warning("%s must wait for the store", key.decode(), exc_info=True)
+                    self._again(key, _REMOVAL_POLL_S)
+
+    def _again(self, key: bytes, delay_s: float) -> None:
+        def put() -> None:
+            if key in self._crds:
+                self._waiting[key] = None
+                self._wake.set()
+
+        asyncio.get_running_loop().call_later(delay_s, put)
+
+    async def _settle(self, key: bytes) -> None:
+        """Brings one definition a step further, if there is one to take."""
+        kept = self._crds.get(key)
+        if kept is None:
+            return
+        revision, crd = kept
+        now = rfc3339(self._clock.time())
+        if "deletionTimestamp" in crd["metadata"]:
+            await self._end(key, revision, crd, now)
+            return
+        others = [each for other, (_, each) in self._crds.items() if other != key]
+        await self._write(key, revision, crd, establishing.established(crd, others, now))
+
+    async def _write(self, key: bytes, revision: int, old: Object, new: Object) -> None:
+        if new != old:
+            await self._store.update(key, msgpack.packb(new), revision)
+
+    async def _end(self, key: bytes, revision: int, crd: Object, now: str) -> None:
+        if establishing.FINALIZER not in (crd["metadata"].get("finalizers") or ()):
+            return
+        new = establishing.ending(crd, now)
+        if new != crd:
+            await self._store.update(key, msgpack.packb(new), revision)
+            return
+        if await self._remove_instances(crd, now):
+            self._again(key, _REMOVAL_POLL_S)
+            return
+        new = establishing.ended(crd, now)
+        if new["metadata"].get("finalizers"):
+            await self._store.update(key, msgpack.packb(new), revision)
+        else:
+            await self._store.delete(key, revision)
+
+    async def _remove_instances(self, crd: Object, now: str) -> bool:
+        """Removes what can go, marks the rest as terminating; whether any is left."""
+        names = (crd.get("status") or {}).get("acceptedNames") or {}
+        if not names.get("plural"):
+            return False
+        prefix = f"/registry/{crd['spec']['group']}/{names['plural']}/".encode()
+        start, end, left = prefix, prefix[:-1] + b"0", False
+        while items := self._store.range(start, end, limit=_CHUNK).items:
+            results = await asyncio.gather(*(self._remove(item, now) for item in items), return_exceptions=True)
+            left = left or any(result is not True for result in results)
+            start = items[-1].key + b"\0"
+        return left
+
+    async def _remove(self, item: Item, now: str) -> bool:
+        """Whether the object is gone."""
+        obj = msgpack.unpackb(item.value)
+        if not obj["metadata"].get("finalizers"):
+            await self._store.delete(item.key, item.mod_revision)
+            return True
+        if "deletionTimestamp" not in obj["metadata"]:
+            obj["metadata"]["deletionTimestamp"] = now
+            obj["metadata"]["deletionGracePeriodSeconds"] = 0
+            await self._store.update(item.key, msgpack.packb(obj), item.mod_revision)
+        return False
+
+
+def _shape(crd: Object) -> Object:
+    """What the catalog's entry is made of."""
+    return {
+        "spec": crd["spec"],
+        "names": crd["status"]["acceptedNames"],
+        "stored": crd["status"].get("storedVersions"),
+        "terminating": "deletionTimestamp" in crd["metadata"],
+    }
