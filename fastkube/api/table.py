@@ -93,7 +93,7 @@ def partial_metadata_list(items: Iterable[Object], metadata: Object, version: st
         "kind": "PartialObjectMetadataList",
         "apiVersion": f"meta.k8s.io/{version}",
         "metadata": metadata,
-        "items": [partial_metadata(item, version) for item in items],
+        "items": [partial_metadata(item, version) for item in items] or None,  # as Go's nil slice
     }
 
 

@@ -176,14 +176,14 @@ async def _delete(registry: Registry, call: Call, options: DeleteOptions) -> Out
     for _ in range(_ATTEMPTS_MAX):
         item = registry.store.get(key)
         if item is None:
-            raise errors.not_found(rtype.group, rtype.resource, call.name)
+            raise errors.not_found(rtype.storage_group, rtype.resource, call.name)
         try:
             return await _try_delete(registry, call, strategy, item, options)
         except RevisionMismatch:
             continue
         finally:
             call.companions.clear()
-    raise errors.conflict(rtype.group, rtype.resource, call.name, errors.MODIFIED)
+    raise errors.conflict(rtype.storage_group, rtype.resource, call.name, errors.MODIFIED)
 
 
 async def _try_delete(
@@ -239,14 +239,14 @@ def _check_preconditions(rtype: ResourceType, obj: Object, item: Item, options: 
             f"the UID in the precondition ({options.uid}) does not match the UID in record ({uid}). "
             "The object might have been deleted and then recreated"
         )
-        raise errors.conflict(rtype.group, rtype.kind, name, problem)
+        raise errors.conflict(rtype.storage_group, rtype.kind, name, problem)
     version = str(item.mod_revision)
     if options.resource_version is not None and options.resource_version != version:
         problem = (
             f"the ResourceVersion in the precondition ({options.resource_version}) does not match the ResourceVersion "
             f"in record ({version}). The object might have been modified"
         )
-        raise errors.conflict(rtype.group, rtype.kind, name, problem)
+        raise errors.conflict(rtype.storage_group, rtype.kind, name, problem)
 
 
 def _shorten_life(
@@ -342,7 +342,7 @@ async def _delete_namespace(registry: Registry, call: Call, options: DeleteOptio
     for _ in range(_ATTEMPTS_MAX):
         item = registry.store.get(key)
         if item is None:
-            raise errors.not_found(rtype.group, rtype.resource, call.name)
+            raise errors.not_found(rtype.storage_group, rtype.resource, call.name)
         old: Object = msgpack.unpackb(item.value)
         _check_namespace_preconditions(call, old, item, options)
         if "deletionTimestamp" in old["metadata"]:
@@ -361,7 +361,7 @@ async def _delete_namespace(registry: Registry, call: Call, options: DeleteOptio
             return Outcome(Stored(value, await registry.store.update(key, value, item.mod_revision)))
         except RevisionMismatch:
             continue
-    raise errors.conflict(rtype.group, rtype.resource, call.name, errors.MODIFIED)
+    raise errors.conflict(rtype.storage_group, rtype.resource, call.name, errors.MODIFIED)
 
 
 def _check_namespace_preconditions(call: Call, obj: Object, item: Item, options: DeleteOptions) -> None:

@@ -102,7 +102,7 @@ def replacement(call: Call, facet: Facet, body: Object) -> Build:
                 f"AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, "
                 f"UID in object meta: {old['metadata']['uid']}"
             )
-            raise errors.conflict(call.rtype.group, call.rtype.resource, call.name, problem)
+            raise errors.conflict(call.rtype.storage_group, call.rtype.resource, call.name, problem)
         return facet.accept(call, item, fresh, claimed)
 
     return build

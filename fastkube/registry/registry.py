@@ -124,7 +124,7 @@ class Registry:
         key = rtype.key(call.namespace, call.name)
         item = listing.read_item(self.store, key, call.query.get("resourceVersion", ""))
         if item is None:
-            raise errors.not_found(rtype.group, rtype.resource, call.name)
+            raise errors.not_found(rtype.storage_group, rtype.resource, call.name)
         stored = Stored(item.value, item.mod_revision)
         return facets.facet_of(self, call).answer(call, stored) if call.subresource else stored
 
@@ -144,7 +144,7 @@ class Registry:
     async def _answer_review(self, call: Call, obj: Object) -> Stored:
         review = self.reviews.get((call.rtype.group, call.rtype.resource))
         if review is None:
-            raise errors.method_not_supported(call.rtype.group, call.rtype.resource, call.verb)
+            raise errors.method_not_supported(call.rtype.storage_group, call.rtype.resource, call.verb)
         return Stored(pack(await review(call, decoding.decode(call, obj))), 0)
 
     async def create_decoded(self, call: Call, obj: Object, *, managed: bool = False) -> Stored:
@@ -176,7 +176,7 @@ class Registry:
                 return stored
         if base:
             raise _no_unique_name(call, metadata["name"])
-        raise errors.conflict(call.rtype.group, call.rtype.resource, metadata["name"], errors.MODIFIED)
+        raise errors.conflict(call.rtype.storage_group, call.rtype.resource, metadata["name"], errors.MODIFIED)
 
     def _fill_system_fields(self, call: Call, metadata: Object) -> None:
         """What only the server may say about a new object."""
@@ -210,7 +210,7 @@ class Registry:
         causes += strategy.validate(call, obj)
         name = metadata.get("name") or ""
         if causes:
-            raise errors.invalid(rtype.group, rtype.kind, name, causes)
+            raise errors.invalid(rtype.storage_group, rtype.kind, name, causes)
         call.warnings += strategy.warnings(call, obj, None)
         await self.admission.validate(call, obj, None)
         if claimed_version:
@@ -275,7 +275,7 @@ class Registry:
         for _ in range(_UPDATE_ATTEMPTS_MAX):
             item = self.store.get(key)
             if item is None:
-                raise errors.not_found(rtype.group, rtype.resource, call.name)
+                raise errors.not_found(rtype.storage_group, rtype.resource, call.name)
             try:
                 stored = await self._try_update(call, key, item, build, rules)
             except RevisionMismatch:
@@ -284,7 +284,7 @@ class Registry:
                 call.companions.clear()
             if stored is not None:
                 return stored
-        raise errors.conflict(rtype.group, rtype.resource, call.name, errors.MODIFIED)
+        raise errors.conflict(rtype.storage_group, rtype.resource, call.name, errors.MODIFIED)
 
     async def _try_update(self, call: Call, key: bytes, item: Item, build: Build, rules: Rules) -> Stored | None:
         """One attempt over `item`; None when a companion of the object was overtaken."""
@@ -308,7 +308,7 @@ class Registry:
             new["metadata"]["generation"] = (old["metadata"].get("generation") or 0) + 1
         causes = updating.metadata_faults(rtype, strategy, new, old) + rules.validate(call, new, old)
         if causes:
-            raise errors.invalid(rtype.group, rtype.kind, call.name, causes)
+            raise errors.invalid(rtype.storage_group, rtype.kind, call.name, causes)
         call.warnings += strategy.warnings(call, new, old)
         await self.admission.validate(call, new, old)
         if deletion.is_finished(strategy, new, old):
@@ -384,14 +384,14 @@ def _generic(rtype: ResourceType) -> Strategy:
 
 
 def _already_exists(call: Call, name: str, taken: Item) -> ApiError:
-    error = errors.already_exists(call.rtype.group, call.rtype.resource, name)
+    error = errors.already_exists(call.rtype.storage_group, call.rtype.resource, name)
     if b"\xb1deletionTimestamp" in taken.value and "deletionTimestamp" in unpack(taken.value)["metadata"]:
         error.message = f"object is being deleted: {error.message}"
     return error
 
 
 def _no_unique_name(call: Call, name: str) -> ApiError:
-    error = errors.already_exists(call.rtype.group, call.rtype.resource, name)
+    error = errors.already_exists(call.rtype.storage_group, call.rtype.resource, name)
     error.message += ", the server was not able to generate a unique name for the object"
     error.details = {**(error.details or {}), "retryAfterSeconds": 1}
     return error

@@ -56,7 +56,7 @@ def take(call: Call, old: Object, scale: Object, applied: bool) -> Object:
     uid = scale["metadata"].get("uid")
     if uid and uid != old["metadata"]["uid"]:
         problem = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {old['metadata']['uid']}"
-        raise errors.conflict(rtype.group, f"{rtype.resource}/scale", call.name, problem)
+        raise errors.conflict(rtype.storage_group, f"{rtype.resource}/scale", call.name, problem)
     replicas = (scale.get("spec") or {}).get("replicas") or 0
     causes = field.non_negative("spec.replicas", replicas) if not rtype.custom else []  # these judge it as a whole
     if causes:

@@ -13,6 +13,13 @@ _CLAIM = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage"
 _VOLUME = {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "hostPath": {"path": "/x"}}
 _DRIVERS = [{"name": "d.example.com", "nodeID": "1", "topologyKeys": ["z"], "allocatable": {"count": 5}}]
 _ATTACHMENT = {"attacher": "e.com", "nodeName": "n", "source": {"persistentVolumeName": "v"}}
+_PATH = {"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "s", "port": {"number": 80}}}}
+_ROLE_REF = {"kind": "ClusterRole", "name": "r"}
+_RULE = {"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}
+_FLOW_RULE = {
+    "subjects": [{"kind": "User", "user": {"name": "u"}}],
+    "nonResourceRules": [{"verbs": ["get"], "nonResourceURLs": ["/a/*"]}],
+}
 
 GOOD: dict[str, dict[str, Any]] = {
     "configmaps": {"data": {"k": "v"}},
@@ -25,6 +32,33 @@ GOOD: dict[str, dict[str, Any]] = {
         "endpoints": [{"addresses": ["10.0.0.1"]}],
         "ports": [{"port": 80}],
     },
+    "apiservices.apiregistration.k8s.io": {
+        "metadata": {"name": "v1.a"},
+        "spec": {"group": "a", "version": "v1", "groupPriorityMinimum": 1, "versionPriority": 1},
+    },
+    "clusterrolebindings.rbac.authorization.k8s.io": {
+        "roleRef": _ROLE_REF,
+        "subjects": [{"kind": "User", "name": "u"}],
+    },
+    "clusterroles.rbac.authorization.k8s.io": {"rules": [_RULE]},
+    "events": {"involvedObject": {"namespace": "default"}},
+    "flowschemas.flowcontrol.apiserver.k8s.io": {
+        "spec": {"priorityLevelConfiguration": {"name": "l"}, "rules": [_FLOW_RULE]}
+    },
+    "ingressclasses.networking.k8s.io": {"spec": {"controller": "e.com/c"}},
+    "ingresses.networking.k8s.io": {"spec": {"rules": [{"host": "a.e.com", "http": {"paths": [_PATH]}}]}},
+    "ipaddresses.networking.k8s.io": {
+        "metadata": {"name": "10.200.0.1"},
+        "spec": {"parentRef": {"resource": "services", "name": "s", "namespace": "default"}},
+    },
+    "leases.coordination.k8s.io": {"spec": {"holderIdentity": "h", "leaseDurationSeconds": 10}},
+    "networkpolicies.networking.k8s.io": {"spec": {"podSelector": {}, "ingress": [{"ports": [{"port": 80}]}]}},
+    "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io": {
+        "spec": {"type": "Limited", "limited": {"limitResponse": {"type": "Queue", "queuing": {}}}}
+    },
+    "rolebindings.rbac.authorization.k8s.io": {"roleRef": _ROLE_REF},
+    "roles.rbac.authorization.k8s.io": {"rules": [_RULE]},
+    "servicecidrs.networking.k8s.io": {"spec": {"cidrs": ["10.200.0.0/24"]}},
     "limitranges": {"spec": {"limits": [{"type": "Container", "max": {"cpu": "2"}, "min": {"cpu": "1"}}]}},
     "namespaces": {},
     "nodes": {"spec": {"podCIDRs": ["10.1.0.0/24"], "providerID": "p"}},
@@ -59,15 +93,14 @@ def changed(obj: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-def good(resource: str, changes: dict[str, Any] | None = None, name: str = "a") -> dict[str, Any]:
-    return changed({"metadata": {"name": name}, **GOOD[resource]}, changes or {})
+def good(resource: str, changes: dict[str, Any] | None = None) -> dict[str, Any]:
+    return changed({"metadata": {"name": "a"}, **GOOD[resource]}, changes or {})
 
 
 async def complaints(cluster: Cluster, resource: str, changes: dict[str, Any]) -> list[str]:
     """What is said about a new object with these changes: `path: message`, once each."""
-    name = changes.pop("name", "a")
     try:
-        await cluster.create(resource, good(resource, changes, name))
+        await cluster.create(resource, good(resource, changes))
     except ApiError as error:
         return causes(error)
     return []
@@ -77,8 +110,8 @@ async def complaints_about_update(
     cluster: Cluster, resource: str, before: dict[str, Any], changes: dict[str, Any]
 ) -> list[str]:
     """What is said when an object with the changes `before` gets `changes` too."""
-    await cluster.create(resource, good(resource, before))
-    old = cluster.get(resource, "a")
+    created = await cluster.create(resource, good(resource, before))
+    old = cluster.get(resource, created["metadata"]["name"])
     try:
         await cluster.update(resource, changed(old, changes))
     except ApiError as error:

@@ -241,11 +241,121 @@ NEW: list[tuple[str, dict[str, Any], list[str]]] = [
     ),
     (
         "priorityclasses.scheduling.k8s.io",
-        {"name": "system-cluster-critical", "value": 2_000_000_000, "globalDefault": True},
+        {"metadata.name": "system-cluster-critical", "value": 2_000_000_000, "globalDefault": True},
         [
             "metadata.name: Forbidden: priority class names with 'system-' prefix are reserved for system use only. "
             "error: globalDefault of system-cluster-critical PriorityClass must be false"
         ],
+    ),
+    # ---- networking
+    (
+        "ingresses.networking.k8s.io",
+        {"spec.rules.0.http.paths.0.path": "/a/../b/."},
+        [
+            "spec.rules[0].http.paths[0].path: Invalid value: \"/a/../b/.\": must not contain '/../'",
+            "spec.rules[0].http.paths[0].path: Invalid value: \"/a/../b/.\": cannot end with '/.'",
+        ],
+    ),
+    ("ingresses.networking.k8s.io", {"spec.rules.0.http.paths": []}, ["spec.rules[0].http.paths: Required value"]),
+    (
+        "ingressclasses.networking.k8s.io",
+        {"spec.controller": "x", "spec.parameters": {"kind": "K", "name": "n", "scope": "Namespace"}},
+        [
+            'spec.controller: Invalid value: "x": must be a domain-prefixed path (such as "acme.io/foo")',
+            "spec.parameters.namespace: Required value: `parameters.scope` is set to 'Namespace'",
+        ],
+    ),
+    (
+        "networkpolicies.networking.k8s.io",
+        {"spec.ingress.0.ports.0": {"port": "web", "endPort": 5}},
+        [
+            "spec.ingress[0].ports[0].endPort: Invalid value: 5: may not be specified when `port` is non-numeric"
+        ],
+    ),
+    (
+        "ipaddresses.networking.k8s.io",
+        {"metadata.name": "10.0.0.01"},
+        ['metadata.name: Invalid value: "10.0.0.01": must not have leading 0s'],
+    ),
+    ("ipaddresses.networking.k8s.io", {"spec": {}}, ["spec.parentRef: Required value"]),
+    ("servicecidrs.networking.k8s.io", {"spec": {}}, ["spec.cidrs: Required value: at least one CIDR required"]),
+    (
+        "servicecidrs.networking.k8s.io",
+        {"spec.cidrs": ["10.0.0.0/8", "11.0.0.0/8"]},
+        [
+            'spec.cidrs: Invalid value: ["10.0.0.0/8","11.0.0.0/8"]: may specify no more than one IP for each IP '
+            "family, i.e 192.168.0.0/24 and 2001:db8::/96"
+        ],
+    ),
+    # ---- RBAC
+    (
+        "roles.rbac.authorization.k8s.io",
+        {"rules.0": {"verbs": [], "nonResourceURLs": ["/x"], "resources": ["pods"]}},
+        [
+            "rules[0].verbs: Required value: verbs must contain at least one value",
+            'rules[0].nonResourceURLs: Invalid value: ["/x"]: namespaced rules cannot apply to non-resource URLs',
+            'rules[0].nonResourceURLs: Invalid value: ["/x"]: rules cannot apply to both regular resources and '
+            "non-resource URLs",
+        ],
+    ),
+    (
+        "clusterroles.rbac.authorization.k8s.io",
+        {"aggregationRule": {}},
+        [
+            "aggregationRule.clusterRoleSelectors: Required value: at least one clusterRoleSelector required if "
+            "aggregationRule is non-nil"
+        ],
+    ),
+    (
+        "clusterrolebindings.rbac.authorization.k8s.io",
+        {"subjects.0": {"kind": "ServiceAccount", "name": "x"}, "roleRef.kind": "Role"},
+        [
+            'roleRef.kind: Unsupported value: "Role": supported values: "ClusterRole"',
+            "subjects[0].namespace: Required value",
+        ],
+    ),
+    # ---- flow control
+    (
+        "flowschemas.flowcontrol.apiserver.k8s.io",
+        {"spec.matchingPrecedence": 1, "spec.rules.0.subjects.0": {"kind": "Group", "user": {"name": "u"}}},
+        [
+            "spec.matchingPrecedence: Invalid value: 1: only the schema named 'exempt' may have matchingPrecedence 1",
+            "spec.rules[0].subjects[0].group: Required value: group is required when subject kind is 'Group'",
+            "spec.rules[0].subjects[0].user: Forbidden: user is forbidden when subject kind is not 'User'",
+        ],
+    ),
+    (
+        "flowschemas.flowcontrol.apiserver.k8s.io",
+        {"spec.rules.0.nonResourceRules.0.nonResourceURLs": ["a", "/a*"]},
+        [
+            'spec.rules[0].nonResourceRules[0].nonResourceURLs[0]: Invalid value: "a": must start with slash',
+            'spec.rules[0].nonResourceRules[0].nonResourceURLs[1]: Invalid value: "/a*": wildcard can only do suffix '
+            "matching",
+        ],
+    ),
+    (
+        "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io",
+        {"spec.limited.limitResponse.queuing": {"queues": 1000, "handSize": 20}},
+        [
+            "spec.limited.limitResponse.queuing.handSize: Invalid value: 20: required entropy bits of deckSize 1000 "
+            "and handSize 20 should not be greater than 60"
+        ],
+    ),
+    # ---- others
+    (
+        "leases.coordination.k8s.io",
+        {"spec.leaseDurationSeconds": 0},
+        ["spec.leaseDurationSeconds: Invalid value: 0: must be greater than 0"],
+    ),
+    (
+        "apiservices.apiregistration.k8s.io",
+        {"spec.caBundle": "eHg="},
+        ['spec.caBundle: Invalid value: "2 bytes": local APIServices may not have a caBundle'],
+    ),
+    (
+        "events",
+        {"involvedObject.namespace": "other"},
+        ['involvedObject.namespace: Invalid value: "other": does not match event.namespace'],
     ),
 ]  # fmt: skip
 
@@ -300,6 +410,36 @@ CHANGED: list[tuple[str, dict[str, Any], dict[str, Any], list[str]]] = [
         [
             'spec: Invalid value: {"Attacher":"e.com","Source":{"PersistentVolumeName":"v","InlineVolumeSpec":null},'
             f'"NodeName":"m"}}: {FIXED}'
+        ],
+    ),
+    (
+        "clusterrolebindings.rbac.authorization.k8s.io",
+        {},
+        {"roleRef.name": "s"},
+        [
+            'roleRef: Invalid value: {"APIGroup":"rbac.authorization.k8s.io","Kind":"ClusterRole","Name":"s"}: cannot '
+            "change roleRef"
+        ],
+    ),
+    (
+        "ingressclasses.networking.k8s.io",
+        {},
+        {"spec.controller": "e.com/d"},
+        [f'spec.controller: Invalid value: "e.com/d": {FIXED}'],
+    ),
+    (
+        "servicecidrs.networking.k8s.io",
+        {},
+        {"spec.cidrs": ["10.201.0.0/24"]},
+        [f'spec.cidrs[0]: Invalid value: "10.201.0.0/24": {FIXED}'],
+    ),
+    (
+        "ipaddresses.networking.k8s.io",
+        {},
+        {"spec.parentRef.name": "t"},
+        [
+            'spec.parentRef: Invalid value: {"Group":"","Resource":"services","Namespace":"default","Name":"t"}: '
+            f"{FIXED}"
         ],
     ),
     ("runtimeclasses.node.k8s.io", {}, {"handler": "i"}, [f'handler: Invalid value: "i": {FIXED}']),

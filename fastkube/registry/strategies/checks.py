@@ -21,6 +21,7 @@ from fastkube.errors import Cause
 
 Object = dict[str, Any]
 Errors = list[Cause]
+TextCheck = Callable[[str], list[str]]
 
 INT32_MAX = 2**31 - 1
 NO_MORE = "may not specify more than 1 {}"
@@ -29,7 +30,7 @@ POSITIVE = "must be greater than zero"
 # ---------------------------------------------------------------- texts
 
 
-def faults(errs: Errors, path: str, value: str, check: Callable[[str], list[str]]) -> None:
+def faults(errs: Errors, path: str, value: str, check: TextCheck) -> None:
     """A complaint for each fault that `check` (one of `api.names`) finds in the text."""
     errs += [field.invalid(path, value, fault) for fault in check(value)]
 

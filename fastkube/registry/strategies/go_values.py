@@ -205,6 +205,26 @@ _STRUCTS = {
     "VolumeAttachmentSpec": "Attacher Source:VolumeAttachmentSource NodeName",
     "VolumeAttachmentSource": "PersistentVolumeName:* InlineVolumeSpec:*",
     "AuditAnnotation": "Key ValueExpression",
+    "ParentReference": "Group Resource Namespace Name",
+    "RoleRef": "APIGroup=apiGroup Kind Name",
+    "ObjectReference": "Kind Namespace Name UID=uid APIVersion=apiVersion ResourceVersion FieldPath",
+    "EventSource": "Component Host",
+    "CertificateSigningRequestCondition": "Type Status Reason Message LastUpdateTime:* LastTransitionTime:*",
+    "FlowSchemaSpec": "PriorityLevelConfiguration:LocalObjectReference MatchingPrecedence:0 "
+    "DistinguisherMethod:*FlowDistinguisherMethod Rules:[]PolicyRulesWithSubjects",
+    "FlowDistinguisherMethod": "Type",
+    "PolicyRulesWithSubjects": "Subjects:[]FlowSubject ResourceRules:[]ResourcePolicyRule "
+    "NonResourceRules:[]NonResourcePolicyRule",
+    "FlowSubject": "Kind User:*LocalObjectReference Group:*LocalObjectReference ServiceAccount:*FlowServiceAccount",
+    "FlowServiceAccount": "Namespace Name",
+    "ResourcePolicyRule": "Verbs:* APIGroups=apiGroups:* Resources:* ClusterScope:! Namespaces:*",
+    "NonResourcePolicyRule": "Verbs:* NonResourceURLs=nonResourceURLs:*",
+    "PriorityLevelConfigurationSpec": "Type Limited:*LimitedPriorityLevel Exempt:*ExemptPriorityLevel",
+    "LimitedPriorityLevel": "NominalConcurrencyShares:0 LimitResponse:LimitResponse LendablePercent:* "
+    "BorrowingLimitPercent:*",
+    "LimitResponse": "Type Queuing:*QueuingConfiguration",
+    "QueuingConfiguration": "Queues:0 HandSize:0 QueueLengthLimit:0",
+    "ExemptPriorityLevel": "NominalConcurrencyShares:* LendablePercent:*",
     "CSINodeDriver": "Name NodeID=nodeID TopologyKeys:* Allocatable:*VolumeNodeResources",
     "VolumeNodeResources": "Count:*",
     "ResourceClaimTemplateSpec": "Spec:ResourceClaimSpec",
@@ -305,10 +325,19 @@ def shown_list(struct: str, values: list[Object] | None) -> field.Literal:
 
 def diff(struct: str, old: Object, new: Object) -> str:
     """What changed, as a unified diff of the indented structs (upstream's util/diff)."""
-    before, after = (_lines(internal(struct, value)) for value in (old, new))
+    return _diff(internal(struct, old), internal(struct, new))
+
+
+def list_diff(struct: str, old: list[Object], new: list[Object]) -> str:
+    """`diff` of two lists of structs."""
+    return _diff(*([internal(struct, value) for value in values] for values in (old, new)))
+
+
+def _diff(old: Any, new: Any) -> str:
+    before, after = _lines(old), _lines(new)
     changed = list(difflib.unified_diff(before, after, n=3))[2:]  # the file names are left out
     return "".join(changed)
 
 
-def _lines(value: Object) -> list[str]:
+def _lines(value: Any) -> list[str]:
     return json.dumps(value, indent=1, ensure_ascii=False).splitlines(keepends=True)

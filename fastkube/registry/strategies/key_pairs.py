@@ -71,3 +71,28 @@ def _mismatch(certificate: bytes, key: bytes) -> str | None:
     if type(private.public_key()) is not type(public):
         return "tls: private key type does not match public key type"
     return None if private.public_key() == public else "tls: private key does not match public key"
+
+
+def certificate_fault(body: bytes) -> str | None:
+    """Whether these are the bytes of a certificate."""
+    from cryptography import x509
+
+    try:
+        x509.load_der_x509_certificate(body)
+    except Exception:  # whatever the parser makes of bytes that are no certificate
+        return "x509: malformed certificate"
+    return None
+
+
+def request_fault(text: bytes) -> str | None:
+    """Whether this is a PKCS#10 request in PEM, signed with its own key."""
+    blocks = pem_blocks(text)
+    if not blocks or blocks[0][0] != "CERTIFICATE REQUEST":
+        return "PEM block type must be CERTIFICATE REQUEST"
+    from cryptography import x509
+
+    try:
+        request = x509.load_der_x509_csr(blocks[0][1])
+    except Exception:  # likewise
+        return "asn1: structure error: malformed certificate request"
+    return None if request.is_signature_valid else "x509: certificate request signature is invalid"
