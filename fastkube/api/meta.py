@@ -173,7 +173,7 @@ def _validate_common(metadata: Object, kube_finalizers: bool) -> list[Cause]:
     if finalizers := metadata.get("finalizers"):
         causes += _validate_finalizers(finalizers, kube_finalizers)
     if managed := metadata.get("managedFields"):
-        causes += _validate_managed_fields(managed)
+        causes += validate_managed_fields(managed)
     return causes
 
 
@@ -277,7 +277,8 @@ def _validate_no_new_finalizers(now: Iterable[str], was: Iterable[str]) -> list[
     return [field.forbidden("metadata.finalizers", problem)]
 
 
-def _validate_managed_fields(entries: list[Object]) -> list[Cause]:
+def validate_managed_fields(entries: list[Object]) -> list[Cause]:
+    """Faults of metadata.managedFields."""
     causes: list[Cause] = []
     for number, entry in enumerate(entries):
         path = f"metadata.managedFields[{number}]"

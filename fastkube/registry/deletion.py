@@ -134,6 +134,17 @@ class DeleteOptions:
             found["orphanDependents"],
         )
 
+    def to_object(self) -> Object:
+        """In wire form, without apiVersion and kind."""
+        preconditions = {"uid": self.uid, "resourceVersion": self.resource_version}
+        told = {
+            "gracePeriodSeconds": self.grace_period_s,
+            "preconditions": {key: value for key, value in preconditions.items() if value is not None} or None,
+            "orphanDependents": self.orphan_dependents,
+            "propagationPolicy": self.propagation,
+        }
+        return {key: value for key, value in told.items() if value is not None}
+
     def _contradictions(self) -> list[Cause]:
         causes: list[Cause] = []
         if self.propagation is not None and self.orphan_dependents is not None:
@@ -151,6 +162,7 @@ class DeleteOptions:
 async def delete(registry: Registry, call: Call, options: DeleteOptions) -> Outcome:
     """Removes the object or begins its termination; raises 404, 409 for preconditions, and admission's refusals."""
     options = replace(options)
+    call.delete_options = options.to_object()
     _warn_of_orphans(call, options)
     await registry.admission.mutate(call, None, None)
     first = _IN_TWO_STEPS.get((call.rtype.group, call.rtype.resource))
@@ -193,6 +205,7 @@ async def _try_delete(
     rtype = call.rtype
     old: Object = msgpack.unpackb(item.value)
     _check_preconditions(rtype, old, item, options)
+    call.revision = item.mod_revision
     await registry.admission.validate(call, None, old)
     new: Object = {**old, "metadata": dict(old["metadata"])}
     graceful = strategy.graceful and _shorten_life(call, registry, strategy, new, options)
@@ -349,6 +362,7 @@ async def _delete_namespace(registry: Registry, call: Call, options: DeleteOptio
             if (old.get("spec") or {}).get("finalizers"):
                 return Outcome(Stored(item.value, item.mod_revision))
             return None
+        call.revision = item.mod_revision
         await registry.admission.validate(call, None, old)
         new: Object = {**old, "metadata": dict(old["metadata"])}
         new["metadata"]["deletionTimestamp"] = registry.timestamp(call)

@@ -189,7 +189,7 @@ async def _let_go(registry: Registry, call: Call, key: bytes, pinned: Item | Non
         options = replace(options, resource_version=str(pinned.mod_revision))
     if not call.dry_run and options.resource_version is None:
         await _mark_disrupted(registry, call, key)
-    inner = replace(call, verb="delete", subresource="", companions=Companions())
+    inner = replace(call, verb="evict", subresource="", companions=Companions())  # no delete that webhooks are told of
     await deletion.delete(registry, inner, options)
     return SUCCESS
 

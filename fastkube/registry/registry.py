@@ -295,6 +295,7 @@ class Registry:
             old = conversion.convert(rtype, old, rtype.storage_api_version)
         new, claimed_version, managed = build(old, item)
         strategy.default(new)
+        call.revision = item.mod_revision
         if not managed:
             ownership.set_updated(call, strategy, new, old)
         await self.admission.mutate(call, new, old)

@@ -70,6 +70,11 @@ def take(call: Call, old: Object, scale: Object, applied: bool) -> Object:
     return old
 
 
+def set_replicas(call: Call, obj: Object, replicas: int) -> None:
+    """What admission made of a Scale, in the object that it scales."""
+    _put(obj, _paths(call)["specReplicasPath"], replicas)
+
+
 def with_entries(call: Call, obj: Object) -> Object:
     """The Scale of an object with its managedFields, which no answer shows."""
     shown = show(call, obj)

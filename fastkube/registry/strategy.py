@@ -64,7 +64,8 @@ class Call:
     `verb` is the Kubernetes request verb: create, get, list, watch, update, patch, delete, deletecollection.
     `version` is the API version of the request, which the answer is given in. `now` is the wall time in seconds.
     `faults` is what decoding found already that strict field validation refuses (duplicate fields). `annotations` are
-    what the audit log is told besides; None where the request is not audited.
+    what the audit log is told besides; None where the request is not audited. `revision` is that of the object which
+    is changed or deleted, `delete_options` are those of a deletion as the client sent them.
     """
 
     rtype: ResourceType
@@ -84,6 +85,8 @@ class Call:
     faults: list[str] = field(default_factory=list)
     companions: Companions = field(default_factory=Companions)
     annotations: dict[str, str] | None = None
+    revision: int = 0
+    delete_options: Object | None = None
 
 
 class Strategy:

@@ -22,6 +22,7 @@ from fastkube import errors
 from fastkube.config import parse_duration
 from fastkube.errors import ApiError
 from fastkube.registry.listing import too_large_resource_version
+from fastkube.server.admission.chain import Chain
 from fastkube.server.answer import GZIP_MIN_BYTES, Answer, Streamed, gzipped, takes_gzip
 from fastkube.server.audit import Auditor, tell_decision
 from fastkube.server.authn import Authenticator, Elsewhere
@@ -244,6 +245,8 @@ class ApiServer:
         self.openapi = OpenApi(catalog)
         self.health = Health(store)
         self.metrics = Metrics(clock.time())
+        if isinstance(registry.admission, Chain):
+            self.metrics.admission = registry.admission.measures
         self.running: set[Request] = set()
         """Requests under way that are not long-running."""
         self.lasting: set[Request] = set()

@@ -10,6 +10,7 @@ import random
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
 
 import msgpack
 
@@ -30,11 +31,29 @@ Result = Answer | Awaitable[Streamed]
 
 CONNECTING = frozenset(("log", "exec", "attach", "portforward", "proxy"))
 
+_FLAGS = ("stdin", "stdout", "stderr", "tty")
+
 _LEAST = {
     "tailLines": (0, "must be greater than or equal to 0"),
     "limitBytes": (1, "must be greater than 0"),
     "sinceSeconds": (1, "must be greater than 0"),
 }
+
+
+def options_of(call: Call, query_text: str) -> Object | None:
+    """What admission sees of a connection: the options in its query. Reading a log is no connection."""
+    info = call.rtype.subresources[call.subresource]
+    if not info.kind.endswith("Options"):
+        return None
+    query = parse_qs(query_text, keep_blank_values=True)
+    made: Object = {"kind": info.kind, "apiVersion": call.rtype.api_version(call.version)}
+    made |= {flag: True for flag in _FLAGS if query.get(flag, ["false"])[0].lower() not in ("false", "0")}
+    made |= {key: query[key][0] for key in ("container", "path") if query.get(key)}
+    if "command" in query:
+        made["command"] = query["command"]
+    if "ports" in query:
+        made["ports"] = [int(port) for ports in query["ports"] for port in ports.split(",") if port.isdigit()]
+    return made
 
 
 def connect(server: ApiServer, request: Request, call: Call) -> Result:

@@ -10,6 +10,7 @@ import asyncio
 import random
 import zlib
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import HttpVersion11
@@ -31,7 +32,7 @@ from fastkube.server.answer import (
 )
 from fastkube.server.calls import Route, find_route, make_call, read_body
 from fastkube.server.components import component_status, component_statuses, is_component_status
-from fastkube.server.connect import CONNECTING, connect
+from fastkube.server.connect import CONNECTING, connect, options_of
 from fastkube.server.forms import ListHead, View, view_of
 from fastkube.server.media import Form, form_for, wants_pretty
 from fastkube.server.streams import CHUNKED, RAW, Selection, Watcher
@@ -55,8 +56,23 @@ def handle_resource(server: ApiServer, request: Request) -> Result:
     """Raises 404 and 405 for paths and methods that there are not, and whatever the verb raises."""
     route = find_route(server.catalog, server.discovery, request)
     if request.info.subresource in CONNECTING:
-        return connect(server, request, make_call(request, route, server.clock.time()))
+        return _connect(server, request, make_call(request, route, server.clock.time()))
     return _HANDLERS[route.verb](server, request, route)
+
+
+def _connect(server: ApiServer, request: Request, call: Call) -> Result:
+    options = options_of(call, request.query_text)
+    return connect(server, request, call) if options is None else _connect_admitted(server, request, call, options)
+
+
+async def _connect_admitted(
+    server: ApiServer, request: Request, call: Call, options: dict[str, Any]
+) -> Answer | Streamed:
+    asked = replace(call, verb="connect")
+    await server.registry.admission.mutate(asked, options, None)
+    await server.registry.admission.validate(asked, options, None)
+    result = connect(server, request, call)
+    return result if isinstance(result, Answer) else await result
 
 
 def _form(request: Request, call: Call) -> Form:

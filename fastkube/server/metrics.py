@@ -19,6 +19,7 @@ from fastkube.server.version import VERSION_INFO
 
 if TYPE_CHECKING:
     from fastkube.api.catalog import Catalog
+    from fastkube.server.admission.measures import Measures
     from fastkube.server.priority import FlowControl
     from fastkube.server.request import Request
     from fastkube.server.streams import Streams
@@ -54,6 +55,7 @@ class Metrics:
         self._started = now
         self._requests: dict[Kind, _Series] = {}
         self.inflight = {"readOnly": 0, "mutating": 0}
+        self.admission: Measures | None = None
 
     def observe(self, request: Request, code: int, seconds: float) -> None:
         """One request that was answered."""
@@ -85,6 +87,8 @@ class Metrics:
             (({"request_kind": kind}, count) for kind, count in self.inflight.items()),
         )
         page.gauge("apiserver_open_connections", "Open client connections.", [({}, connections)])
+        if self.admission is not None:
+            self.admission.render(page)
         _render_flow(page, flow)
         _render_watches(page, streams)
         _render_store(page, store, catalog)
@@ -216,6 +220,9 @@ class _Page:
     def gauge(self, name: str, help_text: str, samples: Iterable[Sample]) -> None:
         self.head(name, help_text, "gauge")
         self._lines += (f"{name}{_labels(labels)} {_number(value)}" for labels, value in samples)
+
+    def sample(self, name: str, labels: Mapping[str, str], value: float) -> None:
+        self._lines.append(f"{name}{_labels(labels)} {_number(value)}")
 
     def histogram(self, name: str, labels: Mapping[str, str], buckets: list[int], total: float) -> None:
         count = 0

@@ -3,8 +3,8 @@
 The order, the names and the default set are kube-apiserver's; a plugin's place matters, since each sees what those
 before it made of the object (LimitRanger sets what ResourceQuota counts).
 
-Not honoured yet: MutatingAdmissionPolicy, MutatingAdmissionWebhook, ValidatingAdmissionPolicy and
-ValidatingAdmissionWebhook. Their objects can be stored, and nothing acts on them; their place is before ResourceQuota.
+Plugins that are configured through the API (webhooks, policies) are part of a kind's steps only while some of their
+configuration is for that kind: whoever has none pays nothing for them.
 """
 
 from __future__ import annotations
@@ -13,17 +13,21 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from fastkube.registry.strategies import STRATEGIES
+from fastkube.server.admission import webhooks
 from fastkube.server.admission.accounts import ServiceAccount
 from fastkube.server.admission.certificates import (
     CertificateApproval,
     CertificateSigning,
     CertificateSubjectRestriction,
 )
+from fastkube.server.admission.hook_client import HookClient
 from fastkube.server.admission.limits import LimitRanger
 from fastkube.server.admission.lookup import Lookups
+from fastkube.server.admission.measures import Measures
 from fastkube.server.admission.namespaces import NamespaceLifecycle
 from fastkube.server.admission.nodes import NodeRestriction
-from fastkube.server.admission.plugin import CREATE, DELETE, UPDATE, Identity, Plugin
+from fastkube.server.admission.plugin import Identity, Plugin, operation_of
 from fastkube.server.admission.pod_security import PodSecurity
 from fastkube.server.admission.pods import (
     DefaultTolerationSeconds,
@@ -33,19 +37,22 @@ from fastkube.server.admission.pods import (
     TaintNodesByCondition,
 )
 from fastkube.server.admission.quota import ResourceQuota
+from fastkube.server.admission.rounds import DynamicMutator, Rounds
 from fastkube.server.admission.storage import (
     DefaultIngressClass,
     DefaultStorageClass,
     PersistentVolumeClaimResize,
     StorageObjectInUseProtection,
 )
+from fastkube.server.admission.webhooks import MutatingWebhooks, ValidatingWebhooks
 from fastkube.server.authz_webhook import Undecided, settled
 from fastkube.server.escalation import EscalationGuard
 from fastkube.server.request import Attributes
 
 if TYPE_CHECKING:
+    from fastkube.api.catalog import ResourceType
     from fastkube.clock import Clock
-    from fastkube.registry.strategy import Call, Object, UserInfo
+    from fastkube.registry.strategy import Call, Object, Strategy, UserInfo
     from fastkube.server.authz import Authorizer
 
 
@@ -55,6 +62,7 @@ class Parts(NamedTuple):
     lookups: Lookups
     clock: Clock
     authorizer: Authorizer
+    dynamic: webhooks.Parts
 
     def may(self, user: UserInfo, verb: str, group: str, resource: str, name: str) -> bool:
         """Whether the user may do this to a cluster-wide resource."""
@@ -87,6 +95,8 @@ PLUGINS: tuple[Entry, ...] = (
     Entry("CertificateSubjectRestriction", lambda parts: CertificateSubjectRestriction()),
     Entry("DefaultIngressClass", lambda parts: DefaultIngressClass(parts.lookups)),
     Entry("PodTopologyLabels", lambda parts: PodTopologyLabels(parts.lookups)),
+    Entry("MutatingAdmissionWebhook", lambda parts: MutatingWebhooks(parts.dynamic)),
+    Entry("ValidatingAdmissionWebhook", lambda parts: ValidatingWebhooks(parts.dynamic)),
     Entry("ResourceQuota", lambda parts: ResourceQuota(parts.lookups)),
 )
 
@@ -94,9 +104,9 @@ UNSUPPORTED = frozenset(
     (
         "AlwaysAdmit", "AlwaysDeny", "AlwaysPullImages", "ClusterTrustBundleAttest", "DenyServiceExternalIPs",
         "EventRateLimit", "ExtendedResourceToleration", "ImagePolicyWebhook", "LimitPodHardAntiAffinityTopology",
-        "MutatingAdmissionPolicy", "MutatingAdmissionWebhook", "NamespaceAutoProvision", "NamespaceExists",
+        "MutatingAdmissionPolicy", "NamespaceAutoProvision", "NamespaceExists",
         "OwnerReferencesPermissionEnforcement", "PodNodeSelector", "PodTolerationRestriction",
-        "ValidatingAdmissionPolicy", "ValidatingAdmissionWebhook",
+        "ValidatingAdmissionPolicy",
     )
 )  # fmt: skip
 """Plugins of kube-apiserver that fastkube does not have: they may be switched off, not on."""
@@ -109,15 +119,21 @@ class _Steps(NamedTuple):
 
     mutations: tuple[_Step, ...]
     validations: tuple[_Step, ...]
+    repeatable: tuple[Plugin, ...]
+    """All that mutate, where any of them can make the others run again."""
 
 
 class Chain:
     """The plugins of one server (`registry.Admission`)."""
 
-    def __init__(self, plugins: Iterable[Plugin], lookups: Lookups) -> None:
+    def __init__(self, plugins: Iterable[Plugin], dynamic: webhooks.Parts) -> None:
         self.plugins = tuple(plugins)
-        self._lookups = lookups
+        self.measures = dynamic.measures
+        self._client = dynamic.client
+        self._lookups = dynamic.lookups
         self._steps: dict[tuple[str, str, str, str], _Steps] = {}
+        for plugin in self.plugins:
+            plugin.on_change = self._steps.clear
 
     @classmethod
     def build(
@@ -134,19 +150,26 @@ class Chain:
         both = enabled & disabled
         if both:
             raise ValueError(f"{', '.join(sorted(both))} in enable-admission-plugins and disable-admission-plugins")
-        parts = Parts(lookups, clock, authorizer)
+        client = HookClient(lookups)
+        dynamic = webhooks.Parts(lookups, authorizer, client, Measures(), _default, clock.monotonic)
+        parts = Parts(lookups, clock, authorizer, dynamic)
         chosen = [
             entry.make(parts)
             for entry in PLUGINS
             if entry.name not in disabled and (entry.by_default or entry.name in enabled)
         ]
-        return cls([*chosen, EscalationGuard(authorizer)], lookups)
+        return cls([*chosen, EscalationGuard(authorizer)], dynamic)
 
     def close(self) -> None:
         self._lookups.close()
+        self._client.forget()
 
     async def mutate(self, call: Call, obj: Object | None, old: Object | None) -> None:
-        for step in self._steps_of(call, obj, old).mutations:
+        steps = self._steps_of(call, obj, old)
+        if steps.repeatable:
+            await _mutate_repeatedly(steps.repeatable, call, obj, old)
+            return
+        for step in steps.mutations:
             try:
                 waiting = step(call, obj, old)
             except Undecided:  # an authorization webhook has to be waited for
@@ -164,7 +187,7 @@ class Chain:
                 await waiting
 
     def _steps_of(self, call: Call, obj: Object | None, old: Object | None) -> _Steps:
-        operation = DELETE if obj is None else CREATE if old is None else UPDATE
+        operation = operation_of(call, obj, old)
         rtype = call.rtype
         key = (rtype.group, rtype.resource, call.subresource, operation)
         steps = self._steps.get(key)
@@ -174,7 +197,32 @@ class Chain:
 
     def _select(self, target: Identity, operation: str) -> _Steps:
         caring = [plugin for plugin in self.plugins if plugin.handles(target, operation)]
+        mutating = tuple(plugin for plugin in caring if plugin.mutates)
         return _Steps(
-            tuple(plugin.mutate for plugin in caring if plugin.mutates),
+            tuple(plugin.mutate for plugin in mutating),
             tuple(plugin.validate for plugin in caring if plugin.validates),
+            mutating if any(isinstance(plugin, DynamicMutator) for plugin in mutating) else (),
         )
+
+
+def _default(rtype: ResourceType, obj: Object) -> None:
+    """Fills in the defaults of what a mutation has made."""
+    strategy: Strategy | None = STRATEGIES.get((rtype.group, rtype.resource)) or rtype.extra.get("strategy")
+    if strategy is not None:
+        strategy.default(obj)
+
+
+async def _mutate_repeatedly(plugins: tuple[Plugin, ...], call: Call, obj: Object | None, old: Object | None) -> None:
+    """Once, and once more when a webhook or policy has changed the object."""
+    rounds = Rounds()
+    for is_again in (False, True):
+        rounds.is_again = is_again
+        for plugin in plugins:
+            if isinstance(plugin, DynamicMutator):
+                waiting = plugin.mutate_in(call, obj, old, rounds)
+            else:
+                waiting = await settled(partial(plugin.mutate, call, obj, old))
+            if waiting is not None:
+                await waiting
+        if not rounds.wanted:
+            return

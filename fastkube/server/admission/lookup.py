@@ -8,6 +8,7 @@ the object has changed since it was last asked for.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgpack
@@ -33,7 +34,9 @@ class Kept(NamedTuple):
 class Mirror:
     """All objects of one kind, by namespace and name, as of the last commit."""
 
-    def __init__(self, store: Store, rtype: ResourceType) -> None:
+    def __init__(self, store: Store, rtype: ResourceType, on_change: Callable[[], None] | None = None) -> None:
+        """`on_change` is called after each commit that changed any of the objects."""
+        self._on_change = on_change
         self._prefix = rtype.key_prefix
         self._namespaced = rtype.namespaced
         self._by_namespace: dict[str, dict[str, Kept]] = {}
@@ -49,6 +52,11 @@ class Mirror:
         """The objects of a namespace by name; of a cluster-wide kind all are in ""."""
         return self._by_namespace.get(namespace, _NONE)
 
+    def sorted(self) -> list[Kept]:
+        """All objects of a cluster-wide kind, by name."""
+        found = self.of("")
+        return [found[name] for name in sorted(found)]
+
     def get(self, namespace: str, name: str) -> Object | None:
         kept = self.of(namespace).get(name)
         return kept.obj if kept is not None else None
@@ -60,6 +68,8 @@ class Mirror:
                 self._by_namespace.get(namespace, {}).pop(name, None)
             else:
                 self._keep(event.key, event.value, event.revision)
+        if self._on_change is not None:
+            self._on_change()
 
     def _keep(self, key: bytes, value: bytes, revision: int) -> None:
         namespace, name = self._identity(key)
@@ -119,11 +129,7 @@ class Lookups:
     """One of each, shared by all plugins."""
 
     def __init__(self, store: Store, catalog: Catalog) -> None:
-        def mirror(group: str, resource: str) -> Mirror:
-            made = Mirror(store, _builtin(catalog, group, resource))
-            self._mirrors.append(made)
-            return made
-
+        mirror = self.mirror
         self._mirrors: list[Mirror] = []
         self.store = store
         self.catalog = catalog
@@ -134,19 +140,24 @@ class Lookups:
         self.runtime_classes = mirror("node.k8s.io", "runtimeclasses")
         self.storage_classes = mirror("storage.k8s.io", "storageclasses")
         self.ingress_classes = mirror("networking.k8s.io", "ingressclasses")
-        self.service_accounts = Memo(store, _builtin(catalog, "", "serviceaccounts"))
-        self.nodes = Memo(store, _builtin(catalog, "", "nodes"))
-        self.pods = Memo(store, _builtin(catalog, "", "pods"))
+        self.service_accounts = Memo(store, self.builtin("", "serviceaccounts"))
+        self.nodes = Memo(store, self.builtin("", "nodes"))
+        self.pods = Memo(store, self.builtin("", "pods"))
         self._memos = (self.service_accounts, self.nodes, self.pods)
+
+    def builtin(self, group: str, resource: str) -> ResourceType:
+        rtype = self.catalog.get(group, resource)
+        assert rtype is not None, f"{resource}.{group} is a built-in kind"
+        return rtype
+
+    def mirror(self, group: str, resource: str, on_change: Callable[[], None] | None = None) -> Mirror:
+        """A mirror of a built-in kind, closed with the others."""
+        made = Mirror(self.store, self.builtin(group, resource), on_change)
+        self._mirrors.append(made)
+        return made
 
     def close(self) -> None:
         for mirror in self._mirrors:
             mirror.close()
         for memo in self._memos:
             memo.close()
-
-
-def _builtin(catalog: Catalog, group: str, resource: str) -> ResourceType:
-    rtype = catalog.get(group, resource)
-    assert rtype is not None, f"{resource}.{group} is a built-in kind"
-    return rtype

@@ -5,12 +5,13 @@ Rules:
   2. A create has no `old`, a delete no `obj` (and its `mutate` no `old` either); a connect has neither.
   3. A method answers None, or an awaitable when it has to wait for something; most never wait, and cost no task.
   4. A refusal is an ApiError: mostly `forbid`, which names the object as upstream does.
-  5. `handles` depends on its arguments alone: the chain asks once for each kind and operation and remembers.
+  5. The chain asks `handles` once for each kind and operation and remembers; a plugin whose answer changes, because it
+     is configured through the API, calls `on_change`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from fastkube import errors
@@ -25,6 +26,13 @@ Identity = tuple[str, str, str]
 """Group, resource and subresource."""
 
 
+def operation_of(call: Call, obj: Object | None, old: Object | None) -> str:
+    """What a call does to which objects."""
+    if call.verb == "connect":
+        return CONNECT
+    return DELETE if obj is None else CREATE if old is None else UPDATE
+
+
 class Plugin:
     """Base of all plugins: handles nothing, changes nothing, refuses nothing."""
 
@@ -33,6 +41,9 @@ class Plugin:
 
     mutates = False
     validates = False
+
+    on_change: Callable[[], None]
+    """Set by the chain on plugins that are configured through the API."""
 
     def handles(self, target: Identity, operation: str) -> bool:
         return False
