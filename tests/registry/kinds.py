@@ -16,6 +16,7 @@ _ATTACHMENT = {"attacher": "e.com", "nodeName": "n", "source": {"persistentVolum
 _PATH = {"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "s", "port": {"number": 80}}}}
 _ROLE_REF = {"kind": "ClusterRole", "name": "r"}
 _RULE = {"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}
+_REQUEST = {"name": "r", "exactly": {"deviceClassName": "c"}}
 _FLOW_RULE = {
     "subjects": [{"kind": "User", "user": {"name": "u"}}],
     "nonResourceRules": [{"verbs": ["get"], "nonResourceURLs": ["/a/*"]}],
@@ -26,6 +27,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "csidrivers.storage.k8s.io": {"spec": {}},
     "csinodes.storage.k8s.io": {"spec": {"drivers": _DRIVERS}},
     "csistoragecapacities.storage.k8s.io": {"storageClassName": "s", "capacity": "1Gi"},
+    "deviceclasses.resource.k8s.io": {"spec": {"selectors": [{"cel": {"expression": "device.driver == 'd.e.com'"}}]}},
     "endpoints": {"subsets": [{"addresses": [{"ip": "10.0.0.1"}], "ports": [{"port": 80}]}]},
     "endpointslices.discovery.k8s.io": {
         "addressType": "IPv4",
@@ -65,6 +67,18 @@ GOOD: dict[str, dict[str, Any]] = {
     "persistentvolumeclaims": {"spec": _CLAIM},
     "persistentvolumes": {"spec": _VOLUME},
     "priorityclasses.scheduling.k8s.io": {"value": 1},
+    "resourceclaims.resource.k8s.io": {"spec": {"devices": {"requests": [_REQUEST]}}},
+    "resourceclaimtemplates.resource.k8s.io": {"spec": {"spec": {"devices": {"requests": [_REQUEST]}}}},
+    "resourceslices.resource.k8s.io": {
+        "spec": {
+            "driver": "d.e.com",
+            "pool": {"name": "p", "generation": 0, "resourceSliceCount": 1},
+            "nodeName": "n",
+            "devices": [
+                {"name": "gpu", "attributes": {"model": {"string": "x"}}, "capacity": {"mem": {"value": "1Gi"}}}
+            ],
+        }
+    },
     "resourcequotas": {"spec": {"hard": {"pods": "2"}}},
     "runtimeclasses.node.k8s.io": {"handler": "h"},
     "secrets": {"data": {"k": "dg=="}},

@@ -341,6 +341,59 @@ NEW: list[tuple[str, dict[str, Any], list[str]]] = [
             "and handSize 20 should not be greater than 60"
         ],
     ),
+    # ---- dynamic resources
+    (
+        "deviceclasses.resource.k8s.io",
+        {"spec.selectors.0.cel.expression": "1 + 1", "spec.extendedResourceName": "x"},
+        [
+            'spec.selectors[0].cel.expression: Invalid value: "1 + 1": must evaluate to bool or the unknown type, not '
+            "int",
+            'spec.extendedResourceName: Invalid value: "x": must be a valid extended resource name',
+        ],
+    ),
+    (
+        "resourceclaims.resource.k8s.io",
+        {
+            "spec.devices.requests.0": {"name": "r", "firstAvailable": [{"name": "s", "deviceClassName": "c"}]},
+            "spec.devices.constraints": [{"requests": ["r/t"], "matchAttribute": "e.com/x"}, {}],
+            "spec.devices.config": [{"requests": ["r/s"], "opaque": {"driver": "e.com", "parameters": []}}],
+        },
+        [
+            'spec.devices.constraints[0].requests[0]: Invalid value: "r/t": must be the name of a request in the claim '
+            "or the name of a request and a subrequest separated by '/'",
+            'spec.devices.constraints[1]: Required value: exactly one of "matchAttribute" or "distinctAttribute" is '
+            "required, but multiple fields are set",
+            'spec.devices.config[0].opaque.parameters: Invalid value: "<value omitted>": must be a valid JSON object',
+        ],
+    ),
+    (
+        "resourceclaimtemplates.resource.k8s.io",
+        {"spec.metadata": {"name": "x"}},
+        ["spec.metadata.name: Forbidden: cannot be set"],
+    ),
+    (
+        "resourceslices.resource.k8s.io",
+        {"spec.nodeName": None, "spec.devices.0.attributes": {"a/b/c": {}, "v": {"version": "1"}}},
+        [
+            "spec: Required value: exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is "
+            "required",
+            'spec.devices[0].attributes: Invalid value: "a/b/c": must not contain more than one slash',
+            'spec.devices[0].attributes[a/b/c]: Invalid value: "": exactly one value must be specified',
+            'spec.devices[0].attributes[v].version: Invalid value: "1": must be a string compatible with semver.org '
+            "spec 2.0.0",
+        ],
+    ),
+    (
+        "resourceslices.resource.k8s.io",
+        {
+            "spec.devices.0.allowMultipleAllocations": True,
+            "spec.devices.0.capacity.mem.requestPolicy": {"default": "3", "validRange": {"min": "2", "step": "2"}},
+        },
+        [
+            "spec.devices[0].capacity[mem].requestPolicy.validRange.step: Invalid value: \"3\": value is not a "
+            "multiple of a given step (2) from (2)"
+        ],
+    ),
     # ---- others
     (
         "leases.coordination.k8s.io",
@@ -441,6 +494,22 @@ CHANGED: list[tuple[str, dict[str, Any], dict[str, Any], list[str]]] = [
             'spec.parentRef: Invalid value: {"Group":"","Resource":"services","Namespace":"default","Name":"t"}: '
             f"{FIXED}"
         ],
+    ),
+    (
+        "resourceclaims.resource.k8s.io",
+        {},
+        {"spec.devices.requests.0.exactly.count": 2},
+        [
+            'spec: Invalid value: {"Devices":{"Requests":[{"Name":"r","Exactly":{"DeviceClassName":"c",'
+            '"Selectors":null,"AllocationMode":"ExactCount","Count":2,"AdminAccess":null,"Tolerations":null,"Capacity":null},'
+            f'"FirstAvailable":null}}],"Constraints":null,"Config":null}}}}: {FIXED}'
+        ],
+    ),
+    (
+        "resourceslices.resource.k8s.io",
+        {},
+        {"spec.driver": "o.e.com"},
+        [f'spec.driver: Invalid value: "o.e.com": {FIXED}'],
     ),
     ("runtimeclasses.node.k8s.io", {}, {"handler": "i"}, [f'handler: Invalid value: "i": {FIXED}']),
 ]

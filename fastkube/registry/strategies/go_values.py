@@ -205,6 +205,13 @@ _STRUCTS = {
     "VolumeAttachmentSpec": "Attacher Source:VolumeAttachmentSource NodeName",
     "VolumeAttachmentSource": "PersistentVolumeName:* InlineVolumeSpec:*",
     "AuditAnnotation": "Key ValueExpression",
+    "DeviceAttribute": "IntValue=int:* BoolValue=bool:* StringValue=string:* VersionValue=version:* "
+    "BoolValues=bools:* IntValues=ints:* StringValues=strings:* VersionValues=versions:*",
+    "AllocationResult": "Devices:DeviceAllocationResult NodeSelector:*NodeSelector AllocationTimestamp:*",
+    "DeviceAllocationResult": "Results:[]DeviceRequestAllocationResult Config:[]DeviceAllocationConfiguration",
+    "DeviceRequestAllocationResult": "Request Driver Pool Device AdminAccess:* Tolerations:[]DeviceToleration "
+    "BindingConditions:* BindingFailureConditions:* ShareID=shareID:* ConsumedCapacity:*",
+    "DeviceAllocationConfiguration": "Source Requests:* Opaque:*OpaqueDeviceConfiguration",
     "ParentReference": "Group Resource Namespace Name",
     "RoleRef": "APIGroup=apiGroup Kind Name",
     "ObjectReference": "Kind Namespace Name UID=uid APIVersion=apiVersion ResourceVersion FieldPath",

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 from fastkube import cel
 from fastkube.cel.amounts import parse_quantity, parse_semver
-from fastkube.cel.types import opaque
+from fastkube.cel.devices import selector
 
 Object = dict[str, Any]
 
 COST_LIMIT = 1_000_000
 """What a selector may take for one device."""
-
-_DEVICE = cel.object_type(
-    "DRADevice",
-    {
-        "driver": cel.Field("driver", cel.STRING),
-        "allowMultipleAllocations": cel.Field("allowMultipleAllocations", cel.BOOL),
-        "attributes": cel.Field("attributes", cel.map_of(cel.STRING, cel.map_of(cel.STRING, cel.DYN))),
-        "capacity": cel.Field(
-            "capacity", cel.map_of(cel.STRING, cel.map_of(cel.STRING, opaque("kubernetes.Quantity")))
-        ),
-    },
-)
-_ENVIRONMENT = cel.Environment({"device": _DEVICE})
 
 
 class SelectorError(Exception):
@@ -39,11 +25,10 @@ class _Domains(dict[str, Any]):
         return {}
 
 
-@lru_cache(4096)
 def compiled(expression: str) -> cel.Program:
     """Raises SelectorError."""
     try:
-        return cel.compile(expression, _ENVIRONMENT)
+        return selector(expression)
     except cel.CompileError as error:
         raise SelectorError(f"CEL compile error: {expression}: {error}") from error
 
