@@ -75,6 +75,7 @@ _SPECIAL: dict[str, Object] = {
 _TYPE_META = {"apiVersion": _PLAIN["s"], "kind": _PLAIN["s"]}
 _JSON_TYPES = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"]
 _STREAM_TYPES = ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"]
+_CUSTOM_PATCH_TYPES = ["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"]
 _PATCH_TYPES = [
     "application/json-patch+json",
     "application/merge-patch+json",
@@ -319,7 +320,9 @@ class _Renderer:
         types = _JSON_TYPES + (_STREAM_TYPES if operation.action == "list" else [])
         if operation.action == "connect" or shape is None:
             types = ["*/*"]
-        takes = _PATCH_TYPES if operation.action == "patch" else ["*/*"]
+        takes = ["*/*"]
+        if operation.action == "patch":  # clients choose the patch by this: no strategic ones for custom kinds
+            takes = _CUSTOM_PATCH_TYPES if rtype.custom else _PATCH_TYPES
         if self.dialect.version == 2:
             if sent is not None:
                 parameters.insert(0, {"name": "body", "in": "body", "required": operation.needs_body, "schema": sent})

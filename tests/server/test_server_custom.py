@@ -359,3 +359,15 @@ async def test_the_scale_of_each_version(api: Api) -> None:
     assert (await api.get(f"{WIDGETS}/a/scale"))["spec"] == {"replicas": 2}
     two = WIDGETS.replace("/v1/", "/v2/")
     assert (await api.get(f"{two}/a/scale"))["spec"] == {"replicas": 7}
+
+
+async def test_openapi_offers_no_strategic_patches(api: Api) -> None:
+    """kubectl apply chooses its patch by this."""
+    await define(api)
+    document = await api.get(f"/openapi/v3/apis/{GROUP}/v1")
+    patch = document["paths"][f"/apis/{GROUP}/v1/namespaces/{{namespace}}/widgets/{{name}}"]["patch"]
+    assert sorted(patch["requestBody"]["content"]) == [
+        "application/apply-patch+yaml",
+        "application/json-patch+json",
+        "application/merge-patch+json",
+    ]

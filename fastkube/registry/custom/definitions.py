@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastkube.api import field, names
 from fastkube.api.meta import copy_of
 from fastkube.errors import Cause
-from fastkube.registry.custom import columns, conversions, schemas
-from fastkube.registry.custom.kinds import is_true
+from fastkube.registry.custom import columns, conversions
+from fastkube.registry.custom.conditions import is_true
 from fastkube.registry.strategy import Call, Object, Strategy
+
+if TYPE_CHECKING:
+    from fastkube.registry.custom.schemas import Before
 
 APPROVAL = "api-approved.kubernetes.io"
 _APPROVAL_SEE = "see https://github.com/kubernetes/enhancements/pull/1111"
@@ -133,6 +136,8 @@ def lift(spec: Object) -> tuple[Object, list[Object]]:
 
 
 def _spec_faults(spec: Object, old: Object | None) -> list[Cause]:
+    from fastkube.registry.custom import schemas  # with CEL, which a server without definitions does not need
+
     found: list[Cause] = []
     group = spec.get("group", "")
     if not group:
@@ -175,8 +180,10 @@ def _schemas_required(common: Object, versions: list[Object]) -> list[Cause]:
     ]
 
 
-def _version_faults(version: Object, path: str, common: Object, before: schemas.Before) -> list[Cause]:
+def _version_faults(version: Object, path: str, common: Object, before: Before) -> list[Cause]:
     name = version.get("name", "")
+    from fastkube.registry.custom import schemas
+
     told = names.dns1035_label(name)
     found = [field.invalid(f"{path}.name", name, ",".join(told))] if told else []
     found += _warning_faults(version, f"{path}.deprecationWarning")

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from fastkube.api.meta import copy_of
+from fastkube.registry.custom.conditions import condition, is_true
 from fastkube.registry.custom.definitions import approval, is_protected
-from fastkube.registry.custom.kinds import condition, is_true
 
 Object = dict[str, Any]
 

@@ -15,7 +15,7 @@ import msgpack
 
 from fastkube.clock import rfc3339
 from fastkube.registry.custom import establishing
-from fastkube.registry.custom.kinds import is_served, make_type
+from fastkube.registry.custom.conditions import is_served
 from fastkube.store import DELETE, KeyMissing, RevisionMismatch, StoreError
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ class Keeper:
             return
         if known is not None and known[1].resource != crd["status"]["acceptedNames"]["plural"]:
             self._withdraw(key)
+        from fastkube.registry.custom.kinds import make_type  # with all that judges objects, when there are any
+
         rtype = make_type(crd)
         self._types[key] = (shape, rtype)
         self._catalog.add(rtype)

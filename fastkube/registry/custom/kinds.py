@@ -36,22 +36,6 @@ class Lazy(dict[str, Any]):
         return made
 
 
-def condition(crd: Object, kind: str) -> Object | None:
-    """A definition's condition of this type."""
-    found = ((crd.get("status") or {}).get("conditions")) or ()
-    return next((each for each in found if each.get("type") == kind), None)
-
-
-def is_true(crd: Object, kind: str) -> bool:
-    found = condition(crd, kind)
-    return found is not None and found.get("status") == "True"
-
-
-def is_served(crd: Object) -> bool:
-    """Whether requests for its objects are answered."""
-    return is_true(crd, "Established") and any(each.get("served") for each in crd["spec"]["versions"])
-
-
 def schema_of(version: Object) -> Object:
     found: Object = (version.get("schema") or {}).get("openAPIV3Schema") or _OPEN
     return found
