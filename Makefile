@@ -1,6 +1,6 @@
 # make up      sets up, then runs the control plane with its embedded store and simulated nodes
 # make test    sets up, then runs the tests
-# others       make test-long, test-pure, bench, profile, lint, format, clean
+# others       make test-long, test-sim, test-pure, bench, profile, lint, format, clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 CORES := $(wildcard fastkube/_*.pyx)
 NODES ?= 3
 
-.PHONY: up test test-long test-pure bench profile lint format setup setup-dev kubectl clean
+.PHONY: up test test-long test-sim test-pure bench profile lint format setup setup-dev kubectl clean
 .DEFAULT_GOAL := up
 
 up: setup
@@ -46,6 +46,9 @@ test: setup-dev kubectl
 
 test-long: setup-dev kubectl
 	$(BIN)/python -m pytest -m long --timeout 3600
+
+test-sim: setup-dev
+	$(BIN)/python -m pytest -m long tests/sim --timeout 21600
 
 test-pure: setup-dev
 	FASTKUBE_PURE=1 $(BIN)/python -m pytest tests/api tests/store tests/sched tests/raft

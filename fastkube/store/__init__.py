@@ -36,6 +36,7 @@ from fastkube.store.ops import (
 )
 from fastkube.store.reader import StoreReader
 from fastkube.store.records import DELETE, PUT, Deleted, Event, Item
+from fastkube.store.replication import Replication, ReplicationOptions
 from fastkube.store.snapshot import BackupFailed, restore
 from fastkube.store.store import LeaseInfo, Status, Store
 from fastkube.store.watch import Subscription, Watcher
@@ -69,6 +70,8 @@ __all__ = [
     "PutResponse",
     "Range",
     "RangeResult",
+    "Replication",
+    "ReplicationOptions",
     "RevisionMismatch",
     "Status",
     "Store",

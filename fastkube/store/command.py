@@ -60,11 +60,24 @@ class RevokeLease(NamedTuple):
     lease: int
 
 
+class CheckpointLease(NamedTuple):
+    """What is left of a lease's time, for a server that leads later; 0: all of it again."""
+
+    lease: int
+    left_s: int
+
+
 class Compact(NamedTuple):
     revision: int
 
 
-Command: TypeAlias = Write | Txn | GrantLease | RevokeLease | Compact
+class SetMembers(NamedTuple):
+    """Who replicates this store: the configuration of consensus and what is known of each member, both packed."""
+
+    packed: bytes
+
+
+Command: TypeAlias = Write | Txn | GrantLease | RevokeLease | CheckpointLease | Compact | SetMembers
 Result: TypeAlias = int | Deleted | TxnResult | StoreError
 """A revision, unless the command says more (a delete, a transaction) or was refused."""
 
@@ -213,6 +226,18 @@ def _revoke_lease(store: Writing, command: RevokeLease) -> Result:
     return store.close_revision()
 
 
+def _checkpoint_lease(store: Writing, command: CheckpointLease) -> Result:
+    if not store.has_lease(command.lease):
+        return LeaseNotFound(command.lease)
+    store.checkpoint_lease(command.lease, command.left_s)
+    return store.revision
+
+
+def _set_members(store: Writing, command: SetMembers) -> Result:
+    store.set_members(command.packed)
+    return store.revision
+
+
 def _compact(store: Writing, command: Compact) -> Result:
     if command.revision > store.revision:
         return FutureRevision(store.revision)
@@ -227,5 +252,7 @@ _APPLY: dict[type, Callable[..., Result]] = {
     Txn: _txn,
     GrantLease: _grant_lease,
     RevokeLease: _revoke_lease,
+    CheckpointLease: _checkpoint_lease,
     Compact: _compact,
+    SetMembers: _set_members,
 }

@@ -32,7 +32,7 @@ import lmdb
 
 from fastkube.store.command import Result, apply
 from fastkube.store.engine import Engine
-from fastkube.store.errors import NoSpace, StoreFailed, StoreUnavailable
+from fastkube.store.errors import DISK_FULL, NoSpace, StoreFailed, StoreUnavailable
 from fastkube.store.mvcc import Writing
 from fastkube.store.records import Event, State
 from fastkube.store.replica import Proposal
@@ -44,7 +44,6 @@ _HEADROOM_DIVISOR = 8
 _COUNT_EVERY = 16
 _COUNT_AT_BYTES = 1 << 20
 _SCARCE_BYTES = 64 << 20
-_FULL_CODES = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 _SPACE_FLOOR_BYTES = 1 << 20
 
 
@@ -215,7 +214,7 @@ class Committer:
 
     def _failure(self, error: Exception) -> StoreUnavailable:
         code = error.code if isinstance(error, lmdb.Error) else getattr(error, "errno", 0)
-        if code in _FULL_CODES or (code == errno.EIO and self._disk_is_full()):
+        if code in DISK_FULL or (code == errno.EIO and self._disk_is_full()):
             failure: StoreUnavailable = NoSpace(f"{self._engine.path}: nothing was written: {error}")
         else:
             failure = StoreFailed(f"{self._engine.path}: the store no longer takes writes: {error!r}")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fastkube.store.records import Item
+
+
+DISK_FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
 class StoreError(Exception):
@@ -116,3 +120,15 @@ class StoreLocked(StoreUnavailable):
 
 class CorruptStore(StoreError):
     """The files are damaged, or are not a fastkube store."""
+
+
+def error_to_wire(error: StoreError) -> tuple[str, str, int]:
+    """For a server that asked another one."""
+    return type(error).__name__, str(error), getattr(error, "lease", 0)
+
+
+def error_from_wire(name: str, text: str, lease: int) -> StoreError:
+    if name == "LeaseNotFound":
+        return LeaseNotFound(lease)
+    known = {"InvalidRequest": InvalidRequest, "Overloaded": Overloaded, "NoSpace": NoSpace}
+    return known.get(name, StoreUnavailable)(text)

@@ -2,7 +2,8 @@
 
 The lease and its keys are in the store; when it runs out is not: deadlines live in the memory of the server that leads,
 as in etcd, and a keepalive writes nothing. Whoever opens the store (or begins to lead) gives every lease its full time
-again. The end of a lease is a command like any other (RevokeLease), so what a clock decides here is deterministic for
+again, or what was left of it at its last checkpoint.
+The end of a lease is a command like any other (RevokeLease), so what a clock decides here is deterministic for
 everyone who applies it.
 """
 
@@ -14,6 +15,9 @@ from collections.abc import Awaitable, Callable
 
 from fastkube.clock import Clock
 from fastkube.store.errors import LeaseNotFound, StoreError, StoreUnavailable
+
+CHECKPOINT_S = 300.0
+"""etcd's interval: how often a leader writes what is left of leases that live longer than this."""
 
 _RETRY_S = 1.0  # after an expiry that could not be written
 
@@ -29,21 +33,60 @@ class _Lease:
 class Lessor:
     """Deadlines of all leases, and the task that revokes those that have passed."""
 
-    def __init__(self, clock: Clock, leases: dict[int, int], revoke: Callable[[int], Awaitable[object]]) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        leases: dict[int, int],
+        revoke: Callable[[int], Awaitable[object]],
+        checkpoint: Callable[[int, int], Awaitable[object]] | None = None,
+    ) -> None:
         self._clock = clock
         self._revoke = revoke
+        self._checkpoint = checkpoint
+        self.leads = checkpoint is None
+        """Whether deadlines count here: always with one server, else on the leader."""
+        self._checkpointed: set[int] = set()
+        self._checkpoints: asyncio.Task[None] | None = None
         self._leases: dict[int, _Lease] = {}
         self._queue: list[tuple[float, int]] = []  # (a deadline at the time it was queued, lease)
         self._task: asyncio.Task[None] | None = None
         self._wakes_at = 0.0
         for lease, ttl_s in leases.items():
             self._add(lease, ttl_s)
-        if leases:
+        if leases and self.leads:
             self._wait_for(self._queue[0][0])
+
+    def lead(self, leases: dict[int, int], left: dict[int, int]) -> None:
+        """This server leads now: every lease has its full time, or what was `left` when that was last written."""
+        self.reload(leases)
+        self.leads = True
+        self._checkpointed = set(left)
+        now = self._clock.monotonic()
+        for lease, left_s in left.items():
+            if lease in self._leases:
+                self._leases[lease].deadline = now + left_s
+                heapq.heappush(self._queue, (now + left_s, lease))
+        if self._queue:
+            self._wait_for(self._queue[0][0])
+        self._checkpoints = asyncio.get_running_loop().create_task(self._write_checkpoints())
+
+    def follow(self) -> None:
+        """Another server leads: deadlines are its affair."""
+        self.leads = False
+        self.close()
+
+    def reload(self, leases: dict[int, int]) -> None:
+        """The leases of a store that was replaced, or that others have written."""
+        self._leases.clear()
+        self._queue.clear()
+        for lease, ttl_s in leases.items():
+            self._add(lease, ttl_s)
 
     def granted(self, lease: int, ttl_s: int) -> None:
         """A grant was applied."""
-        self._wait_for(self._add(lease, ttl_s))
+        deadline = self._add(lease, ttl_s)
+        if self.leads:
+            self._wait_for(deadline)
 
     def revoked(self, lease: int) -> None:
         """A revoke was applied; its queue entry is dropped when it comes up."""
@@ -55,6 +98,9 @@ class Lessor:
         if found is None or found.deadline <= self._clock.monotonic():
             raise LeaseNotFound(lease)
         found.deadline = self._clock.monotonic() + found.ttl_s
+        if lease in self._checkpointed:
+            self._checkpointed.discard(lease)
+            self._note(lease, 0)
         return found.ttl_s
 
     def time_left(self, lease: int) -> tuple[float, int]:
@@ -71,6 +117,26 @@ class Lessor:
         if self._task is not None:
             self._task.cancel()
             self._task = None
+        if self._checkpoints is not None:
+            self._checkpoints.cancel()
+            self._checkpoints = None
+
+    async def _write_checkpoints(self) -> None:
+        """What is left of long leases is written now and then, so that a new leader does not begin them again."""
+        while True:
+            await self._clock.sleep(CHECKPOINT_S)
+            now = self._clock.monotonic()
+            for lease, found in list(self._leases.items()):
+                left_s = found.deadline - now
+                if found.ttl_s > CHECKPOINT_S and 0 < left_s < found.ttl_s - CHECKPOINT_S / 2:
+                    self._checkpointed.add(lease)
+                    self._note(lease, max(1, int(left_s)))
+
+    def _note(self, lease: int, left_s: int) -> None:
+        """Nobody waits for it: one that is lost is written again, or the lease has its full time."""
+        if self._checkpoint is not None:
+            written = asyncio.ensure_future(self._checkpoint(lease, left_s))
+            written.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def _add(self, lease: int, ttl_s: int) -> float:
         deadline = self._clock.monotonic() + ttl_s

@@ -227,7 +227,18 @@ class Reading:
     def leases(self) -> dict[int, int]:
         """Time to live in seconds of each lease."""
         cursor = self.txn.cursor(self.databases.leases)
-        return {I64.unpack(key)[0]: TTL.unpack(raw)[0] for key, raw in cursor.iternext()}
+        return {I64.unpack(key)[0]: TTL.unpack_from(raw)[0] for key, raw in cursor.iternext()}
+
+    def lease_checkpoints(self) -> dict[int, int]:
+        """What was left of leases, in seconds, when that was last written; those of which it never was are not here."""
+        cursor = self.txn.cursor(self.databases.leases)
+        entries = ((I64.unpack(key)[0], raw) for key, raw in cursor.iternext())
+        return {lease: TTL.unpack_from(raw, TTL.size)[0] for lease, raw in entries if len(raw) > TTL.size}
+
+    def members(self) -> bytes:
+        """As `set_members` had it; b"" for a store that is not replicated."""
+        packed: bytes = self._get(b"members", b"", self.databases.meta)
+        return packed
 
     def has_lease(self, lease: int) -> bool:
         return self._get(I64.pack(lease), None, self.databases.leases) is not None
@@ -329,6 +340,16 @@ class Writing(Reading):
 
     def grant_lease(self, lease: int, ttl_s: int) -> None:
         self._put(I64.pack(lease), TTL.pack(ttl_s), db=self.databases.leases)
+        self.changed = True
+
+    def checkpoint_lease(self, lease: int, left_s: int) -> None:
+        ttl_s = TTL.unpack_from(self._get(I64.pack(lease), b"", self.databases.leases))[0]
+        left = TTL.pack(left_s) if left_s else b""
+        self._put(I64.pack(lease), TTL.pack(ttl_s) + left, db=self.databases.leases)
+        self.changed = True
+
+    def set_members(self, packed: bytes) -> None:
+        self._put(b"members", packed, db=self.databases.meta)
         self.changed = True
 
     def drop_lease(self, lease: int) -> None:

@@ -5,9 +5,10 @@ Five LMDB databases, all in one file and so in one transaction (DESIGN.md shows 
     current     key                              → header, value              the newest version of each live key
     history     escaped key, NUL, revision       → header, value, until       versions superseded or deleted at `until`
     log         revision                         → operations                 what each revision changed, without values
-    leases      lease id                         → time to live
+    leases      lease id                         → time to live, and what was left of it when that was last written
     lease_keys  lease id, key                    → nothing                    keys that go when the lease goes
     meta        b"format", b"state"              → the format's name; revision, applied index, compacted
+                b"members", b"installed"         → who replicates the store; the last snapshot that replaced it
 
 Numbers in keys are big-endian, so that LMDB's byte order is their order. A key inside a history key has its NULs
 escaped as NUL 0xFF: revisions begin with a zero byte, so all versions of a key lie together and keys keep their order.

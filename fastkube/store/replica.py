@@ -12,7 +12,7 @@ The contract of a Replica:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from fastkube.store.command import Command
@@ -46,6 +46,12 @@ class Replica(Protocol):
     def propose(self, proposals: list[Proposal]) -> None:
         """Have these agreed on, in this order."""
 
+    def applied(self, index: int) -> None:
+        """The store has applied everything up to this index, and reads see it."""
+
+    def barrier(self) -> Awaitable[None] | None:
+        """What a read waits for, to see everything that was acknowledged by any server; None: nothing."""
+
     def close(self) -> None:
         """Fail what is not agreed on yet, and stop."""
 
@@ -62,6 +68,13 @@ class SingleReplica:
             self._index += 1
             proposal.index = self._index
         self._committed(proposals)
+
+    def applied(self, index: int) -> None:
+        """Nobody waits for it."""
+
+    def barrier(self) -> None:
+        """What is acknowledged was acknowledged here."""
+        return
 
     def close(self) -> None:
         """Nothing is ever waiting here."""

@@ -12,9 +12,14 @@ import shutil
 import sys
 from pathlib import Path
 
+import lmdb
+
 from fastkube.store.check import Report, check
-from fastkube.store.engine import DATA_FILE, Engine, sync_directory
+from fastkube.store.engine import DATA_FILE, Databases, Engine, sync_directory
 from fastkube.store.errors import CorruptStore, StoreError
+from fastkube.store.mvcc import Reading
+from fastkube.store.ops import TO_THE_END
+from fastkube.store.records import DELETE, PUT, STATE, Event, State
 
 _PARTIAL = ".partial"
 
@@ -55,6 +60,56 @@ def restore(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> Rep
     partial.rename(target / DATA_FILE)
     sync_directory(target)
     return report
+
+
+def load_snapshot(engine: Engine, path: Path, index: int, term: int) -> None:
+    """Put a copy's data in the place of a store's, in one transaction; readers of other processes see one commit.
+
+    Raises CorruptStore for a copy that is not of that applied index.
+    """
+    source = lmdb.open(str(path), subdir=False, readonly=True, lock=False, max_dbs=len(Databases._fields))
+    try:
+        handles = Databases(*(source.open_db(name.encode(), create=False) for name in Databases._fields))
+        with source.begin() as read, engine.env.begin(write=True) as write:
+            if State(*STATE.unpack(read.get(b"state", b"", handles.meta))).applied != index:
+                raise CorruptStore(f"{path}: the copy is not of index {index}")
+            for old, new in zip(engine.databases, handles, strict=True):
+                write.drop(old, delete=False)
+                write.cursor(old).putmulti(read.cursor(new).iternext(), append=True)
+            write.put(b"installed", STATE.pack(index, term, 0), db=engine.databases.meta)
+    finally:
+        source.close()
+
+
+def describe(path: Path) -> tuple[int, bytes]:
+    """Applied index and membership of a copy. Raises lmdb.Error."""
+    source = lmdb.open(str(path), subdir=False, readonly=True, lock=False, max_dbs=len(Databases._fields))
+    try:
+        meta = source.open_db(b"meta", create=False)
+        with source.begin(db=meta) as txn:
+            return State(*STATE.unpack(txn.get(b"state", b""))).applied, txn.get(b"members", b"")
+    finally:
+        source.close()
+
+
+def installed(engine: Engine) -> tuple[int, int]:
+    """Index and term of the last snapshot that was loaded; zeros if there was none."""
+    with engine.env.begin(db=engine.databases.meta) as txn:
+        raw = txn.get(b"installed")
+    return STATE.unpack(raw)[:2] if raw else (0, 0)
+
+
+def difference(old: Reading, new: Reading) -> list[Event]:
+    """What is not as it was, for those who keep a picture of the newest versions."""
+    events: list[Event] = []
+    before = {item.key: item for item in old.items(b"", TO_THE_END)}
+    for item in new.items(b"", TO_THE_END):
+        prev = before.pop(item.key, None)
+        if prev is None or prev.mod_revision != item.mod_revision:
+            key, value, create, mod, version, lease = item
+            events.append(Event(PUT, key, value, mod, create, version, lease, prev))
+    gone = [Event(DELETE, key, b"", new.revision, 0, 0, 0, prev) for key, prev in before.items()]
+    return [*gone, *sorted(events, key=lambda event: event.revision)]
 
 
 def _copy(path: Path, target: Path) -> None:

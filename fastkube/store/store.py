@@ -12,7 +12,8 @@ The way of a write, and the files it passes:
 
 What callers may rely on:
  1. A write that returned is on the disk. A write that raised a condition's error (KeyExists, ...) was not done.
- 2. A read sees every write that was acknowledged before it, and none that is not durable.
+ 2. A read sees every write that was acknowledged before it, and none that is not durable. Where several servers
+    replicate the store, one that was acknowledged by another is seen once `read_barrier` has been waited for.
  3. Each write is one revision (a transaction too, however many keys it changes); revisions have no gaps.
  4. No queue grows without a limit: a write too many is refused with Overloaded.
  5. After a failed commit no write is taken, `status` says why, and reads go on. A full disk is not the end: writes are
@@ -25,28 +26,32 @@ import asyncio
 import os
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from fastkube.clock import Clock, RealClock
 from fastkube.store.check import check_if_cut_off
-from fastkube.store.command import Command, Compact, GrantLease, Result, RevokeLease, Txn, read_txn
+from fastkube.store.command import CheckpointLease, Command, Compact, GrantLease, Result, RevokeLease, Txn, read_txn
 from fastkube.store.committer import Batch, Committer
 from fastkube.store.engine import Engine
 from fastkube.store.errors import (
+    Compacted,
     InvalidRequest,
     NoSpace,
     Overloaded,
     StoreClosed,
     StoreError,
+    StoreFailed,
     StoreUnavailable,
 )
 from fastkube.store.follow import Bell
 from fastkube.store.lease import Lessor
+from fastkube.store.mvcc import Reading, View
 from fastkube.store.ops import (
     ABSENT,
     ANY,
+    TO_THE_END,
     Compare,
     Op,
     Put,
@@ -60,8 +65,12 @@ from fastkube.store.ops import (
 )
 from fastkube.store.reader import ReadHalf, StoreReader
 from fastkube.store.records import Deleted
-from fastkube.store.replica import Proposal, SingleReplica
-from fastkube.store.snapshot import backup
+from fastkube.store.replica import Proposal, Replica, SingleReplica
+from fastkube.store.snapshot import backup, difference, load_snapshot
+
+if TYPE_CHECKING:
+    from fastkube.store.consensus import RaftReplica
+    from fastkube.store.replication import Replication
 
 DEFAULT_MAX_BYTES = 64 << 30
 MAX_WRITES = 1024
@@ -72,6 +81,7 @@ _BATCH_BYTES = 8 << 20
 _QUEUE_COMMANDS = 16384
 _QUEUE_BYTES = 256 << 20
 _SPACE_BYTES = 8 << 20  # free on the disk before puts are tried again after it was full
+_STALL_S = 1.0  # before agreed writes that found the disk full are tried again
 _MAX_LEASE = (1 << 63) - 1
 _MAX_TTL_S = 9_000_000_000  # etcd's limit
 
@@ -106,12 +116,13 @@ class LeaseInfo(NamedTuple):
 class Store(ReadHalf):
     """The writing process's store. Everything is called on the loop that opened it."""
 
-    def __init__(self, engine: Engine, clock: Clock, *, threaded: bool) -> None:
+    def __init__(self, engine: Engine, clock: Clock, *, threaded: bool, replicated: bool = False) -> None:
         super().__init__(engine)
         view = self._view
         state = engine.state(view.txn)
         self._loop = asyncio.get_running_loop()
-        self._applied = state.applied
+        self.applied = state.applied
+        """The last command, by its place in the log, that reads see the effect of."""
         self._live_bytes = engine.live_bytes(view.txn)
         self._proposed: list[Proposal] = []  # waits for the end of this turn
         self._committed: deque[Proposal] = deque()  # agreed, waits for the committer
@@ -120,15 +131,19 @@ class Store(ReadHalf):
         self._busy = False
         self._closing = False
         self._idle: list[asyncio.Future[None]] = []
+        self._idle_once: list[asyncio.Future[None]] = []  # wait only for the batch that is being applied
         self._trimming = view.needs_trim()
         self._trim_again = False
         self._trimmed: list[asyncio.Future[None]] = []
         self._failure: StoreUnavailable | None = None
         self._no_space: NoSpace | None = None
-        self._replica = SingleReplica(state.applied, self._on_committed)
-        self._committer = Committer(engine, threaded=threaded, on_done=self._done, on_grow=self._view.renew)
+        self._replica: Replica = SingleReplica(state.applied, self.on_committed)
+        self.consensus: RaftReplica | None = None
+        """The members that replicate the store; None with one server, which is its own majority."""
+        self._committer = Committer(engine, threaded=threaded, on_done=self._done, on_grow=self._on_grow)
         self._bell = Bell(engine.path)
-        self._lessor = Lessor(clock, view.leases(), self.lease_revoke)
+        checkpoint = self._checkpoint_lease if replicated else None
+        self._lessor = Lessor(clock, view.leases(), self.lease_revoke, checkpoint)
         if self._trimming:
             self._loop.call_soon(self._apply_next)
 
@@ -141,16 +156,26 @@ class Store(ReadHalf):
         clock: Clock | None = None,
         max_bytes: int = DEFAULT_MAX_BYTES,
         map_bytes: int = 0,
+        replication: Replication | None = None,
     ) -> Store:
         """Open for writing, creating the directory if need be. Raises StoreLocked, CorruptStore.
 
         `sync` False gives up durability against a crash of the machine (not of the process). `max_bytes` limits the
-        data; `map_bytes` is the size the map starts at, it grows by itself.
+        data; `map_bytes` is the size the map starts at, it grows by itself. With `replication` the store is one of
+        several that agree on every write.
         """
+        clock = clock or RealClock()
+        if replication is not None:
+            replication.prepare(Path(path))
+            sync = False  # the log is what is synced (checkpoint.py)
         engine = Engine(Path(path), readonly=False, sync=sync, map_bytes=map_bytes, max_bytes=max_bytes)
         try:
             check_if_cut_off(engine)
-            return cls(engine, clock or RealClock(), threaded=sync)
+            store = cls(engine, clock, threaded=sync, replicated=replication is not None)
+            if replication is not None:
+                store._replica = store.consensus = await replication.join(store, engine, clock)
+                store.consensus.methods.update(keepalive=store.lease_keepalive, lease_info=store._lease_info_here)
+            return store
         except BaseException:
             engine.close()
             raise
@@ -216,10 +241,22 @@ class Store(ReadHalf):
     async def lease_keepalive(self, lease: int) -> int:
         """Begin the lease's time again; returns it, in seconds. Raises LeaseNotFound."""
         self._open_view()
+        if self.consensus is not None and not self._lessor.leads:
+            left: int = await self.consensus.call("keepalive", lease)
+            return left
         return self._lessor.keep_alive(lease)
 
+    async def lease_info(self, lease: int) -> LeaseInfo:
+        """`lease_ttl` of the server that keeps the time. Raises LeaseNotFound."""
+        if self.consensus is not None and not self._lessor.leads:
+            return LeaseInfo(*await self.consensus.call("lease_info", lease))
+        return self.lease_ttl(lease)
+
+    async def _lease_info_here(self, lease: int) -> LeaseInfo:
+        return self.lease_ttl(lease)
+
     def lease_ttl(self, lease: int) -> LeaseInfo:
-        """Raises LeaseNotFound."""
+        """How long the lease lives if nobody keeps it alive, as far as this server knows. Raises LeaseNotFound."""
         view = self._open_view()
         left_s, granted_s = self._lessor.time_left(lease)
         return LeaseInfo(lease, left_s, granted_s, view.lease_keys(lease))
@@ -245,20 +282,23 @@ class Store(ReadHalf):
         self._open_view()
         await backup(self.path, Path(target))
 
+    def read_barrier(self) -> Awaitable[None] | None:
+        """What to wait for before reads see all that any server has acknowledged; None: nothing, they do.
+
+        Raises StoreUnavailable, at once or when awaited.
+        """
+        return self._replica.barrier()
+
     def status(self) -> Status:
         """Where the store stands, and whether it serves."""
         view = self._open_view()
-        health, reason = "serving", ""
-        if self._failure is not None:
-            health, reason = "failed", str(self._failure)
-        elif (full := self._find_space()) is not None:
-            health, reason = "no space", str(full)
+        health, reason = self._health()
         return Status(
             health,
             reason,
             view.revision,
             view.compacted,
-            self._applied,
+            self.applied,
             self._engine.live_bytes(view.txn),
             self._engine.file_bytes,
             self._engine.map_bytes,
@@ -269,11 +309,23 @@ class Store(ReadHalf):
             self._trimming,
         )
 
+    def _health(self) -> tuple[str, str]:
+        if self._failure is not None:
+            return "failed", str(self._failure)
+        if (full := self._find_space()) is not None:
+            return "no space", str(full)
+        if self.consensus is not None:
+            health = self.consensus.status().health
+            return health.partition(":")[0], "" if health == "serving" else health
+        return "serving", ""
+
     async def close(self) -> None:
         """Commit what was accepted, end every watch, close the files."""
         first = not self._closing
         self._closing = True
         self._lessor.close()
+        if self.consensus is not None:
+            self.consensus.close()
         while self._busy or self._queued:
             waiter: asyncio.Future[None] = self._loop.create_future()
             self._idle.append(waiter)
@@ -281,6 +333,8 @@ class Store(ReadHalf):
         if first:
             self._replica.close()
             self._committer.close()
+            if self.consensus is not None:
+                self.consensus.close_files()
             self._bell.close()
             _fail_all(self._trimmed, StoreClosed(f"{self.path}: the store was closed before it was trimmed"))
             self._close_reads()
@@ -300,6 +354,8 @@ class Store(ReadHalf):
             raise StoreClosed(f"{self.path}: the store is closed")
         if self._failure is not None:
             raise _again(self._failure)
+        if size and self.consensus is not None and self.consensus.no_space is not None:
+            raise _again(self.consensus.no_space)
         if self._queued >= _QUEUE_COMMANDS or self._queued_bytes > _QUEUE_BYTES:
             raise Overloaded(f"{self._queued} writes are waiting for the disk")
         if size and (self._no_space is not None or self._live_bytes > self._engine.max_bytes):
@@ -331,7 +387,7 @@ class Store(ReadHalf):
         proposed, self._proposed = self._proposed, []
         self._replica.propose(proposed)
 
-    def _on_committed(self, proposals: list[Proposal]) -> None:
+    def on_committed(self, proposals: list[Proposal]) -> None:
         self._committed.extend(proposals)
         if not self._busy:
             self._apply_next()
@@ -354,9 +410,17 @@ class Store(ReadHalf):
             proposal = committed.popleft()
             room -= proposal.size
             taken.append(proposal)
-        self._queued -= len(taken)
-        self._queued_bytes -= _BATCH_BYTES - room
+        while committed and committed[0].index == taken[-1].index:  # one entry of the log, one index: all or nothing
+            taken.append(committed.popleft())
+        self._forget(taken)
         return taken
+
+    def _forget(self, proposals: Iterable[Proposal]) -> None:
+        """They no longer wait; those of other servers never counted."""
+        for proposal in proposals:
+            if proposal.future is not None:
+                self._queued -= 1
+                self._queued_bytes -= proposal.size
 
     def _done(self, batch: Batch) -> None:
         self._busy = False
@@ -367,7 +431,7 @@ class Store(ReadHalf):
         compacted_before = self._view.compacted
         if batch.events or state.compacted != compacted_before:
             self._view.renew(state)
-        self._applied = state.applied
+        self.applied = state.applied
         self._live_bytes = batch.live_bytes
         self._trimming = batch.trim_left or state.compacted != compacted_before or self._trim_again
         self._trim_again = False
@@ -378,6 +442,7 @@ class Store(ReadHalf):
         self._hub.dispatch(batch.events, state.revision)
         if batch.events:
             self._bell.ring()
+        self._replica.applied(state.applied)
         self._wake_waiters()
 
     def _answer(self, proposal: Proposal, result: Any) -> None:
@@ -400,6 +465,9 @@ class Store(ReadHalf):
     def _failed(self, batch: Batch) -> None:
         """Nothing of the batch was written."""
         error = batch.error or StoreUnavailable("the batch was not applied")
+        if self.consensus is not None and isinstance(error, NoSpace) and not self._closing:
+            self._stall(batch, error)
+            return
         doomed = batch.proposals
         if isinstance(error, NoSpace):
             self._no_space = error
@@ -407,6 +475,8 @@ class Store(ReadHalf):
             self._trimming = False
         else:
             self._failure = error
+            if self.consensus is not None and isinstance(error, StoreFailed):
+                self.consensus.fail(error)
             doomed = [*doomed, *self._committed, *self._proposed]
             self._committed.clear()
             self._proposed.clear()
@@ -418,22 +488,117 @@ class Store(ReadHalf):
             self._apply_next()
         self._wake_waiters()
 
+    # What only a replicated store has to do.
+
+    def _stall(self, batch: Batch, error: NoSpace) -> None:
+        """What is agreed on cannot be refused any more: it waits for space, and all behind it with it."""
+        self._no_space = error
+        self._committed.extendleft(reversed(batch.proposals))
+        for proposal in batch.proposals:
+            if proposal.future is not None:
+                self._queued += 1
+                self._queued_bytes += proposal.size
+        if self.consensus is not None:
+            self.consensus.stalled()
+        self._busy = True
+        self._loop.call_later(_STALL_S, self._try_again)
+
+    def _try_again(self) -> None:
+        self._busy = False
+        if not self._closed:
+            self._apply_next()
+
+    def on_dropped(self, proposals: list[Proposal], error: StoreUnavailable) -> None:
+        """The replica gives up on them. Should they be applied all the same, nobody waits any more."""
+        self._forget(proposals)
+        for proposal in proposals:
+            future, proposal.future = proposal.future, None
+            _fail_all([future], error)
+        self._wake_waiters()
+
+    def on_lead(self, leads: bool) -> None:
+        """This server begins, or ends, to lead: leases run out by the leader's clock."""
+        if not leads:
+            self._lessor.follow()
+            return
+        txn = self._engine.read()
+        try:
+            reading = Reading(txn, self._engine.databases, self._engine.state(txn))
+            self._lessor.lead(reading.leases(), reading.lease_checkpoints())
+        finally:
+            txn.abort()
+
+    def _checkpoint_lease(self, lease: int, left_s: int) -> asyncio.Future[int]:
+        return self._submit((CheckpointLease(lease, left_s),), 0)
+
+    def _on_grow(self) -> None:
+        self._view.renew()
+        if self.consensus is not None:
+            self.consensus.grown()
+
+    async def begin_install(self, size: int) -> None:
+        """Nothing is applied from here to `end_install`; there is room for a copy of `size` bytes beside the old."""
+        while self._busy:
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._idle_once.append(waiter)
+            await waiter
+        self._busy = True
+        needed = self._engine.file_bytes + 2 * size + _SPACE_BYTES
+        if needed > self._engine.map_bytes:
+            self._engine.grow(needed)
+            self._on_grow()
+        self._engine.cover(size)
+
+    def load(self, path: Path, index: int, term: int) -> None:
+        """Replace everything by what the snapshot has, in one transaction. Raises CorruptStore, lmdb.Error."""
+        load_snapshot(self._engine, path, index, term)
+
+    def end_install(self, index: int) -> bytes:
+        """Go on with the new data. Watches continue from its log, as far back as that goes."""
+        reached, before = self._hub.revision, self._view
+        view = self._view = View(self._engine)
+        self._busy = False
+        self.applied = index
+        self._lessor.reload(view.leases())
+        self._trimming = view.needs_trim()
+        try:
+            if reached + 1 >= view.compacted:
+                self._dispatch_from(reached)
+            else:
+                self._hub.jump(difference(before, view), view.revision, Compacted(view.compacted))
+        finally:
+            before.close()
+        self._bell.ring()
+        if self._committed:
+            self._apply_next()
+        return view.members()
+
+    def _dispatch_from(self, reached: int) -> None:
+        view = self._view
+        while reached < view.revision:
+            chunk = view.events_from(reached + 1, b"", TO_THE_END, _BATCH_COMMANDS, _BATCH_COMMANDS)
+            self._hub.dispatch(chunk.events, chunk.reached)
+            reached = chunk.reached
+
     def _wake_waiters(self) -> None:
         if self._trimmed and not self._trimming:
-            for waiter in self._trimmed:
-                if not waiter.done():
-                    waiter.set_result(None)
-            self._trimmed.clear()
+            _wake(self._trimmed)
+        if not self._busy:
+            _wake(self._idle_once)
         if self._idle and not self._busy and not self._queued:
-            for waiter in self._idle:
-                if not waiter.done():
-                    waiter.set_result(None)
-            self._idle.clear()
+            _wake(self._idle)
 
 
 def _again(error: StoreUnavailable) -> StoreUnavailable:
     """The same error for another caller: an exception instance carries the traceback of one."""
     return type(error)(*error.args)
+
+
+def _wake(waiters: list[asyncio.Future[None]]) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)
+    waiters.clear()
 
 
 def _fail_all(futures: Iterable[asyncio.Future[Any] | None], error: StoreUnavailable) -> None:

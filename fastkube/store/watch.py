@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 
 from fastkube.store.errors import Compacted
 from fastkube.store.mvcc import Reading
-from fastkube.store.ops import TO_THE_END, single_key_end
+from fastkube.store.ops import TO_THE_END, in_range, single_key_end
 from fastkube.store.records import Event
 
 DEFAULT_BUFFER = 4096
@@ -126,6 +126,13 @@ class Watcher:
                 self._next = events[-1].revision + 1
         self._wake()
 
+    def fall_behind(self, reached: int) -> None:
+        """Go on from the log, behind what the hub had `reached` (hub only)."""
+        if not self._lagging:
+            self._next = max(self._next, reached + 1)
+            self._lagging = True
+        self._wake()
+
     def _catch_up(self) -> list[Event]:
         channel = self._channel
         view = self._hub.view()
@@ -206,6 +213,24 @@ class Hub:
                     _report("a subscription without `lost` was passed by compaction", error)
                 else:
                     subscription.lost(error)
+
+    def jump(self, events: list[Event], revision: int, error: Compacted) -> None:
+        """A snapshot has taken the place of revisions whose log it does not have.
+
+        Whoever asked to be told of every revision is `lost`, or finds out when it catches up; a subscription without
+        `lost`, which keeps a picture of its range, gets what is different now as `events`.
+        """
+        reached, self.revision = self.revision, revision
+        for channel in tuple(self._channels.values()):
+            for watcher in tuple(channel.watchers):
+                watcher.fall_behind(reached)
+            for subscription in tuple(channel.subscriptions):
+                if subscription.lost is not None:
+                    subscription.cancel()
+                    subscription.lost(error)
+                else:
+                    found = [event for event in events if in_range(event.key, channel.start, channel.end)]
+                    self._call(subscription, found, revision)
 
     def close(self) -> None:
         """End every watch."""

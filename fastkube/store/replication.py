@@ -1,0 +1,274 @@
+"""What `Store.open` is given to be one of several: options, files and the parts of a real member.
+
+prepare   before the data file is opened: a checkpoint's root is put back if the machine was booted (checkpoint.py)
+join      the log is read or begun (recovery.py), peers are listened to, Raft is started (consensus.py)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import secrets
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fastkube.clock import Clock
+from fastkube.config import option
+from fastkube.store.checkpoint import Checkpoints, boot_id, put_back
+from fastkube.store.consensus import Host, Parts, RaftReplica, Timing
+from fastkube.store.disk import RealFolder
+from fastkube.store.engine import DATA_FILE, Engine
+from fastkube.store.errors import InvalidRequest, StoreUnavailable
+from fastkube.store.log import Identity, RaftLog, Recovered
+from fastkube.store.members import (
+    NOBODY,
+    Member,
+    Membership,
+    cluster_id,
+    founders,
+    member_id,
+    parse_initial_cluster,
+    parse_peer_url,
+)
+from fastkube.store.recovery import begin_log, check_new, found, membership_of, recover
+from fastkube.store.snapshot import backup, describe
+from fastkube.store.transport import SNAPSHOT_BYTES_PER_S, AdminClient, PeerFiles, TlsTransport
+
+LOG_FOLDER = "raft"
+
+
+@dataclass(frozen=True)
+class ReplicationOptions:
+    """etcd's flags, with etcd's meanings. Without --initial-cluster the server is its own majority."""
+
+    name: str = option("default", "Name of this member.")
+    initial_cluster: str = option("", "Members that replicate the store, this one included.", metavar="NAME=URL,...")
+    initial_cluster_state: str = option("new", "Whether these found a cluster.", choices=("new", "existing"))
+    initial_cluster_token: str = option("fastkube-cluster", "Tells clusters of the same addresses apart.")
+    listen_peer_urls: tuple[str, ...] = option((), "Where to listen for peers; by default the advertised URLs.")
+    initial_advertise_peer_urls: tuple[str, ...] = option((), "This member's URLs, as peers reach it.")
+    peer_cert_file: str = option("", "Certificate towards peers (PEM), for both sides.", metavar="FILE")
+    peer_key_file: str = option("", "Key of the peer certificate.", metavar="FILE")
+    peer_trusted_ca_file: str = option("", "Authority of all peers' certificates.", metavar="FILE")
+    heartbeat_interval: int = option(60, "Milliseconds between a leader's heartbeats.")
+    election_timeout: int = option(
+        600, "Milliseconds without a heartbeat until an election; it takes up to twice that."
+    )
+    snapshot_rate: int = option(SNAPSHOT_BYTES_PER_S, "Bytes a second at most of a snapshot for one follower.")
+
+    @property
+    def enabled(self) -> bool:
+        return bool(self.initial_cluster)
+
+    def validate(self) -> None:
+        """Raises ValueError, naming the flag."""
+        if not self.enabled:
+            return
+        cluster = parse_initial_cluster(self.initial_cluster)
+        if self.name not in cluster:
+            raise ValueError(f'initial-cluster: could not find local member "{self.name}" in it')
+        if self.initial_advertise_peer_urls and set(self.initial_advertise_peer_urls) != set(cluster[self.name]):
+            raise ValueError("initial-advertise-peer-urls: they differ from those of this name in --initial-cluster")
+        for flag, file in (
+            ("peer-cert-file", self.peer_cert_file),
+            ("peer-key-file", self.peer_key_file),
+            ("peer-trusted-ca-file", self.peer_trusted_ca_file),
+        ):
+            if not file:
+                raise ValueError(f"{flag}: must be given with --initial-cluster: peers speak mutual TLS only")
+        if not 0 < 5 * self.heartbeat_interval <= self.election_timeout <= 50_000:
+            raise ValueError("election-timeout: must be at least five heartbeat intervals and at most 50000")
+
+    @property
+    def files(self) -> PeerFiles:
+        return PeerFiles(self.peer_cert_file, self.peer_key_file, self.peer_trusted_ca_file)
+
+    @property
+    def advertised(self) -> tuple[str, ...]:
+        return parse_initial_cluster(self.initial_cluster)[self.name]
+
+
+class Who(NamedTuple):
+    """What a member knows of itself and the others before its data says so."""
+
+    identity: Identity
+    known: Membership
+
+
+class Replication:
+    """One member's start. Raises StoreError, OSError, ssl.SSLError and ValueError for what its user can mend."""
+
+    def __init__(self, options: ReplicationOptions) -> None:
+        options.validate()
+        self._options = options
+        self._boot = boot_id()
+
+    def prepare(self, path: Path) -> None:
+        put_back(path, self._boot)
+
+    async def join(self, store: Any, engine: Engine, clock: Clock) -> RaftReplica:
+        options = self._options
+        folder = RealFolder(engine.path / LOG_FOLDER)
+        checkpoints = Checkpoints(engine, self._boot)
+        who: Who | None = None
+        if RaftLog.exists(folder):
+            checkpoints.now()
+            log, recovered = await asyncio.to_thread(recover, engine, folder, None)
+            membership = membership_of(engine)
+            if not membership.members:
+                membership = (await self._who()).known
+        else:
+            check_new(engine)
+            who = await self._who()
+            log, recovered, membership = self._begin(engine, folder, checkpoints, who)
+        with engine.env.begin() as txn:
+            store.applied = engine.state(txn).applied
+        identity = log.identity
+        rate = options.snapshot_rate
+        transport = TlsTransport(identity.cluster, identity.member, options.files, engine.path, rate)
+        await transport.listen(options.listen_peer_urls or options.advertised)
+        replica = self._replica(store, engine, log, recovered, membership, transport, checkpoints, clock)
+        transport.serve(replica, _Admin(replica, store, engine, options.initial_cluster_token).answer)
+        return replica
+
+    def _replica(
+        self,
+        store: Host,
+        engine: Engine,
+        log: RaftLog,
+        recovered: Recovered,
+        membership: Membership,
+        transport: TlsTransport,
+        checkpoints: Checkpoints,
+        clock: Clock,
+    ) -> RaftReplica:
+        options = self._options
+        timing = Timing(options.heartbeat_interval / 1000, options.election_timeout / 1000)
+
+        async def copy(folder: Path) -> tuple[Path, int, bytes]:
+            return await copy_of(engine, folder)
+
+        parts = Parts(log, checkpoints, transport, ThreadWork("raft-log"), ThreadWork("checkpoint"), copy, engine.path)
+        seed = secrets.randbits(62)
+        return RaftReplica(
+            store, parts, recovered, membership, name=options.name, clock=clock, seed=seed, timing=timing
+        )
+
+    def _begin(
+        self, engine: Engine, folder: RealFolder, checkpoints: Checkpoints, who: Who
+    ) -> tuple[RaftLog, Recovered, Membership]:
+        if self._options.initial_cluster_state == "new":
+            found(engine, who.known)
+        checkpoints.now()
+        log, recovered = begin_log(engine, folder, who.identity)
+        membership = membership_of(engine)
+        return log, recovered, membership if membership.members else NOBODY._replace(members=who.known.members)
+
+    async def _who(self) -> Who:
+        """From --initial-cluster alone, or, for one who joins, from those who are there."""
+        options = self._options
+        initial = parse_initial_cluster(options.initial_cluster)
+        token = options.initial_cluster_token
+        if options.initial_cluster_state == "new":
+            known = founders(initial, token)
+            cluster = cluster_id([one.id for one in known.members], token)
+            return Who(Identity(cluster, member_id(options.advertised, token)), known)
+        others = tuple(url for name, urls in initial.items() if name != options.name for url in urls)
+        if not others:
+            raise ValueError("initial-cluster: it must name members that are there already")
+        cluster, packed = await AdminClient(others, options.files).call("members")
+        known = Membership.from_bytes(packed)
+        for member in known.members:
+            if set(member.peer_urls) == set(options.advertised):
+                return Who(Identity(cluster, member.id), known)
+        raise StoreUnavailable(
+            f"no member has the URLs {', '.join(options.advertised)}: add it first, `fastkube member add`"
+        )
+
+
+async def copy_of(engine: Engine, folder: Path) -> tuple[Path, int, bytes]:
+    """A copy of the running store as one file: made by a process of its own, compacted."""
+    target = folder / f"outgoing-{secrets.token_hex(8)}"
+    await backup(engine.path, target)
+    file = target.with_suffix(".mdb")
+    (target / DATA_FILE).rename(file)
+    target.rmdir()
+    return file, *describe(file)
+
+
+class ThreadWork:
+    """A thread that does one job after the other."""
+
+    def __init__(self, name: str) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._jobs: queue.SimpleQueue[tuple[Callable[[], None], Callable[[Exception | None], None]] | None]
+        self._jobs = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Callable[[], None], done: Callable[[Exception | None], None]) -> None:
+        self._jobs.put((job, done))
+
+    def _run(self) -> None:
+        while (found := self._jobs.get()) is not None:
+            job, done = found
+            error: Exception | None = None
+            try:
+                job()
+            except Exception as failure:
+                error = failure
+            self._loop.call_soon_threadsafe(done, error)
+
+    def close(self) -> None:
+        """Ends the thread when its jobs are done."""
+        self._jobs.put(None)
+        self._thread.join()
+
+
+class _Admin:
+    """What the command line may ask of any member."""
+
+    def __init__(self, replica: RaftReplica, store: Any, engine: Engine, token: str) -> None:
+        self._replica = replica
+        self._store = store
+        self._engine = engine
+        self._token = token
+
+    async def answer(self, method: str, arguments: Any) -> Any:
+        handler = getattr(self, f"_do_{method}", None)
+        if handler is None:
+            raise InvalidRequest(f"there is no call {method!r}")
+        return await handler(*arguments)
+
+    async def _do_members(self) -> Any:
+        """As the leader knows them; without one, as this member does."""
+        return self._replica.cluster, self._replica.membership.to_bytes()
+
+    async def _do_status(self) -> Any:
+        status = self._replica.status()
+        return (*status[:7], status.health, self._store.status().revision)
+
+    async def _do_change(self, operation: str, name: str, urls: tuple[str, ...], found: int) -> Any:
+        member = self._replica.membership.find(found)
+        if not found:
+            for url in urls:
+                try:
+                    parse_peer_url(url)
+                except ValueError as problem:
+                    raise InvalidRequest(str(problem)) from None
+            member = Member(member_id(urls, self._token, secrets.token_hex(8)), name, urls)
+        if member is None:
+            raise InvalidRequest("etcdserver: member not found")
+        membership = await self._replica.change_member(operation, member)
+        return member.id, membership.to_bytes()
+
+    async def _do_transfer(self, target: int) -> Any:
+        await self._replica.transfer(target)
+        return self._replica.status().leader
+
+    async def _do_snapshot(self) -> Path:
+        path, _, _ = await copy_of(self._engine, self._engine.path)
+        return path
