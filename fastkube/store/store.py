@@ -547,7 +547,7 @@ class Store(ReadHalf):
         if needed > self._engine.map_bytes:
             self._engine.grow(needed)
             self._on_grow()
-        self._engine.cover(size)
+        self._engine.cover(size, self._engine.file_bytes)
 
     def load(self, path: Path, index: int, term: int) -> None:
         """Replace everything by what the snapshot has, in one transaction. Raises CorruptStore, lmdb.Error."""
