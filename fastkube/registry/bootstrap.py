@@ -141,6 +141,13 @@ def _completed(old: Object, default: Object) -> Object:
     return new
 
 
+async def publish_authentication(registry: Registry, data: dict[str, str]) -> None:
+    """Makes the ConfigMap `extension-apiserver-authentication` say how aggregated API servers know who asks."""
+    rtype = _rtype(registry, "", "configmaps")
+    metadata = {"name": "extension-apiserver-authentication", "namespace": "kube-system"}
+    await _put(registry, rtype, metadata, {"data": data}, rfc3339(registry.clock.time()))
+
+
 # ---------------------------------------------------------------- the server's own Service
 
 _PUBLISH_ATTEMPTS_MAX = 10
@@ -156,7 +163,8 @@ async def publish_address(registry: Registry, address: str, port: int) -> None:
         ("", "endpoints", {"subsets": [{"addresses": [{"ip": address}], "ports": [end_port]}]}),
         ("discovery.k8s.io", "endpointslices", {"addressType": "IPv4", "endpoints": [ready], "ports": [end_port]}),
     ):
-        await _put(registry, _rtype(registry, group, resource), content, now)
+        metadata = {"name": "kubernetes", "namespace": "default", "labels": _LABELS[resource]}
+        await _put(registry, _rtype(registry, group, resource), metadata, content, now)
 
 
 def _service_ip(registry: Registry) -> str:
@@ -186,14 +194,12 @@ def _service_spec(service_ip: str, port: int) -> Object:
     }
 
 
-async def _put(registry: Registry, rtype: ResourceType, content: Object, now: str) -> None:
-    """Creates the object named kubernetes in the default namespace, or sets its content where it differs."""
-    key = rtype.key("default", "kubernetes")
-    labels = _LABELS[rtype.resource]
+async def _put(registry: Registry, rtype: ResourceType, metadata: Object, content: Object, now: str) -> None:
+    """Creates an object, or sets its content where it differs."""
+    key = rtype.key(metadata["namespace"], metadata["name"])
     for _ in range(_PUBLISH_ATTEMPTS_MAX):
         item = registry.store.get(key)
         if item is None:
-            metadata: Object = {"name": "kubernetes", "namespace": "default", "labels": labels}
             obj = {"apiVersion": rtype.storage_api_version, "kind": rtype.kind, "metadata": metadata, **content}
             write = _creation(registry, rtype, obj, now)
         else:

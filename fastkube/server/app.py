@@ -21,15 +21,17 @@ from typing import TYPE_CHECKING, Any
 from fastkube import errors
 from fastkube.config import parse_duration
 from fastkube.errors import ApiError
+from fastkube.registry.bootstrap import publish_authentication
 from fastkube.registry.listing import too_large_resource_version
 from fastkube.server.admission.chain import Chain
+from fastkube.server.aggregation import Aggregator
 from fastkube.server.answer import GZIP_MIN_BYTES, Answer, Streamed, gzipped, takes_gzip
 from fastkube.server.audit import Auditor, tell_decision
 from fastkube.server.authn import Authenticator, Elsewhere
 from fastkube.server.authz import Authorizer, forbidden
 from fastkube.server.authz_webhook import Undecided, settled
 from fastkube.server.batch import BATCH_PATH, handle_batch
-from fastkube.server.calls import NoSuchPath, no_such_path, too_many_requests
+from fastkube.server.calls import NoSuchPath, ServiceUnavailable, no_such_path, too_many_requests
 from fastkube.server.connection import HttpServer
 from fastkube.server.discovery import Discovery
 from fastkube.server.fair_queues import Level, TooManyRequests
@@ -191,6 +193,10 @@ def _check(server: ApiServer, request: Request) -> None:
 
 
 def dispatch(server: ApiServer, request: Request) -> Answer | Awaitable[Answer | Streamed]:
+    if server.aggregator.remotes:
+        remote = server.aggregator.remote_of(request.info.path)
+        if remote is not None:
+            return server.aggregator.forward(request, remote)
     if request.info.is_resource:
         return handle_resource(server, request)
     if request.info.path == BATCH_PATH:
@@ -243,6 +249,7 @@ class ApiServer:
         self.streams = Streams(store, catalog)
         self.discovery = Discovery(catalog)
         self.openapi = OpenApi(catalog)
+        self.aggregator = Aggregator(self)
         self.health = Health(store)
         self.metrics = Metrics(clock.time())
         if isinstance(registry.admission, Chain):
@@ -309,6 +316,8 @@ class ApiServer:
             return no_such_path()
         if isinstance(failure, TooManyRequests):
             return too_many_requests()
+        if isinstance(failure, ServiceUnavailable):
+            return failure.answer()
         if isinstance(failure, asyncio.CancelledError):
             return self._refusal(request, errors.timeout("request did not complete within the allotted timeout"))
         if isinstance(failure, ConnectionError):
@@ -392,6 +401,11 @@ class ApiServer:
         )
         self.authenticator.use_keys(signing, options.service_account_key_file)
         self.discovery.address = self.listeners.advertised
+        self.aggregator.client = self.listeners.front_proxy
+        known_by = self.listeners.authentication()
+        if known_by:
+            await publish_authentication(self.registry, known_by)
+        self.aggregator.start()
         self._sweeper = asyncio.create_task(self._sweep())
         self.health.started = True
 
@@ -427,6 +441,7 @@ class ApiServer:
                     request.task.cancel()
             self._http.sweep(now)
             self.streams.follow_catalog()
+            self.aggregator.follow_catalog()
 
     async def stop(self) -> None:
         """readyz fails first; then watches are ended, requests under way finished, and connections closed."""
@@ -443,6 +458,7 @@ class ApiServer:
             self._sweeper.cancel()
         self.streams.close()
         self.flow.stop()
+        await self.aggregator.stop()
         self.authorizer.stop()
         await self.authenticator.close()
         await self.authorizer.close()

@@ -51,6 +51,15 @@ def no_such_path() -> Answer:
     return answer
 
 
+class ServiceUnavailable(Exception):
+    """An aggregated API server cannot be asked; the answer is plain text, as upstream's aggregator gives it."""
+
+    def answer(self) -> Answer:
+        answer = Answer(503, f"{self}\n".encode(), TEXT, b"X-Content-Type-Options: nosniff\r\n")
+        answer.compressible = False
+        return answer
+
+
 def too_many_requests() -> Answer:
     """Flow control refuses in plain text, as upstream's does."""
     headers = b"X-Content-Type-Options: nosniff\r\nRetry-After: 1\r\n"

@@ -18,6 +18,7 @@ from fastkube.api import codec
 from fastkube.api.catalog import version_rank
 from fastkube.server.answer import Answer
 from fastkube.server.media import JSON, Clause, format_of, not_acceptable, parse_accept
+from fastkube.server.remote_documents import Documents, aggregated_entries
 
 if TYPE_CHECKING:
     from fastkube.api.catalog import Catalog, ResourceType, SubresourceInfo
@@ -41,6 +42,7 @@ class Discovery:
         self._catalog = catalog
         self._generation = -1
         self._documents: dict[tuple[str, bytes, bool], _Document | None] = {}
+        self._remotes: list[Documents] = []
         self.address = ""
         """Where the server says it is reached (host:port)."""
 
@@ -64,8 +66,20 @@ class Discovery:
             return Answer(304, b"", b"", document.headers)
         return Answer(200, document.body, document.media, document.headers)
 
+    def use_remotes(self, remotes: list[Documents]) -> None:
+        """The group versions that other servers answer for, the most important first."""
+        self._remotes = remotes
+        self._documents.clear()
+
     def has_group(self, group: str) -> bool:
-        return any(rtype.group == group for rtype in self._catalog.all())
+        return any(rtype.group == group for rtype in self._catalog.all()) or bool(self._remote_versions(group))
+
+    def _remote_versions(self, group: str) -> dict[str, Documents]:
+        return {remote.version: remote for remote in self._remotes if remote.group == group}
+
+    def _groups(self) -> list[str]:
+        """Every named group, the server's own first."""
+        return list(dict.fromkeys(filter(None, (*self._catalog.groups(), *(one.group for one in self._remotes)))))
 
     def has_builtin_group(self, group: str) -> bool:
         """Whether upstream's own routes know the group: they answer differently from those of custom resources."""
@@ -93,7 +107,7 @@ class Discovery:
             address = [{"clientCIDR": "0.0.0.0/0", "serverAddress": self.address}]
             return {"kind": "APIVersions", "versions": self._versions(""), "serverAddressByClientCIDRs": address}
         if path == "/apis":
-            groups = [self._group(group) for group in self._catalog.groups() if group]
+            groups = [self._group(group) for group in self._groups()]
             return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
         group, version = _split(path)
         if not version:
@@ -112,11 +126,17 @@ class Discovery:
         return {"name": group, "versions": versions, "preferredVersion": versions[0]}
 
     def _aggregated(self, path: str) -> Object:
-        groups = [""] if path == "/api" else [group for group in self._catalog.groups() if group]
+        groups = [""] if path == "/api" else self._groups()
         items = []
         for group in groups:
             versions = []
+            remote = self._remote_versions(group)
             for version in self._versions(group):
+                if version in remote:
+                    freshness = "Current" if remote[version].fresh else "Stale"
+                    entries = aggregated_entries(remote[version])
+                    versions.append({"version": version, "resources": entries, "freshness": freshness})
+                    continue
                 types = sorted(self._in(group, version), key=lambda rtype: rtype.resource)
                 entries = [_aggregated_entry(rtype, version) for rtype in types]
                 versions.append({"version": version, "resources": entries, "freshness": "Current"})
@@ -129,8 +149,10 @@ class Discovery:
     def _versions(self, group: str) -> list[str]:
         """The group's versions, preferred first; those of custom resources by stability and number."""
         types = [rtype for rtype in self._catalog.all() if rtype.group == group]
-        found = list(dict.fromkeys(version for rtype in types for version in rtype.versions))
-        return sorted(found, key=version_rank, reverse=True) if any(rtype.custom for rtype in types) else found
+        remote = self._remote_versions(group)
+        found = list(dict.fromkeys((*(version for rtype in types for version in rtype.versions), *remote)))
+        ranked = bool(remote) or any(rtype.custom for rtype in types)
+        return sorted(found, key=version_rank, reverse=True) if ranked else found
 
 
 def storage_version_hash(rtype: ResourceType) -> str:

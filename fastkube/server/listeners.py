@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import ssl
 from pathlib import Path
@@ -85,6 +86,36 @@ class Listeners:
             context.load_verify_locations(authority)
             context.verify_mode = ssl.CERT_OPTIONAL
         return context
+
+    @property
+    def front_proxy(self) -> tuple[Path, Path] | None:
+        """The certificate and key that aggregated API servers know this one by; None if there are none."""
+        options = self._options
+        if options.proxy_client_cert_file:
+            return Path(options.proxy_client_cert_file), Path(options.proxy_client_key_file)
+        return (self._pki.proxy_cert, self._pki.proxy_key) if self._pki is not None else None
+
+    def authentication(self) -> dict[str, str]:
+        """What aggregated API servers need to know who asks: the data of `extension-apiserver-authentication`."""
+        options, data = self._options, {}
+        clients = options.client_ca_file or (str(self._pki.ca_cert) if self._pki is not None else "")
+        if clients:
+            data["client-ca-file"] = Path(clients).read_text()
+        names = list(options.requestheader_allowed_names)
+        proxies = options.requestheader_client_ca_file
+        if not proxies and self._pki is not None and not options.proxy_client_cert_file:
+            proxies, names = str(self._pki.proxy_ca_cert), [pki.PROXY_NAME]
+        if proxies:
+            data["requestheader-client-ca-file"] = Path(proxies).read_text()
+            for key, told in (
+                ("allowed-names", names),
+                ("extra-headers-prefix", options.requestheader_extra_headers_prefix),
+                ("group-headers", options.requestheader_group_headers),
+                ("uid-headers", options.requestheader_uid_headers),
+                ("username-headers", options.requestheader_username_headers),
+            ):
+                data[f"requestheader-{key}"] = json.dumps(list(told))
+        return data
 
     @property
     def advertised(self) -> str:

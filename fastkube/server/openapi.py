@@ -18,6 +18,7 @@ import orjson
 from fastkube import __version__, errors
 from fastkube.server.answer import Answer
 from fastkube.server.media import JSON, TEXT, parse_accept
+from fastkube.server.remote_documents import Documents
 from fastkube.server.version import VERSION_INFO
 
 if TYPE_CHECKING:
@@ -43,6 +44,12 @@ class OpenApi:
         self._v2: _Document | None = None
         self._v2_protobuf: _Document | None = None
         self._v3: dict[str, _Document] = {}
+        self._remotes: list[Documents] = []
+
+    def use_remotes(self, remotes: list[Documents]) -> None:
+        """Other servers whose documents are part of this one's: merged in version 2, theirs to answer in version 3."""
+        self._remotes = remotes
+        self._v2 = self._v2_protobuf = None
 
     def paths(self) -> list[str]:
         return ["/openapi/v2", "/openapi/v3", "/openapi/v3/", *(f"/openapi/v3/{name}" for name in self._names())]
@@ -85,7 +92,10 @@ class OpenApi:
         if self._v2 is None:
             from fastkube.api import openapi
 
-            self._v2 = _document(openapi.v2(self._catalog, VERSION_INFO["gitVersion"]))
+            made = openapi.v2(self._catalog, VERSION_INFO["gitVersion"])
+            for remote in self._remotes:
+                _merge_v2(made, remote)
+            self._v2 = _document(made)
         return self._v2
 
     def _part(self, name: str, request: Request) -> Answer:
@@ -102,7 +112,12 @@ class OpenApi:
         return answer
 
     def _index(self) -> dict[str, Any]:
-        return {"paths": {name: {"serverRelativeURL": self._url(name)} for name in sorted(self._names())}}
+        urls = {name: self._url(name) for name in self._names()}
+        for remote in self._remotes:
+            if remote.v3_hash:
+                name = _name(remote.group, remote.version)
+                urls[name] = f"/openapi/v3/{name}?hash={remote.v3_hash}"
+        return {"paths": {name: {"serverRelativeURL": urls[name]} for name in sorted(urls)}}
 
     def _url(self, name: str) -> str:
         return f"/openapi/v3/{name}?hash={self._hash(name)}"
@@ -129,6 +144,17 @@ class OpenApi:
                 names.add(f"apis/{rtype.group}")
             names.update(_name(rtype.group, version) for version in rtype.versions)
         return names
+
+
+def _merge_v2(document: dict[str, Any], remote: Documents) -> None:
+    """Adds the paths of a remote group version and the definitions that they need; the server's own stay."""
+    theirs = remote.v2 or {}
+    prefix = f"/apis/{remote.group}/{remote.version}"
+    for path, item in (theirs.get("paths") or {}).items():
+        if path == prefix or path.startswith(prefix + "/"):
+            document["paths"].setdefault(path, item)
+    for name, definition in (theirs.get("definitions") or {}).items():
+        document["definitions"].setdefault(name, definition)
 
 
 def _name(group: str, version: str) -> str:

@@ -29,6 +29,9 @@ class ServerOptions:
     tls_private_key_file: str = option("", "Key of the serving certificate.", metavar="FILE")
     client_ca_file: str = option("", "Authority of client certificates; by default the cluster's own.", metavar="FILE")
 
+    proxy_client_cert_file: str = option("", "Certificate that aggregated API servers are shown.", metavar="FILE")
+    proxy_client_key_file: str = option("", "Key of that certificate.", metavar="FILE")
+
     # Authentication.
     token_auth_file: str = option("", 'CSV of static tokens: token,user,uid,"group1,group2".', metavar="FILE")
     anonymous_auth: bool = option(True, "Let requests without credentials in as system:anonymous.")
@@ -114,6 +117,8 @@ class ServerOptions:
             raise ValueError("authorization-mode: at least one mode must be given")
         if bool(self.tls_cert_file) != bool(self.tls_private_key_file):
             raise ValueError("tls-cert-file and tls-private-key-file: either both or none must be given")
+        if bool(self.proxy_client_cert_file) != bool(self.proxy_client_key_file):
+            raise ValueError("proxy-client-cert-file and proxy-client-key-file: either both or none must be given")
         if self.secure_port is not None and not self.cert_dir and not self.tls_cert_file:
             raise ValueError("cert-dir: must be given when no tls-cert-file is")
         for name, port in (("secure-port", self.secure_port), ("http-port", self.http_port)):

@@ -3,6 +3,8 @@
     ca.crt ca.key                    the cluster's certificate authority (also signs client certificates)
     apiserver.crt apiserver.key      what the server shows
     admin.crt admin.key              a client of the group system:masters
+    front-proxy-ca.crt ...-ca.key    the authority that aggregated API servers believe user names from
+    front-proxy-client.crt ....key   what the server shows to them
     sa.key                           RSA key that signs ServiceAccount tokens (RS256)
 
 Rules:
@@ -36,8 +38,14 @@ _LEAF_DAYS = 365
 _RENEW_DAYS = 90
 """A certificate with fewer days left is made anew at start."""
 
+PROXY_NAME = "front-proxy-client"
 ADMIN_NAME = "kubernetes-admin"
 ADMIN_GROUP = "system:masters"
+
+
+class _Authority(NamedTuple):
+    cert: Path
+    key: Path
 
 
 class Pki(NamedTuple):
@@ -49,6 +57,10 @@ class Pki(NamedTuple):
     server_key: Path
     admin_cert: Path
     admin_key: Path
+    proxy_ca_cert: Path
+    proxy_ca_key: Path
+    proxy_cert: Path
+    proxy_key: Path
 
 
 def prepare(directory: Path, names: Iterable[str], now: float) -> Pki:
@@ -61,18 +73,24 @@ def prepare(directory: Path, names: Iterable[str], now: float) -> Pki:
         directory / "apiserver.key",
         directory / "admin.crt",
         directory / "admin.key",
+        directory / "front-proxy-ca.crt",
+        directory / "front-proxy-ca.key",
+        directory / "front-proxy-client.crt",
+        directory / "front-proxy-client.key",
     )
-    if not (pki.ca_cert.exists() and pki.ca_key.exists()):
-        _make_authority(pki, now)
-    authority_changed = pki.ca_cert.stat().st_mtime_ns
+    cluster, proxy = _Authority(pki.ca_cert, pki.ca_key), _Authority(pki.proxy_ca_cert, pki.proxy_ca_key)
+    for authority, name in ((cluster, "fastkube-ca"), (proxy, "fastkube-front-proxy-ca")):
+        if not (authority.cert.exists() and authority.key.exists()):
+            _make_authority(authority, name, now)
     latest = _day(now + _RENEW_DAYS * _DAY_S)
     wanted = ",".join(sorted(set(names)))
-    for cert, key, purpose in (
-        (pki.server_cert, pki.server_key, f"server {wanted}"),
-        (pki.admin_cert, pki.admin_key, f"client {ADMIN_NAME}"),
+    for authority, cert, key, purpose in (
+        (cluster, pki.server_cert, pki.server_key, f"server {wanted}"),
+        (cluster, pki.admin_cert, pki.admin_key, f"client {ADMIN_NAME}"),
+        (proxy, pki.proxy_cert, pki.proxy_key, f"proxy {PROXY_NAME}"),
     ):
-        if not _serves(cert, key, purpose, authority_changed, latest):
-            _make_leaf(pki, cert, key, purpose, now)
+        if not _serves(cert, key, purpose, authority.cert.stat().st_mtime_ns, latest):
+            _make_leaf(authority, cert, key, purpose, now)
     return pki
 
 
@@ -141,12 +159,12 @@ def _day(now: float) -> str:
     return datetime.datetime.fromtimestamp(now, datetime.UTC).date().isoformat()
 
 
-def _make_authority(pki: Pki, now: float) -> None:
+def _make_authority(authority: _Authority, common_name: str, now: float) -> None:
     from cryptography import x509
     from cryptography.x509.oid import NameOID
 
     key = _new_key()
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fastkube-ca")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     usage = x509.KeyUsage(
         digital_signature=True, key_cert_sign=True, crl_sign=True, content_commitment=False, key_encipherment=False,
         data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
@@ -155,33 +173,29 @@ def _make_authority(pki: Pki, now: float) -> None:
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
     builder = builder.add_extension(usage, critical=True)
     builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-    _write(pki.ca_key, _private_pem(key), 0o600)
-    _write(pki.ca_cert, _signed_pem(builder, key), 0o644)
+    _write(authority.key, _private_pem(key), 0o600)
+    _write(authority.cert, _signed_pem(builder, key), 0o644)
 
 
-def _make_leaf(pki: Pki, cert_path: Path, key_path: Path, purpose: str, now: float) -> None:
-    """`purpose` is "server NAME,NAME..." or "client NAME"."""
+def _make_leaf(signing: _Authority, cert_path: Path, key_path: Path, purpose: str, now: float) -> None:
+    """`purpose` is "server NAME,NAME...", "client NAME" or "proxy NAME"."""
     from cryptography import x509
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
     role, _, names = purpose.partition(" ")
-    authority = x509.load_pem_x509_certificate(pki.ca_cert.read_bytes())
-    signer = serialization.load_pem_private_key(pki.ca_key.read_bytes(), None)
+    authority = x509.load_pem_x509_certificate(signing.cert.read_bytes())
+    signer = serialization.load_pem_private_key(signing.key.read_bytes(), None)
     if not isinstance(signer, EllipticCurvePrivateKey):
-        raise ValueError(f"{pki.ca_key}: not an elliptic curve key")
+        raise ValueError(f"{signing.key}: not an elliptic curve key")
     key = _new_key()
     if role == "server":
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kube-apiserver")])
         extended = ExtendedKeyUsageOID.SERVER_AUTH
     else:
-        subject = x509.Name(
-            [
-                x509.NameAttribute(NameOID.ORGANIZATION_NAME, ADMIN_GROUP),
-                x509.NameAttribute(NameOID.COMMON_NAME, names),
-            ]
-        )
+        groups = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, ADMIN_GROUP)] if role == "client" else []
+        subject = x509.Name([*groups, x509.NameAttribute(NameOID.COMMON_NAME, names)])
         extended = ExtendedKeyUsageOID.CLIENT_AUTH
     builder = _builder(subject, authority.subject, key, now, _LEAF_DAYS)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

@@ -65,18 +65,21 @@ async def proxy(
     target: str,
     headers: Iterable[tuple[str, str]] = (),
     *,
-    unreachable: Callable[[str], ApiError],
+    unreachable: Callable[[str], Exception],
     refused: Callable[[int, str], ApiError] | None = None,
+    hidden: Callable[[str], bool] = lambda name: False,
 ) -> Streamed:
     """Sends the request to `target` (path and query) of the backend and its answer to the client.
 
-    `headers` are added to the client's own, which lose its credentials. `unreachable` makes the error for a backend
+    `headers` are added to the client's own, which lose its credentials and those that `hidden` names (in lower case):
+    what the backend believes because this server says it. `unreachable` makes the error for a backend
     that cannot be spoken to, from Go's words for what happened; `refused` the one for a backend that answers with an
     error of its own (status and text), which otherwise is passed on as it is.
     """
     body = b"" if request.method in ("GET", "HEAD") else await read_body(request)
     upgrade = request.headers.get("Upgrade", "") if "upgrade" in request.headers.get("Connection", "").lower() else ""
-    head = _request_head(request, backend, target, headers, len(body), upgrade)
+    sent = [*((name, value) for name, value in request.headers.items() if not hidden(name.lower())), *headers]
+    head = _request_head(request, backend, target, sent, len(body), upgrade)
     reader, writer = await _connect(backend, unreachable)
     end = writer.transport.abort
     server.tunnels.add(end)
@@ -111,8 +114,7 @@ def _request_head(
     request: Request, backend: Backend, target: str, headers: Iterable[tuple[str, str]], length: int, upgrade: str
 ) -> bytes:
     lines = [f"{request.method} {target} HTTP/1.1", f"Host: {backend.server_name or backend.address}"]
-    lines += [f"{name}: {value}" for name, value in request.headers.items() if name.lower() not in _NOT_PASSED_ON]
-    lines += [f"{name}: {value}" for name, value in headers]
+    lines += [f"{name}: {value}" for name, value in headers if name.lower() not in _NOT_PASSED_ON]
     if length or request.method in ("POST", "PUT", "PATCH"):
         lines.append(f"Content-Length: {length}")
     lines += [f"Upgrade: {upgrade}", "Connection: Upgrade"] if upgrade else ["Connection: close"]
@@ -120,7 +122,7 @@ def _request_head(
 
 
 async def _connect(
-    backend: Backend, unreachable: Callable[[str], ApiError]
+    backend: Backend, unreachable: Callable[[str], Exception]
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     try:
         async with asyncio.timeout(_CONNECT_TIMEOUT_S):

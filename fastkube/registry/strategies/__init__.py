@@ -71,4 +71,5 @@ STRATEGIES: dict[tuple[str, str], Strategy] = {
     **budgets.STRATEGIES,
     **webhooks.STRATEGIES,
     **policies.STRATEGIES,
+    **apiservices.STRATEGIES,
 }
