@@ -66,7 +66,6 @@ STRATEGIES: dict[tuple[str, str], Strategy] = {
     **flowcontrol.STRATEGIES,
     **resource_claims.STRATEGIES,
     **resource_slices.STRATEGIES,
-    **apiservices.STRATEGIES,
     **autoscalers.STRATEGIES,
     **budgets.STRATEGIES,
     **webhooks.STRATEGIES,
