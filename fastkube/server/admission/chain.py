@@ -25,6 +25,7 @@ from fastkube.server.admission.hook_client import HookClient
 from fastkube.server.admission.limits import LimitRanger
 from fastkube.server.admission.lookup import Lookups
 from fastkube.server.admission.measures import Measures
+from fastkube.server.admission.mutating_policies import MutatingPolicies
 from fastkube.server.admission.namespaces import NamespaceLifecycle
 from fastkube.server.admission.nodes import NodeRestriction
 from fastkube.server.admission.plugin import Identity, Plugin, operation_of
@@ -44,6 +45,7 @@ from fastkube.server.admission.storage import (
     PersistentVolumeClaimResize,
     StorageObjectInUseProtection,
 )
+from fastkube.server.admission.validating_policies import ValidatingPolicies
 from fastkube.server.admission.webhooks import MutatingWebhooks, ValidatingWebhooks
 from fastkube.server.authz_webhook import Undecided, settled
 from fastkube.server.escalation import EscalationGuard
@@ -95,7 +97,9 @@ PLUGINS: tuple[Entry, ...] = (
     Entry("CertificateSubjectRestriction", lambda parts: CertificateSubjectRestriction()),
     Entry("DefaultIngressClass", lambda parts: DefaultIngressClass(parts.lookups)),
     Entry("PodTopologyLabels", lambda parts: PodTopologyLabels(parts.lookups)),
+    Entry("MutatingAdmissionPolicy", lambda parts: MutatingPolicies(parts.dynamic)),
     Entry("MutatingAdmissionWebhook", lambda parts: MutatingWebhooks(parts.dynamic)),
+    Entry("ValidatingAdmissionPolicy", lambda parts: ValidatingPolicies(parts.dynamic)),
     Entry("ValidatingAdmissionWebhook", lambda parts: ValidatingWebhooks(parts.dynamic)),
     Entry("ResourceQuota", lambda parts: ResourceQuota(parts.lookups)),
 )
@@ -104,9 +108,8 @@ UNSUPPORTED = frozenset(
     (
         "AlwaysAdmit", "AlwaysDeny", "AlwaysPullImages", "ClusterTrustBundleAttest", "DenyServiceExternalIPs",
         "EventRateLimit", "ExtendedResourceToleration", "ImagePolicyWebhook", "LimitPodHardAntiAffinityTopology",
-        "MutatingAdmissionPolicy", "NamespaceAutoProvision", "NamespaceExists",
-        "OwnerReferencesPermissionEnforcement", "PodNodeSelector", "PodTolerationRestriction",
-        "ValidatingAdmissionPolicy",
+        "NamespaceAutoProvision", "NamespaceExists", "OwnerReferencesPermissionEnforcement", "PodNodeSelector",
+        "PodTolerationRestriction",
     )
 )  # fmt: skip
 """Plugins of kube-apiserver that fastkube does not have: they may be switched off, not on."""
