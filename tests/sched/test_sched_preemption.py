@@ -155,7 +155,7 @@ def test_anti_affinity_can_be_resolved_too() -> None:
 
 def test_never_preempting_and_victims_on_their_way() -> None:
     scheduler = OfflineScheduler([node("n"), running("low", "n", 1, "4", deleting=True)])
-    plugin = next(iter(scheduler.profiles["default-scheduler"].post_filter))
+    plugin = scheduler.profiles["default-scheduler"].plugins["DefaultPreemption"]
     search = scheduler.profiles["default-scheduler"].search
 
     def tell(obj: Object) -> Nomination:

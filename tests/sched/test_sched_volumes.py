@@ -310,4 +310,4 @@ def test_preemption_frees_a_volume_slot() -> None:
     cycle = Cycle(scheduler.cache.parse(user("two", priority=5)))
     with pytest.raises(FitError) as caught:
         profile.search.place(cycle)
-    assert profile.post_filter[0].post_filter(cycle, caught.value, profile.search).node == "a"
+    assert profile.plugins["DefaultPreemption"].post_filter(cycle, caught.value, profile.search).node == "a"
