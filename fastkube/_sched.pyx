@@ -51,6 +51,8 @@ FIT = 255
 CODES_MAX = 254
 REQUEST_COLUMNS_MAX = 22
 NODES_MAX = 1 << 24
+SPARE_MAX = 8
+"""So many sets of columns are kept for Screens to come."""
 
 LEAST_ALLOCATED = 0
 MOST_ALLOCATED = 1
@@ -289,6 +291,8 @@ class Nodes:
     order: cython.int[::1]
     places = cython.declare(object, visibility="readonly")
     nominated: dict
+    spare: list
+    blank: bytes
     feasible: cython.int[::1]
     candidates = cython.declare(object, visibility="readonly")
     total: cython.longlong[::1]
@@ -313,7 +317,25 @@ class Nodes:
         self.random = (seed ^ 0x5DEECE66D) & 0xFFFFFFFFFFFF
         self._make_scratch()
 
+    def take_columns(self) -> tuple[array, array, array, array]:
+        """Zeroed columns for a Screen (refused, verdict, score, seen), those of a former one if there are any:
+        touching fresh memory takes longer than all the rest of making a Screen."""
+        if not self.spare:
+            size = self.capacity
+            return _zeros("B", size), _zeros("I", size), _zeros("i", size), _zeros("q", size)
+        columns: tuple = self.spare.pop()
+        for column in (columns[0], columns[3]):  # verdict and score count only where `seen` says so
+            view = memoryview(column).cast("B")
+            view[:] = self.blank[: len(view)]
+        return columns
+
+    def keep_columns(self, columns: tuple[array, array, array, array]) -> None:
+        if len(columns[0]) == self.capacity and len(self.spare) < SPARE_MAX:
+            self.spare.append(columns)
+
     def _make_scratch(self) -> None:
+        self.spare = []
+        self.blank = bytes(8 * self.capacity)
         self.candidates = _zeros("i", self.capacity)
         self.feasible = self.candidates
         self.total = _zeros("q", self.capacity)
@@ -573,6 +595,7 @@ class Screen:
     fits: cython.bint
     priority: cython.longlong
     scores: list
+    columns: tuple
     refused: cython.uchar[::1]
     verdict: cython.uint[::1]
     score: cython.int[::1]
@@ -589,15 +612,17 @@ class Screen:
         self.priority = priority
         self.scores = list(scores)
         self.capacity = nodes.capacity
-        self.refused = _zeros("B", self.capacity)
-        self.verdict = _zeros("I", self.capacity)
-        self.score = _zeros("i", self.capacity)
-        self.seen = _zeros("q", self.capacity)
+        self.columns = nodes.take_columns()
+        self.refused, self.verdict, self.score, self.seen = self.columns
 
     def refuse(self, mask: int, code: int) -> None:
-        """Refuse the nodes whose bit is set in `mask`, unless an earlier call did."""
+        """Refuse the nodes whose bit is set in `mask`, unless an earlier call did. Before the first search only."""
         mark(self.refused, mask, code)
-        self.seen = _zeros("q", self.capacity)
+
+    def give_back(self) -> None:
+        """The screen is not used any more: another one may have its memory."""
+        self.nodes.keep_columns(self.columns)
+        self.capacity = -1
 
     @cython.cfunc
     def refresh(self, node: cython.Py_ssize_t) -> cython.void:
@@ -653,7 +678,7 @@ class Screen:
     @cython.exceptval(check=True)
     def check_capacity(self) -> cython.void:
         if self.capacity != self.nodes.capacity:
-            raise ValueError("the columns have grown: the screen must be made again")
+            raise ValueError("the columns have grown or were given back: the screen must be made again")
 
 
 @cython.cclass
@@ -967,6 +992,7 @@ class Plan:
         value: cython.uint
         last: cython.uint = 0
         more: cython.uchar[::1] = self.nodes.blame if extra is None else extra
+        self.screen.check_capacity()
         if len(more) < self.nodes.capacity:
             raise ValueError("`extra` must have a byte for each slot")
         for k in range(self.nodes.live):

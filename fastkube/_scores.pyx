@@ -57,6 +57,37 @@ def among(verdicts: cython.uint[::1], wanted: list[int], slots: array) -> array:
     return slots
 
 
+def lowest(values: cython.longlong[::1]) -> int:
+    """The least of the values, at most 0."""
+    k: cython.Py_ssize_t
+    least: cython.longlong = 0
+    for k in range(len(values)):
+        if values[k] < least:
+            least = values[k]
+    return least
+
+
+@cython.final
+@cython.cclass
+class Constant:
+    """The same for all nodes: it decides nothing, and is told to those who ask for scores."""
+
+    name = cython.declare(str, visibility="readonly")
+    weight = cython.declare(cython.longlong, visibility="readonly")
+    score: cython.longlong
+
+    def __init__(self, name: str, weight: int, score: int) -> None:
+        self.name = name
+        self.weight = weight
+        self.score = score
+
+    def fill(self, nodes: cython.int[::1], count: cython.Py_ssize_t, out: cython.longlong[::1]) -> None:
+        """Scores of nodes[:count] into out[:count]."""
+        k: cython.Py_ssize_t
+        for k in range(count):
+            out[k] = self.score
+
+
 @cython.final
 @cython.cclass
 class Fixed:
@@ -69,7 +100,7 @@ class Fixed:
 
     def __init__(self, name: str, weight: int, values: array, mode: int) -> None:
         """`values`: an array('q') by slot, none negative; `mode`: PLAIN, NORMALIZED or REVERSED."""
-        if min(values, default=0) < 0 or mode not in (PLAIN, NORMALIZED, REVERSED):
+        if lowest(values) < 0 or mode not in (PLAIN, NORMALIZED, REVERSED):
             raise ValueError("values cannot be negative")
         self.name = name
         self.weight = weight

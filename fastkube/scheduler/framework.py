@@ -150,7 +150,7 @@ class ScreenDraft:
         self.cache = cache
         self.refusals: list[Refusal] = []
         self.resources: list[_sched.ResourceScore] = []
-        self.scorers: list[_scores.Fixed] = []
+        self.scorers: list[_scores.Fixed | _scores.Constant] = []
         self.check_fit = False
         self.unchecked: frozenset[str] = frozenset()
         """Requested resources that need not fit."""
@@ -160,6 +160,10 @@ class ScreenDraft:
     def refuse(self, mask: int, reason: Reason) -> None:
         if mask:
             self.refusals.append(Refusal(mask, reason))
+
+    def constant_score(self, plugin: str, weight: int, score: int) -> None:
+        """The same for all nodes."""
+        self.scorers.append(_scores.Constant(plugin, weight, score))
 
     def fixed_score(self, plugin: str, weight: int, values: array[int], mode: int) -> None:
         """A value for each slot."""

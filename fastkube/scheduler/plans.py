@@ -39,7 +39,7 @@ class Points(NamedTuple):
 class Screen:
     """A core screen, what it depends on, and how its verdicts about resources are told."""
 
-    __slots__ = ("core", "fit_names", "image_generation", "scorers", "static_generation", "uses_images")
+    __slots__ = ("core", "fit_names", "image_generation", "kinds", "scorers", "static_generation", "uses_images")
 
     def __init__(self, core: _sched.Screen, draft: ScreenDraft, cache: Cache, fit_names: list[str]) -> None:
         self.core = core
@@ -48,6 +48,8 @@ class Screen:
         self.static_generation = cache.static_generation
         self.image_generation = cache.image_generation
         self.fit_names = fit_names
+        self.kinds: set[PodKind] = set()
+        """Of the plans that were made with it."""
 
     def holds(self, cache: Cache) -> bool:
         if self.static_generation != cache.static_generation:
@@ -117,12 +119,17 @@ class Plans:
             self._plans.move_to_end(kind)
             return plan
         if plan is not None:
+            del self._plans[kind]
+            plan.screen.kinds.discard(kind)
             self._give_up(plan)
         self._cache.order()
         plan = self._plans[kind] = self._make(kind)
         self._plans.move_to_end(kind)
+        plan.screen.kinds.add(kind)
         if len(self._plans) > PLANS_MAX:
-            self._give_up(self._plans.popitem(last=False)[1])
+            oldest, gone = self._plans.popitem(last=False)
+            gone.screen.kinds.discard(oldest)
+            self._give_up(gone)
         return plan
 
     def is_current(self, pod: PodInfo, plan: Plan) -> bool:
@@ -160,12 +167,23 @@ class Plans:
     def _screen(self, spec: PodSpec) -> Screen:
         screen = self._screens.get(spec)
         if screen is None or not screen.holds(self._cache):
-            screen = self._screens[spec] = self._make_screen(spec)
+            if screen is not None:
+                self._end_screen(screen)
             limit = max(SCREENS_MIN, SCREEN_BYTES_MAX // (_SCREEN_BYTES_PER_NODE * self._cache.nodes.capacity))
-            if len(self._screens) > limit:
-                self._screens.popitem(last=False)
+            while len(self._screens) >= limit:
+                self._end_screen(self._screens.popitem(last=False)[1])
+            screen = self._screens[spec] = self._make_screen(spec)
         self._screens.move_to_end(spec)
         return screen
+
+    def _end_screen(self, screen: Screen) -> None:
+        """With it end the plans that were made with it, so that its memory is free."""
+        for kind in screen.kinds:
+            plan = self._plans.get(kind)
+            if plan is not None and plan.screen is screen:
+                del self._plans[kind]
+                self._give_up(plan)
+        screen.core.give_back()
 
     def _make_screen(self, spec: PodSpec) -> Screen:
         draft = ScreenDraft(self._cache)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from fastkube import _scores
 from fastkube.scheduler.events import NODE, UNSCHEDULED_POD, Action, ClusterEvent, Interest
-from fastkube.scheduler.framework import Plugin, Reason, ScreenDraft
+from fastkube.scheduler.framework import MAX_SCORE, Plugin, Reason, ScreenDraft
 from fastkube.scheduler.nodes import parse_taint
 from fastkube.scheduler.pods import PodInfo, PodSpec, Taint
 
@@ -33,6 +33,9 @@ class TaintToleration(Plugin):
                 draft.refuse(mask, self.UNTOLERATED)
 
     def screen_score(self, spec: PodSpec, draft: ScreenDraft) -> None:
+        if not any(taint.effect == _SOFT for taints, _ in draft.cache.index.taints() for taint in taints):
+            draft.constant_score(self.name, self.weight, MAX_SCORE)
+            return
         soft = [each for each in spec.tolerations if each.effect in ("", _SOFT)]
         values = array("q", bytes(8 * draft.cache.nodes.capacity))
         for taints, mask in draft.cache.index.taints():
