@@ -9,6 +9,7 @@ confirmed by the watch or given back by `forget`.
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,6 +77,8 @@ class Cache:
         self.parse = PodParser().parse
         self._free = list(range(self.nodes.capacity - 1, -1, -1))
         self._order_stale = True
+        self._everywhere: array[int] = array("B")
+        self._everywhere_generation = 0
 
     # -- nodes ---------------------------------------------------------------------------------------------------------
 
@@ -156,6 +159,13 @@ class Cache:
         self.nodes.grow(old * 2, self.nodes.width)
         self.slots += [None] * old
         self._free = list(range(2 * old - 1, old - 1, -1))
+
+    def everywhere(self) -> array[int]:
+        """A byte for each slot, 1 where there is a node; the caller's own."""
+        if self._everywhere_generation != self.static_generation:
+            self._everywhere_generation = self.static_generation
+            self._everywhere = _sched.expand(self.index.all, self.nodes.capacity)
+        return self._everywhere[:]
 
     def column(self, resource: str) -> int:
         """The column of a resource, a new one for a resource that nobody had or asked for yet."""

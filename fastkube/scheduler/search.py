@@ -225,7 +225,7 @@ class NodeSearch:
         error = FitError(pod, total, plugins=[plugin.name], message=rejected.message, pending=rejected.pending)
         if rejected.resolvable:
             cache = self._cache
-            error.hopeful = lambda: _sched.expand(cache.index.all, cache.nodes.capacity)
+            error.hopeful = cache.everywhere
         return error
 
     def _wanted(self, cycle: Cycle) -> int:
@@ -338,10 +338,13 @@ class NodeSearch:
         error = FitError(cycle.pod, cache.nodes.live, counts=counts, plugins=plugins)
         error.plan, error.extra = plan, extra
         if hopeful:
-            among = cache.index.all if cycle.only is None else cycle.only
-            error.hopeful = lambda: _scores.among(
-                cache.nodes.verdicts, hopeful, _sched.expand(among, cache.nodes.capacity)
-            )
+            only = cycle.only
+
+            def among() -> array[int]:
+                slots = cache.everywhere() if only is None else _sched.expand(only, cache.nodes.capacity)
+                return _scores.among(cache.nodes.verdicts, hopeful, slots)
+
+            error.hopeful = among
         return error
 
     def verdict_beside_nominated(self, cycle: Cycle, plan: Plan, extra: array[int] | None, info: NodeInfo) -> int:
