@@ -226,7 +226,12 @@ async def _try_delete(
         return Outcome(Stored(value, revision), code)
     if not call.dry_run:
         written = item._replace(value=value, mod_revision=revision)
-        revision = await registry.remove(call, item.key, written, new)
+        try:
+            revision = await registry.remove(call, item.key, written, new)
+        except RevisionMismatch:
+            # others may have written once the object was terminating, and thereby have removed it in our stead
+            if written.mod_revision == item.mod_revision or registry.store.get(item.key) is not None:
+                raise
     return _answer(rtype, new, value, revision)
 
 

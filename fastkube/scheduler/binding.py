@@ -21,6 +21,7 @@ from fastkube.clock import Clock
 from fastkube.errors import ApiError
 from fastkube.scheduler.extenders import ExtenderError, Extenders
 from fastkube.scheduler.framework import Cycle, Plugin, Rejected
+from fastkube.scheduler.metrics import SUCCESS, Metrics
 from fastkube.scheduler.nodes import NodeInfo
 from fastkube.scheduler.pods import PodInfo
 from fastkube.scheduler.profile import Profile
@@ -98,6 +99,7 @@ class Binder:
         workers: int,
         *,
         extenders: Extenders,
+        metrics: Metrics,
         bound: Callable[[Binding], None],
         failed: Callable[[Binding, Refused], None],
     ) -> None:
@@ -108,6 +110,7 @@ class Binder:
         self._clock = clock
         self._workers = workers
         self._extenders = extenders
+        self._metrics = metrics
         self._bound = bound
         self._failed = failed
         self._queue: deque[Binding] = deque()
@@ -159,10 +162,15 @@ class Binder:
         try:
             waiting = self.waiting.get(binding.pod.uid)
             if waiting is not None:
-                await waiting.wait(self._clock)
-            for plugin in self._pre_binders(binding):
-                await self._step("PreBind", plugin, plugin.pre_bind(binding.cycle, binding.node))
+                await self._wait(waiting)
+            started = self._clock.monotonic()
+            pre_binders = self._pre_binders(binding)
+            if pre_binders:
+                for plugin in pre_binders:
+                    await self._step("PreBind", plugin, plugin.pre_bind(binding.cycle, binding.node))
+                started = self._observe("PreBind", started, binding)
             await self._bind(binding)
+            self._observe("Bind", started, binding)
         except Refused as refused:
             self._failed(binding, refused)
         except asyncio.CancelledError:
@@ -177,6 +185,21 @@ class Binder:
             self.under_way -= 1
             if not self.under_way:
                 self._idle.set()
+
+    def _observe(self, point: str, started: float, binding: Binding) -> float:
+        now = self._clock.monotonic()
+        self._metrics.extension_points.observe(now - started, point, SUCCESS, binding.profile.name)
+        return now
+
+    async def _wait(self, waiting: WaitingPod) -> None:
+        """Raises Refused."""
+        started = self._clock.monotonic()
+        result = "Unschedulable"
+        try:
+            await waiting.wait(self._clock)
+            result = SUCCESS
+        finally:
+            self._metrics.permit_wait.observe(self._clock.monotonic() - started, result)
 
     async def _bind(self, binding: Binding) -> None:
         """An extender that binds such Pods, or the first bind plugin that does not pass the Pod on."""

@@ -217,7 +217,7 @@ class Handle:
         self.lister = lister
         self.client = client
         """None where nothing may be written."""
-        self.metrics = Metrics(dict, dict)
+        self.metrics = Metrics()
 
     def event(
         self, pod: PodInfo, type: str, reason: str, action: str, note: str, *, related: PodInfo | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 from fastkube import __version__
 
@@ -42,12 +43,12 @@ class Gauge:
 
     kind = "gauge"
 
-    def __init__(self, name: str, help: str, label: str, read: Callable[[], Mapping[str, float]]) -> None:
-        self.name, self.help, self._label, self._read = name, help, label, read
+    def __init__(self, name: str, help: str, labels: Labels, read: Callable[[], Mapping[Labels, float]]) -> None:
+        self.name, self.help, self.labels, self._read = name, help, labels, read
 
     def lines(self) -> Iterator[str]:
-        for value, number in self._read().items():
-            yield _text(self.name, {self._label: value} if self._label else {}, number)
+        for values, number in self._read().items():
+            yield _text(self.name, dict(zip(self.labels, values, strict=True)), number)
 
 
 class Histogram:
@@ -88,12 +89,23 @@ class Histogram:
 
 
 SCHEDULED, UNSCHEDULABLE, ERROR = "scheduled", "unschedulable", "error"
+SUCCESS = "Success"
+
+
+class Gauges(NamedTuple):
+    """What is asked for when somebody reads: values by labels."""
+
+    pending: Callable[[], Mapping[Labels, float]] = dict
+    cached: Callable[[], Mapping[Labels, float]] = dict
+    unschedulable: Callable[[], Mapping[Labels, float]] = dict
+    in_flight: Callable[[], Mapping[Labels, float]] = dict
+    at_work: Callable[[], Mapping[Labels, float]] = dict
 
 
 class Metrics:
-    """All of them. `pending` and `cached` are asked when somebody reads."""
+    """All of them."""
 
-    def __init__(self, pending: Callable[[], Mapping[str, float]], cached: Callable[[], Mapping[str, float]]) -> None:
+    def __init__(self, gauges: Gauges = Gauges()) -> None:  # noqa: B008
         self.attempts = Counter(
             "scheduler_schedule_attempts_total", "Attempts to place a Pod, by how they ended.", ("profile", "result")
         )
@@ -125,11 +137,31 @@ class Metrics:
         self.permit_wait = Histogram(
             "scheduler_permit_wait_duration_seconds", "Time that Pods waited for permission to bind.", ("result",)
         )
+        self.extension_points = Histogram(
+            "scheduler_framework_extension_point_duration_seconds",
+            "Time that all plugins of an extension point took.",
+            ("extension_point", "status", "profile"),
+            start=0.0001,
+            count=12,
+        )
         self.build = Counter("fastkube_build_info", "The version that runs.", ("version",))
         self.build.add(__version__)
         self._gauges = (
-            Gauge("scheduler_pending_pods", "Pods that wait, by queue.", "queue", pending),
-            Gauge("scheduler_cache_size", "Nodes, Pods and assumed Pods that are known.", "type", cached),
+            Gauge("scheduler_pending_pods", "Pods that wait, by queue.", ("queue",), gauges.pending),
+            Gauge("scheduler_cache_size", "Nodes, Pods and assumed Pods that are known.", ("type",), gauges.cached),
+            Gauge(
+                "scheduler_unschedulable_pods",
+                "Pods that wait, by the plugin that refused them; a Pod counts for each.",
+                ("plugin", "profile"),
+                gauges.unschedulable,
+            ),
+            Gauge(
+                "scheduler_inflight_events",
+                "Events that are kept for Pods on which a decision is under way.",
+                ("event",),
+                gauges.in_flight,
+            ),
+            Gauge("scheduler_goroutines", "Tasks at work, by what they do.", ("operation",), gauges.at_work),
         )
 
     def text(self) -> str:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -120,6 +120,18 @@ class SchedulingQueue:
             UNSCHEDULABLE: len(self._unschedulable),
             GATED: len(self._gated),
         }
+
+    def refused(self) -> dict[tuple[str, ...], float]:
+        """How many unschedulable Pods each plugin of a profile has refused."""
+        found: dict[tuple[str, ...], float] = {}
+        for (scheduler, plugins), group in self._groups.items():
+            for plugin in plugins:
+                found[plugin, scheduler] = found.get((plugin, scheduler), 0) + len(group)
+        return found
+
+    def remembered(self) -> dict[tuple[str, ...], float]:
+        """How many events of each kind are kept for Pods in flight."""
+        return dict(Counter((event.label,) for _, event in self._events))
 
     def get(self, uid: str) -> QueuedPod | None:
         return self._pods.get(uid)

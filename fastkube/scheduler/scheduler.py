@@ -16,7 +16,7 @@ import logging
 import os
 import random
 import socket
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 
 from fastkube.client import Client, Informer, InformerFactory
 from fastkube.client.events import SeriesRecorder
@@ -24,23 +24,22 @@ from fastkube.client.leader import LeaderElector
 from fastkube.clock import Clock
 from fastkube.errors import ApiError
 from fastkube.scheduler import config as configs
-from fastkube.scheduler.binding import Binder, Binding, Refused
+from fastkube.scheduler.binding import Binder, Binding
 from fastkube.scheduler.cache import Cache
 from fastkube.scheduler.config import SchedulerConfig
-from fastkube.scheduler.events import ASSIGNED_POD, Action, ClusterEvent
 from fastkube.scheduler.extended import ExtendedSearch
 from fastkube.scheduler.extenders import ExtenderError, Extenders
 from fastkube.scheduler.framework import Cycle, Nomination, PluginError, Reasons, Rejected
-from fastkube.scheduler.live import LiveHandle, event_note
-from fastkube.scheduler.metrics import ERROR, SCHEDULED, UNSCHEDULABLE, Metrics
+from fastkube.scheduler.live import LiveHandle
+from fastkube.scheduler.metrics import SUCCESS, Gauges, Metrics
 from fastkube.scheduler.options import SchedulerOptions, election_options
-from fastkube.scheduler.pods import PodInfo, PodTrimmer
+from fastkube.scheduler.outcomes import Outcomes
+from fastkube.scheduler.pods import PodTrimmer
 from fastkube.scheduler.profile import PluginClass, Profile, known_plugins
 from fastkube.scheduler.queue import QueuedPod, SchedulingQueue
 from fastkube.scheduler.search import FitError, NoNodesError, Placement
 from fastkube.scheduler.serving import Endpoint
-from fastkube.scheduler.status import SCHEDULER_ERROR, StatusWriter
-from fastkube.scheduler.status import UNSCHEDULABLE as REASON_UNSCHEDULABLE
+from fastkube.scheduler.status import StatusWriter
 from fastkube.scheduler.watcher import PODS, Watcher
 
 log = logging.getLogger(__name__)
@@ -96,7 +95,15 @@ class Scheduler:
             )
             for each in config.profiles
         }
-        self.metrics = self.handle.metrics = Metrics(lambda: self.queue.counts(), self._cached)
+        self.metrics = self.handle.metrics = Metrics(
+            Gauges(
+                pending=lambda: {(name,): count for name, count in self.queue.counts().items()},
+                cached=self._cached,
+                unschedulable=lambda: self.queue.refused(),
+                in_flight=lambda: self.queue.remembered(),
+                at_work=lambda: {("binding",): self.binder.under_way},
+            )
+        )
         self.queue = SchedulingQueue(
             self.profiles,
             clock,
@@ -113,23 +120,27 @@ class Scheduler:
             clock,
             options.bindings_in_flight,
             extenders=self.extenders,
-            bound=self._bound,
-            failed=self._binding_failed,
+            metrics=self.metrics,
+            bound=lambda binding: self.outcomes.bound(binding),
+            failed=lambda binding, refused: self.outcomes.binding_failed(binding, refused),
         )
         self.watcher = Watcher(self.cache, self.queue, self.profiles, self.informers, self.binder, self.status)
         self.identity = f"{socket.gethostname()}_{os.urandom(8).hex()}"
         self.recorders = {
             name: SeriesRecorder(client, name, f"{name}-{self.identity}", clock) for name in self.profiles
         }
+        self.outcomes = Outcomes(
+            self.cache, self.queue, clock, self.metrics, self.status, self.recorders, self.watcher.pending
+        )
         self.election = election_options(options, config.leader_election)
         self._task: asyncio.Task[None] | None = None
 
     def _lister(self, resource: str) -> Informer:
         return self.informers.informer(resource)
 
-    def _cached(self) -> dict[str, float]:
+    def _cached(self) -> dict[tuple[str, ...], float]:
         cache = self.cache
-        return {"nodes": cache.nodes.live, "pods": len(cache.pods), "assumed_pods": len(cache.assumed)}
+        return {("nodes",): cache.nodes.live, ("pods",): len(cache.pods), ("assumed_pods",): len(cache.assumed)}
 
     def workloads_changed(self) -> None:
         """Services or owners of Pods came or went: default spreading has other selectors."""
@@ -267,15 +278,19 @@ class Scheduler:
         try:
             placement = profile.search.place(cycle)
         except FitError as error:
+            asked = self._clock.monotonic()
             told = self._make_room(cycle, profile, error)
+            status = SUCCESS if told.node else "Unschedulable"
+            took = self._clock.monotonic() - asked
+            self.metrics.extension_points.observe(took, "PostFilter", status, profile.name)
             self._no_fit(queued, profile, error, told, started)
         except NoNodesError as error:
-            self._unschedulable(queued, profile, str(error), (), started)
+            self.outcomes.unschedulable(queued, profile, str(error), (), started)
         except PluginError as error:
-            self._failed(queued, profile, str(error), started)
+            self.outcomes.failed(queued, profile, str(error), started)
         except Exception:
             log.exception("deciding for pod %s broke", queued.pod.key)
-            self._failed(queued, profile, "internal error while scheduling", started)
+            self.outcomes.failed(queued, profile, "internal error while scheduling", started)
         else:
             self.metrics.algorithm_duration.observe(self._clock.monotonic() - started)
             self._assume(queued, cycle, profile, placement, started)
@@ -295,12 +310,12 @@ class Scheduler:
                 self._no_fit(queued, profile, error, told, started)
                 return
         except NoNodesError as error:
-            self._unschedulable(queued, profile, str(error), (), started)
+            self.outcomes.unschedulable(queued, profile, str(error), (), started)
         except (ExtenderError, PluginError) as error:
-            self._failed(queued, profile, str(error), started)
+            self.outcomes.failed(queued, profile, str(error), started)
         except Exception:
             log.exception("deciding for pod %s broke", queued.pod.key)
-            self._failed(queued, profile, "internal error while scheduling", started)
+            self.outcomes.failed(queued, profile, "internal error while scheduling", started)
         else:
             self.metrics.algorithm_duration.observe(self._clock.monotonic() - started)
             if self.watcher.pending(queued.pod) is None:
@@ -346,7 +361,9 @@ class Scheduler:
         error.post_filter_message = told.message
         pending = error.pending or told.pending
         self.metrics.algorithm_duration.observe(self._clock.monotonic() - started)
-        self._unschedulable(queued, profile, str(error), error.plugins, started, pending=pending, nominated=told.node)
+        self.outcomes.unschedulable(
+            queued, profile, str(error), error.plugins, started, pending=pending, nominated=told.node
+        )
 
     def _assume(self, queued: QueuedPod, cycle: Cycle, profile: Profile, placement: Placement, started: float) -> None:
         pod, node = cycle.pod, placement.node
@@ -362,7 +379,7 @@ class Scheduler:
         except Rejected as rejected:
             self._take_back(cycle, profile, placement)
             message = f"0/1 nodes are available: 1 {rejected.message}."
-            self._unschedulable(queued, profile, message, (plugin.name,), started)
+            self.outcomes.unschedulable(queued, profile, message, (plugin.name,), started)
             return
         self.queue.done(pod.uid)
         self.binder.put(Binding(queued, cycle, profile, node, started, permits))
@@ -371,81 +388,6 @@ class Scheduler:
         for plugin in reversed(profile.reserve):
             plugin.unreserve(cycle, placement.node)
         self.cache.forget(cycle.pod)
-
-    # -- how attempts end ----------------------------------------------------------------------------------------------
-
-    def _bound(self, binding: Binding) -> None:
-        pod, queued, profile = binding.pod, binding.queued, binding.profile
-        now = self._clock.monotonic()
-        self.metrics.attempts.add(profile.name, SCHEDULED)
-        self.metrics.attempt_duration.observe(now - binding.started, profile.name, SCHEDULED)
-        self.metrics.pod_attempts.observe(queued.attempts)
-        if queued.first_attempt is not None:
-            attempts = "15+" if queued.attempts >= 15 else str(queued.attempts)
-            self.metrics.sli_duration.observe(now - queued.first_attempt, attempts)
-        self.status.forget(pod.uid)
-        self.recorders[profile.name].event(
-            pod.pod, "Normal", "Scheduled", "Binding", f"Successfully assigned {pod.key} to {binding.node.name}"
-        )
-        for plugin in profile.post_bind:
-            plugin.post_bind(binding.cycle, binding.node)
-
-    def _binding_failed(self, binding: Binding, refused: Refused) -> None:
-        pod, profile = binding.pod, binding.profile
-        for plugin in reversed(profile.reserve):
-            plugin.unreserve(binding.cycle, binding.node)
-        if self.cache.forget(pod):
-            # for others it is as if a Pod had gone; it would not help this one
-            self.queue.move_all(ClusterEvent(ASSIGNED_POD, Action.DELETE, pod, None), but=pod.uid)
-        if refused.plugin:
-            message = f"0/1 nodes are available: 1 {refused.message}."
-            self._unschedulable(binding.queued, profile, message, (refused.plugin,), binding.started)
-        else:
-            self._failed(binding.queued, profile, refused.message, binding.started)
-
-    def _unschedulable(
-        self,
-        queued: QueuedPod,
-        profile: Profile,
-        message: str,
-        plugins: Iterable[str],
-        started: float,
-        *,
-        pending: bool = False,
-        nominated: str | None = None,
-    ) -> None:
-        """No node takes the Pod now."""
-        self._count(profile, UNSCHEDULABLE, started)
-        pod = self.watcher.pending(queued.pod)
-        if pod is None:
-            self.queue.done(queued.pod.uid)
-            return
-        queued.pod = pod
-        self.queue.add_unschedulable(queued, plugins, pending=pending)
-        if nominated:
-            self.cache.nominate(pod, nominated)
-        elif nominated is not None:
-            self.cache.denominate(pod.uid)
-        self._tell(profile, pod, REASON_UNSCHEDULABLE, message, nominated)
-
-    def _failed(self, queued: QueuedPod, profile: Profile, message: str, started: float) -> None:
-        """An error kept the Pod from being bound."""
-        self._count(profile, ERROR, started)
-        pod = self.watcher.pending(queued.pod)
-        if pod is None:
-            self.queue.done(queued.pod.uid)
-            return
-        queued.pod = pod
-        self.queue.add_failed(queued)
-        self._tell(profile, pod, SCHEDULER_ERROR, message, None)
-
-    def _count(self, profile: Profile, result: str, started: float) -> None:
-        self.metrics.attempts.add(profile.name, result)
-        self.metrics.attempt_duration.observe(self._clock.monotonic() - started, profile.name, result)
-
-    def _tell(self, profile: Profile, pod: PodInfo, reason: str, message: str, nominated: str | None) -> None:
-        self.recorders[profile.name].event(pod.pod, "Warning", "FailedScheduling", "Scheduling", event_note(message))
-        self.status.not_scheduled(pod, reason, message, nominated)
 
 
 class _PostFilter:
