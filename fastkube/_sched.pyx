@@ -18,8 +18,8 @@ Theory of operation. For Pods of one signature the caller builds a Plan out of
     a Screen    nodes refused for good (names, taints, affinity: `refuse`), resources that must fit, resource scores;
     rules       Forbid, Require and Spread, which look at tallies;
     scorers     of fastkube._scores, normalized over the feasible nodes.
-`decide` walks the nodes from where the last search ended until it has found as many feasible ones as wanted
-(percentageOfNodesToScore), scores them and picks one; `Nodes.assign` then takes the Pod's part of the node.
+`search` walks the nodes from where the last search ended until it has found as many feasible ones as wanted
+(percentageOfNodesToScore), `pick` scores them and chooses one; `Nodes.assign` then takes the Pod's part of the node.
 
 A verdict is an unsigned 32-bit number: 0 means feasible. The low byte is a code that the caller gave to a reason;
 FIT there means that resources do not fit, and then bit 8+k says that the k-th requested column does not, and bit 31
@@ -51,8 +51,7 @@ FIT = 255
 CODES_MAX = 254
 REQUEST_COLUMNS_MAX = 22
 NODES_MAX = 1 << 24
-SPARE_MAX = 8
-"""So many sets of columns are kept for Screens to come."""
+SPARE_MAX = 8  # sets of columns that are kept for Screens to come
 
 LEAST_ALLOCATED = 0
 MOST_ALLOCATED = 1
@@ -235,11 +234,6 @@ class Tally:
         """The count of a domain."""
         return self.counts[domain] if domain < self.size else 0
 
-    def count(self, domain: cython.Py_ssize_t) -> int:
-        if domain < 0:
-            raise ValueError("a domain cannot be negative")
-        return self.at(domain)
-
     @cython.ccall
     def lowest(self) -> cython.longlong:
         """The lowest count of the domains that exist; the greatest int32 when there are none, as upstream has it."""
@@ -318,8 +312,7 @@ class Nodes:
         self._make_scratch()
 
     def take_columns(self) -> tuple[array, array, array, array]:
-        """Zeroed columns for a Screen (refused, verdict, score, seen), those of a former one if there are any:
-        touching fresh memory takes longer than all the rest of making a Screen."""
+        """For a Screen: refused, verdict, score, seen. Those of a former one save the touching of fresh memory."""
         if not self.spare:
             size = self.capacity
             return _zeros("B", size), _zeros("I", size), _zeros("i", size), _zeros("q", size)
@@ -349,16 +342,8 @@ class Nodes:
         """Make room for more slots and resource columns; what is there keeps its place."""
         if capacity < self.capacity or width < self.width or capacity > NODES_MAX:
             raise ValueError(f"no room for {capacity} nodes and {width} resources")
-        for name in ("allocatable", "requested"):
-            old = self.allocatable if name == "allocatable" else self.requested
-            new = _zeros("q", capacity * width)
-            for column in range(self.width):
-                for node in range(self.capacity):
-                    new[column * capacity + node] = old[column * self.capacity + node]
-            if name == "allocatable":
-                self.allocatable = new
-            else:
-                self.requested = new
+        self.allocatable = self.widened(self.allocatable, capacity, width)
+        self.requested = self.widened(self.requested, capacity, width)
         if capacity > self.capacity:
             self.versions = _grown(self.versions, "q", capacity, 0)
             self.version = self.versions
@@ -367,6 +352,17 @@ class Nodes:
             self.capacity = capacity
             self._make_scratch()
         self.width = width
+
+    def widened(self, old: cython.longlong[::1], capacity: cython.Py_ssize_t, width: cython.Py_ssize_t) -> array:
+        """A copy with room for more, each value at its column and node."""
+        column: cython.Py_ssize_t
+        node: cython.Py_ssize_t
+        new = _zeros("q", capacity * width)
+        view: cython.longlong[::1] = new
+        for column in range(self.width):
+            for node in range(self.capacity):
+                view[column * capacity + node] = old[column * self.capacity + node]
+        return new
 
     @cython.cfunc
     def touch(self, node: cython.Py_ssize_t) -> cython.void:
@@ -401,10 +397,6 @@ class Nodes:
     def requested_of(self, node: cython.Py_ssize_t, column: cython.Py_ssize_t) -> int:
         self.check_slot(node)
         return self.requested[column * self.capacity + node] if 0 <= column < self.width else 0
-
-    def version_of(self, node: cython.Py_ssize_t) -> int:
-        self.check_slot(node)
-        return self.version[node]
 
     def restore_version(self, node: cython.Py_ssize_t, version: cython.longlong) -> None:
         """After a trial that was taken back: what was known of the node at `version` holds again."""
@@ -573,16 +565,10 @@ class ResourceScore:
 
     @cython.cfunc
     def fraction(
-        self,
-        nodes: Nodes,
-        node: cython.Py_ssize_t,
-        k: cython.Py_ssize_t,
-        have: cython.longlong,
-        with_pod: cython.longlong,
+        self, nodes: Nodes, node: cython.Py_ssize_t, k: cython.Py_ssize_t, have: cython.longlong, more: cython.longlong
     ) -> cython.double:
-        used: cython.double = nodes.requested[self.used[k] * nodes.capacity + node] + with_pod * self.amounts[k]
-        limit: cython.double = have
-        part: cython.double = used / limit
+        used: cython.double = nodes.requested[self.used[k] * nodes.capacity + node] + more * self.amounts[k]
+        part: cython.double = used / cython.cast(cython.double, have)
         return 1.0 if part > 1.0 else part
 
 
@@ -932,12 +918,6 @@ class Plan:
             raise ValueError("`bonus` must have a score for each feasible node")
         for k in range(self.found):
             self.nodes.total[k] += view[k]
-
-    @cython.ccall
-    def decide(self, start: cython.Py_ssize_t, want: cython.Py_ssize_t) -> cython.Py_ssize_t:
-        """search and pick in one call."""
-        self.search(start, want, None)
-        return self.pick(None)
 
     def feasible(self) -> list[int]:
         """The slots that the last search found, in the order in which it found them."""

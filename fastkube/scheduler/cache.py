@@ -304,7 +304,7 @@ class Cache:
     @contextmanager
     def trial(self, info: NodeInfo) -> Iterator[Trial]:
         """Try what would be with Pods added to a node or taken away; everything is as before at the end."""
-        version = self.nodes.version_of(info.slot)
+        version = self.nodes.versions[info.slot]
         trial = Trial(self, info)
         try:
             yield trial

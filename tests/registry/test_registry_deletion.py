@@ -1,12 +1,8 @@
 """Deletion: answers, preconditions, finalizers and propagation, grace periods, namespaces, collections."""
 
-import asyncio
-import contextlib
-
 import pytest
 from clusters import Cluster, config_map, pod, refused
 
-from fastkube.errors import ApiError
 from fastkube.registry.deletion import DeleteOptions
 from fastkube.registry.listing import ListOptions
 
@@ -184,19 +180,3 @@ async def test_a_collection_is_answered_as_it_was(cluster: Cluster):
     assert [cluster.decoded(item)["metadata"]["name"] for item in page.items] == ["a", "b"]
     assert cluster.names("configmaps") == ["a", "c"]
     assert "deletionTimestamp" in cluster.get("configmaps", "a")["metadata"]
-
-
-async def test_a_status_that_is_written_meanwhile_may_finish_the_deletion(cluster: Cluster):
-    """Who deletes without grace is told of success, whoever removes the object in the end."""
-    for number in range(20):
-        name = f"p{number}"
-        await cluster.create("pods", pod(name, nodeName="n"))
-
-        async def report(name: str = name) -> None:
-            for phase in ("Running", "Pending", "Running", "Pending"):
-                with contextlib.suppress(ApiError):
-                    await cluster.patch("pods/status", name, {"status": {"phase": phase}})
-
-        answer, _ = await asyncio.gather(cluster.delete("pods", name, {"gracePeriodSeconds": 0}), report())
-        assert answer["metadata"]["name"] == name
-        assert not cluster.exists("pods", name)
