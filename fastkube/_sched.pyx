@@ -454,12 +454,7 @@ class ResourceScore:
     weight = cython.declare(cython.longlong, visibility="readonly")
 
     def __init__(
-        self,
-        name: str,
-        kind: int,
-        weight: int,
-        resources: list[tuple[int, int, int, int]],
-        shape: list[tuple[int, int]] | None = None,
+        self, name: str, kind: int, weight: int, resources: list[tuple[int, int, int, int]], shape: list | None = None
     ) -> None:
         """`resources`: (column counted as used, column of the capacity, the Pod's amount, the resource's weight).
 
