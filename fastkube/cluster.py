@@ -133,14 +133,16 @@ class Server:
         from fastkube.registry.registry import Registry
         from fastkube.registry.services import ServiceAddresses
         from fastkube.server.admission.chain import Chain
+        from fastkube.server.admission.hook_client import HookClient
         from fastkube.server.admission.lookup import Lookups
         from fastkube.server.app import ApiServer
         from fastkube.server.authz_config import authorizer_of
 
         options = self._options
         authorizer = authorizer_of(options, self.store, catalog, self.clock)
+        lookups = Lookups(self.store, catalog)
         chain = Chain.build(
-            Lookups(self.store, catalog),
+            lookups,
             self.clock,
             authorizer,
             enable=options.enable_admission_plugins,
@@ -151,7 +153,7 @@ class Server:
         stack.callback(addresses.close)
         attendants = {("", "services"): addresses}
         registry = Registry(self.store, catalog, clock=self.clock, admission=chain, attendants=attendants)
-        keeper = Keeper(self.store, catalog, self.clock)
+        keeper = Keeper(self.store, catalog, self.clock, HookClient(lookups).post)
         stack.push_async_callback(keeper.close)
         await bootstrap(registry, options.service_cluster_ip_range)
         self._registry = registry

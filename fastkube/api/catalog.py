@@ -93,6 +93,11 @@ class ResourceType:
         has changed): `conversion.convert` brings them up to date."""
         return self.custom and bool(self.extra["stale"])
 
+    @property
+    def by_webhook(self) -> bool:
+        """Whether a webhook converts between the versions (`extra["converter"]`)."""
+        return self.custom and self.extra["converter"] is not None
+
     def has_subresource(self, version: str, name: str) -> bool:
         """Whether the resource has it in this version: of a custom kind each version may have its own."""
         if not self.custom:

@@ -3,8 +3,8 @@
     autoscaling/v1 ↔ autoscaling/v2   HorizontalPodAutoscaler; what v1 has no fields for lives in its annotations
     v1 ↔ events.k8s.io/v1             Event; the same fields under other names
 
-Versions of a custom kind differ in nothing but apiVersion (conversion strategy None). Converted objects share their
-parts with the original.
+Versions of a custom kind differ in nothing but apiVersion, unless its definition names a webhook (`converter` of the
+entry in the catalog, which may have to be asked first). Converted objects share their parts with the original.
 """
 
 from __future__ import annotations
@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 Object = dict[str, Any]
 
 
+class ConversionNeeded(Exception):
+    """A webhook must be asked before this object can be had in the version `wanted`."""
+
+    def __init__(self, obj: Object, wanted: str) -> None:
+        super().__init__(wanted)
+        self.obj = obj
+        self.wanted = wanted
+
+
 def convert(rtype: ResourceType, obj: Object, wanted: str) -> Object:
     """The object in the version `wanted` (an apiVersion of this resource, or of the one it shares its objects with)."""
     if rtype.stale:
@@ -30,6 +39,9 @@ def convert(rtype: ResourceType, obj: Object, wanted: str) -> Object:
     given = obj["apiVersion"]
     if given == wanted:
         return obj
+    if rtype.by_webhook:
+        made: Object = rtype.extra["converter"].lookup(obj, wanted)
+        return made
     change = _CONVERSIONS.get((rtype.kind, given, wanted)) if not rtype.custom else None
     converted = change(obj) if change else dict(obj)
     converted["apiVersion"] = wanted

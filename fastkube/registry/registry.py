@@ -28,6 +28,7 @@ from fastkube.clock import Clock, rfc3339
 from fastkube.errors import ApiError
 from fastkube.registry import binding, decoding, deletion, facets, listing, ownership, patching, subresources, updating
 from fastkube.registry.answers import Outcome, Page, Stored
+from fastkube.registry.custom import converting
 from fastkube.registry.deletion import DeleteOptions
 from fastkube.registry.leases import Leases
 from fastkube.registry.listing import ListOptions
@@ -139,6 +140,11 @@ class Registry:
             return await subresources.create(self, call, obj)
         if not call.rtype.persisted:
             return await self._answer_review(call, obj)
+        if call.rtype.by_webhook:
+            template = pack(obj)
+            return await converting.completed(
+                call.rtype, lambda: self.create_decoded(call, decoding.decode(call, unpack(template)))
+            )
         return await self.create_decoded(call, decoding.decode(call, obj))
 
     async def _answer_review(self, call: Call, obj: Object) -> Stored:
@@ -246,6 +252,12 @@ class Registry:
 
     async def update(self, call: Call, obj: Object) -> tuple[Stored, bool]:
         """Replaces an object, or writes a subresource of it; True when it was created, where the kind allows that."""
+        if call.rtype.by_webhook:
+            template = pack(obj)
+            return await converting.completed(call.rtype, lambda: self._update(call, unpack(template)))
+        return await self._update(call, obj)
+
+    async def _update(self, call: Call, obj: Object) -> tuple[Stored, bool]:
         facet = facets.facet_of(self, call)
         body = decoding.read(call, obj, facet.group, facet.version, facet.kind)
         updating.check_name(call, body.setdefault("metadata", {}))
@@ -262,6 +274,8 @@ class Registry:
 
     async def patch(self, call: Call, content_type: str, body: bytes) -> tuple[Stored, bool]:
         """Applies a patch to the latest state, again and again until no other writer is in between."""
+        if call.rtype.by_webhook:
+            return await converting.completed(call.rtype, lambda: patching.patch(self, call, content_type, body))
         return await patching.patch(self, call, content_type, body)
 
     async def modify(self, call: Call, build: Build, rules: Rules) -> Stored:

@@ -56,6 +56,8 @@ class View(NamedTuple):
     clock: Clock
     include: str = "Metadata"
     converts: bool = False
+    asks: bool = False
+    """The stored values must be converted by a webhook before they are shown (`Converter.shown`)."""
 
     @property
     def plain(self) -> bool:
@@ -210,8 +212,10 @@ def view_of(
         if include not in _INCLUDES:
             known = ", ".join(f'"{one}"' for one in _INCLUDES)
             raise errors.bad_request(f'unrecognized includeObject value: "{include}" (supported: {known})')
-    converts = not foreign and (rtype.stale or rtype.storage_api_version != rtype.api_version(version))
-    return View(rtype, version, form, clock, include, converts)
+    differs = not foreign and (rtype.stale or rtype.storage_api_version != rtype.api_version(version))
+    if differs and rtype.by_webhook:
+        return View(rtype, version, form, clock, include, False, True)
+    return View(rtype, version, form, clock, include, differs)
 
 
 def _go_package(rtype: ResourceType) -> str:

@@ -100,6 +100,23 @@ def _object(view: View, stored: Stored, code: int) -> Answer:
     return Answer(code, view.one(stored.value, stored.revision), view.form.media)
 
 
+async def _asked(view: View, items: list[Stored]) -> list[Stored]:
+    """The items as a webhook shows them in the version of the request."""
+    converter = view.rtype.extra["converter"]
+    shown: list[Stored] = await converter.shown(items, view.rtype.api_version(view.version))
+    return shown
+
+
+async def _asked_object(view: View, stored: Stored, code: int) -> Answer:
+    (shown,) = await _asked(view, [stored])
+    return _object(view, shown, code)
+
+
+async def _asked_page(server: ApiServer, request: Request, view: View, page: Page) -> Answer | Streamed:
+    result = _page(server, request, view, page._replace(items=await _asked(view, page.items)))
+    return result if isinstance(result, Answer) else await result
+
+
 # ---------------------------------------------------------------- reads
 
 
@@ -109,6 +126,8 @@ def get(server: ApiServer, request: Request, route: Route) -> Result:
         raise errors.bad_request(_EXPORT)
     if is_component_status(call.rtype):
         return _object(view, component_status(server.store, call.name), 200)
+    if view.asks:
+        return _asked_object(view, server.registry.get(call), 200)
     return _object(view, server.registry.get(call), 200)
 
 
@@ -117,7 +136,8 @@ def list_(server: ApiServer, request: Request, route: Route) -> Result:
     options = _list_options(call, request)
     if is_component_status(call.rtype):
         return _page(server, request, view, component_statuses(server.store))
-    return _page(server, request, view, server.registry.list(call, options))
+    page = server.registry.list(call, options)
+    return _asked_page(server, request, view, page) if view.asks else _page(server, request, view, page)
 
 
 def _list_options(call: Call, request: Request, *, watch: bool = False) -> ListOptions:
@@ -249,7 +269,7 @@ async def create(server: ApiServer, request: Request, route: Route) -> Answer:
     kind = _body_kind(call)
     obj = codec.decode(await read_body(request), request.headers.get("Content-Type", ""), kind, call.faults)
     stored = await server.registry.create(call, obj)
-    return _object(view, stored, 201)
+    return await _asked_object(view, stored, 201) if view.asks else _object(view, stored, 201)
 
 
 def _body_kind(call: Call) -> str:
@@ -261,14 +281,16 @@ async def update(server: ApiServer, request: Request, route: Route) -> Answer:
     kind = _body_kind(call)
     obj = codec.decode(await read_body(request), request.headers.get("Content-Type", ""), kind, call.faults)
     stored, created = await server.registry.update(call, obj)
-    return _object(view, stored, 201 if created else 200)
+    code = 201 if created else 200
+    return await _asked_object(view, stored, code) if view.asks else _object(view, stored, code)
 
 
 async def patch(server: ApiServer, request: Request, route: Route) -> Answer:
     call, view = _begin(server, request, route)
     body = await read_body(request)
     stored, created = await server.registry.patch(call, request.headers.get("Content-Type", ""), body)
-    return _object(view, stored, 201 if created else 200)
+    code = 201 if created else 200
+    return await _asked_object(view, stored, code) if view.asks else _object(view, stored, code)
 
 
 async def delete(server: ApiServer, request: Request, route: Route) -> Answer:
@@ -276,7 +298,7 @@ async def delete(server: ApiServer, request: Request, route: Route) -> Answer:
     options = await _delete_options(request, call)
     result, code = await server.registry.delete(call, options)
     if isinstance(result, Stored):
-        return _object(view, result, code)
+        return await _asked_object(view, result, code) if view.asks else _object(view, result, code)
     return Answer(code, view.encode(result), view.form.media)
 
 
@@ -285,6 +307,8 @@ async def delete_collection(server: ApiServer, request: Request, route: Route) -
     selection = _list_options(call, request)
     options = await _delete_options(request, call)
     page = await server.registry.delete_collection(call, selection, options)
+    if view.asks:
+        return await _asked_page(server, request, view, page)
     answer = _page(server, request, view, page)
     return answer if isinstance(answer, Answer) else await answer
 

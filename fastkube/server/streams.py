@@ -27,6 +27,8 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from fastkube import _codec, errors
+from fastkube.errors import ApiError
+from fastkube.registry.answers import Stored
 from fastkube.server.answer import LAST_CHUNK, chunk
 from fastkube.server.forms import ADDED, DELETED, MODIFIED, View
 from fastkube.server.media import TABLE
@@ -387,6 +389,8 @@ class Watcher:
                     self._wake.clear()
         except Compacted as gone:
             self._tell_expired(gone)
+        except ApiError as problem:  # a webhook that converts could not be asked
+            self._write([self.view.error(problem.to_status())])
         except ConnectionError:
             self.cut()
         finally:
@@ -440,6 +444,10 @@ class Watcher:
 
     # ---------------------------------------------------------------- sending
 
+    @property
+    def _api_version(self) -> str:
+        return self.view.rtype.api_version(self.view.version)
+
     def send_shared(self, data: bytes) -> None:
         """What the group has for all of its members; one whose socket is full leaves it instead."""
         if self.transport.get_write_buffer_size() > _BACKLOG_MAX_BYTES:
@@ -474,6 +482,9 @@ class Watcher:
             for item in items:
                 if not selection.matches(item.value):
                     continue
+                if view.asks:
+                    (asked,) = await view.rtype.extra["converter"].shown([Stored(item.value, 0)], self._api_version)
+                    item = item._replace(value=asked.value)
                 shown = view.event_object(item.value, item.mod_revision, not self.columns_sent)
                 self.columns_sent = True
                 frames.append(view.frame(ADDED, shown))
@@ -495,24 +506,41 @@ class Watcher:
         hub = self.hub
         if self.transport.get_write_buffer_size() > _WRITE_BYTES:
             await self.connection.drain()
-        if self.position == hub.position:
+        if self.position == hub.position and not self.view.asks:
             hub.enter(self)
             return
         # A position ahead of the hub is a version the client says it has seen: nothing up to there is news.
         self._feed = feed = hub.store.watch(hub.start, hub.end, self.position + 1)
         try:
             while not self._ended:
-                if feed.revision == hub.position:
+                if feed.revision == hub.position and not self.view.asks:
                     self.position = hub.position
                     hub.enter(self)
                     return
-                self._send_events(await anext(feed))
+                events = await anext(feed)
+                if self.view.asks:
+                    events = await self._asked(events)
+                self._send_events(events)
                 await self.connection.drain()
         except StopAsyncIteration:
             self._ended = True  # cancelled by `_stop`, or the store was closed
         finally:
             feed.cancel()
             self._feed = None
+
+    async def _asked(self, events: list[Event]) -> list[Event]:
+        """The events with their objects as a webhook shows them in the version of the watch."""
+        values = [event.value or (event.prev.value if event.prev is not None else b"") for event in events]
+        items = [Stored(value, 0) for value in values if value]
+        shown = iter(await self.view.rtype.extra["converter"].shown(items, self._api_version))
+        made = []
+        for event in events:
+            if event.value:
+                event = event._replace(value=next(shown).value)
+            elif event.prev is not None:
+                event = event._replace(prev=event.prev._replace(value=next(shown).value))
+            made.append(event)
+        return made
 
     def _send_events(self, events: list[Event]) -> None:
         frames = []
@@ -546,8 +574,10 @@ class Watcher:
         if now >= self._bookmark_at:
             if self.group is not None:
                 self.group.flush()
-            if self.group is not None and not self.transport.is_closing():  # the flush may have found the socket full
-                self._write([self.view.bookmark(self.hub.position, False, not self.columns_sent)])
+            live = self.group is not None or self.view.asks
+            if live and not self.transport.is_closing():  # the flush may have found the socket full
+                position = self.position if self.view.asks else self.hub.position
+                self._write([self.view.bookmark(position, False, not self.columns_sent)])
             self._bookmark_at = self._next_bookmark(now)
         self._timer = self.hub.loop.call_at(min(self._ends_at, self._bookmark_at), self._on_time)
 

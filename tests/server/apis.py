@@ -21,6 +21,7 @@ from fastkube.registry.registry import Registry
 from fastkube.registry.services import ServiceAddresses
 from fastkube.registry.strategy import UserInfo
 from fastkube.server.admission.chain import Chain
+from fastkube.server.admission.hook_client import HookClient
 from fastkube.server.admission.lookup import Lookups
 from fastkube.server.app import ApiServer
 from fastkube.server.authz_config import authorizer_of
@@ -175,8 +176,9 @@ async def running(directory: Path, **options: Any) -> AsyncIterator[Api]:
         store = await Store.open(directory / "store", sync=False)
         stack.push_async_callback(store.close)
         authorizer = authorizer_of(settings, store, catalog, clock)
+        lookups = Lookups(store, catalog)
         chain = Chain.build(
-            Lookups(store, catalog),
+            lookups,
             clock,
             authorizer,
             enable=settings.enable_admission_plugins,
@@ -186,7 +188,7 @@ async def running(directory: Path, **options: Any) -> AsyncIterator[Api]:
         addresses = ServiceAddresses(store, settings.service_cluster_ip_range)
         stack.callback(addresses.close)
         registry = Registry(store, catalog, clock=clock, admission=chain, attendants={("", "services"): addresses})
-        keeper = Keeper(store, catalog, clock)
+        keeper = Keeper(store, catalog, clock, HookClient(lookups).post)
         stack.push_async_callback(keeper.close)
         await bootstrap(registry, settings.service_cluster_ip_range)
         server = ApiServer(registry, catalog, store, settings, clock, authorizer=authorizer, component_tokens=COMPONENT)

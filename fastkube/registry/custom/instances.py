@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-from fastkube.api import field, jsonschema
+from fastkube.api import conversion, field, jsonschema
 from fastkube.api.jsonschema import NOTHING
 from fastkube.errors import Cause
 from fastkube.registry.custom import rules
@@ -84,6 +84,12 @@ def _scale_faults(scale: dict[str, str], obj: Object) -> list[Cause]:
     return found
 
 
+def _as_asked(call: Call, obj: Object) -> Object:
+    """The object in the version of the request: without a webhook that differs in nothing that is judged."""
+    rtype = call.rtype
+    return conversion.convert(rtype, obj, rtype.api_version(call.version)) if rtype.by_webhook else obj
+
+
 class CustomStrategy(Strategy):
     """`versions` are the rules of each version, `has_status` that of the storage version."""
 
@@ -116,13 +122,13 @@ class CustomStrategy(Strategy):
         return any(new.get(key, NOTHING) != old.get(key, NOTHING) for key in {*new, *old} if key not in apart)
 
     def validate(self, call: Call, obj: Object) -> list[Cause]:
-        return self._versions[call.version].judge(obj)
+        return self._versions[call.version].judge(_as_asked(call, obj))
 
     def validate_update(self, call: Call, new: Object, old: Object) -> list[Cause]:
-        return self._versions[call.version].judge(new, old)
+        return self._versions[call.version].judge(_as_asked(call, new), _as_asked(call, old))
 
     def validate_status_update(self, call: Call, new: Object, old: Object) -> list[Cause]:
-        return self._versions[call.version].judge(new, old)
+        return self.validate_update(call, new, old)
 
     def warnings(self, call: Call, obj: Object, old: Object | None) -> list[str]:
         finalizers = obj["metadata"].get("finalizers")

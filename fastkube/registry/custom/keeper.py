@@ -21,6 +21,7 @@ from fastkube.store import DELETE, KeyMissing, RevisionMismatch, StoreError
 if TYPE_CHECKING:
     from fastkube.api.catalog import Catalog, ResourceType
     from fastkube.clock import Clock
+    from fastkube.registry.custom.converting import Post
     from fastkube.store import Event, Item, Store
 
 Object = dict[str, Any]
@@ -34,12 +35,13 @@ _log = logging.getLogger(__name__)
 
 
 class Keeper:
-    """Start it before requests are served; `close` ends it."""
+    """Start it before requests are served; `close` ends it. `post` asks webhooks that convert."""
 
-    def __init__(self, store: Store, catalog: Catalog, clock: Clock) -> None:
+    def __init__(self, store: Store, catalog: Catalog, clock: Clock, post: Post) -> None:
         self._store = store
         self._catalog = catalog
         self._clock = clock
+        self._post = post
         self._crds: dict[bytes, tuple[int, Object]] = {}
         self._types: dict[bytes, tuple[Object, ResourceType]] = {}
         self._waiting: dict[bytes, None] = {}
@@ -80,7 +82,7 @@ class Keeper:
             self._withdraw(key)
         from fastkube.registry.custom.kinds import make_type  # with all that judges objects, when there are any
 
-        rtype = make_type(crd)
+        rtype = make_type(crd, self._post)
         self._types[key] = (shape, rtype)
         self._catalog.add(rtype)
 

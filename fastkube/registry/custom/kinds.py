@@ -1,8 +1,8 @@
 """What the server knows of a custom kind: the catalog's entry, made of its definition.
 
 `extra` of the entry: `schemas`, `scale` (its paths), `columns`, `deprecations`, `subresources` (each by version, also
-of those not served), `strategy`, `terminating`, `stale` (stored objects may be of an older definition) and `refresh`
-(makes what the present one asks of such an object).
+of those not served), `strategy`, `terminating`, `stale` (stored objects may be of an older definition), `refresh`
+(makes what the present one asks of such an object) and `converter` (None: only apiVersion changes).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from fastkube.api import schema as schemas
 from fastkube.api.catalog import ResourceType, SubresourceInfo, split_api_version, version_rank
 from fastkube.api.meta import copy_of
 from fastkube.registry.custom import defaults
+from fastkube.registry.custom.converting import Converter, Post
 from fastkube.registry.custom.instances import CustomStrategy, VersionRules
 
 Object = dict[str, Any]
@@ -41,8 +42,8 @@ def schema_of(version: Object) -> Object:
     return found
 
 
-def make_type(crd: Object) -> ResourceType:
-    """The catalog's entry of an established definition."""
+def make_type(crd: Object, post: Post) -> ResourceType:
+    """The catalog's entry of an established definition. `post` asks webhooks."""
     spec = crd["spec"]
     group, names = spec["group"], crd["status"]["acceptedNames"]
     by_name: dict[str, Object] = {each["name"]: each for each in spec["versions"]}
@@ -51,7 +52,9 @@ def make_type(crd: Object) -> ResourceType:
     parts = {name: each.get("subresources") or {} for name, each in by_name.items()}
     rules = {name: _rules(each, parts[name]) for name, each in by_name.items()}
     whole = bool(spec.get("preserveUnknownFields"))
+    converts = (spec.get("conversion") or {}).get("strategy") == "Webhook"
     schemas_by_version = Lazy(lambda version: _schema(_OPEN if whole else schema_of(by_name[version])))
+    refresh = _refresher(schemas_by_version, by_name)
     return ResourceType(
         group=group,
         resource=names["plural"],
@@ -79,7 +82,8 @@ def make_type(crd: Object) -> ResourceType:
             "subresources": {name: frozenset(part) for name, part in parts.items()},
             "terminating": "deletionTimestamp" in crd["metadata"],
             "stale": _is_stale(crd),
-            "refresh": _refresher(schemas_by_version, by_name),
+            "refresh": refresh,
+            "converter": Converter(spec["conversion"], names["kind"], post, refresh) if converts else None,
         },
     )
 
