@@ -285,11 +285,13 @@ class Client:
         bookmarks: bool = True,
         send_initial_events: bool = False,
         timeout_s: int = 0,
+        shared: bool = False,
     ) -> Watch:
         """Events from `resource_version` on (or from now): `async for type, obj in client.watch(...)`.
 
         With `send_initial_events` the present objects come first as ADDED, then a BOOKMARK with the annotation
         k8s.io/initial-events-end. An ERROR event is raised as ApiError; 410 means that the position is lost.
+        With `shared` the objects belong to other readers in the process too, and must not be changed.
         """
         query = {
             "watch": "true",
@@ -303,7 +305,7 @@ class Client:
             query["sendInitialEvents"] = "true"
             query["resourceVersionMatch"] = "NotOlderThan"
         target = self._target(collection_path(resource, namespace), query)
-        return Watch(self._transport, lambda: self._watch_head(target), timeout_s=self._timeout_s)
+        return Watch(self._transport, lambda: self._watch_head(target), timeout_s=self._timeout_s, shared=shared)
 
     async def raw(
         self,

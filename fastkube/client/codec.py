@@ -91,6 +91,30 @@ def json_lines(data: bytes) -> tuple[list[Object], bytes]:
 
 def msgpack_frames(data: bytes) -> tuple[list[Object], bytes]:
     """The whole frames of `data` (4 bytes of big-endian length, then msgpack), and what is left."""
+    return _frames(data, msgpack.unpackb)
+
+
+_SHARED_MAX = 512
+_shared: dict[bytes, Object] = {}
+
+
+def _unpack_shared(frame: memoryview) -> Object:
+    """The same object for the same bytes, for as long as they were among the last frames of this process."""
+    key = bytes(frame)
+    known = _shared.get(key)
+    if known is None:
+        if len(_shared) >= _SHARED_MAX:
+            del _shared[next(iter(_shared))]
+        known = _shared[key] = msgpack.unpackb(key)
+    return known
+
+
+def shared_msgpack_frames(data: bytes) -> tuple[list[Object], bytes]:
+    """As `msgpack_frames`, for readers that change nothing: what several watches of a process get is decoded once."""
+    return _frames(data, _unpack_shared)
+
+
+def _frames(data: bytes, unpack: Callable[[memoryview], Object]) -> tuple[list[Object], bytes]:
     view = memoryview(data)
     events: list[Object] = []
     position, size = 0, len(data)
@@ -102,7 +126,7 @@ def msgpack_frames(data: bytes) -> tuple[list[Object], bytes]:
         if end > size:
             break
         try:
-            events.append(msgpack.unpackb(view[position + 4 : end]))
+            events.append(unpack(view[position + 4 : end]))
         except (ValueError, msgpack.UnpackException) as error:
             raise FrameError(f"a watch event is not msgpack: {error}") from error
         position = end
@@ -118,6 +142,8 @@ def _bounded(data: bytes) -> bytes:
 Splitter = Callable[[bytes], tuple[list[Object], bytes]]
 
 
-def framing(content_type: str) -> Splitter:
+def framing(content_type: str, *, shared: bool = False) -> Splitter:
     """The splitter for a watch of this Content-Type."""
-    return msgpack_frames if content_type.startswith(MSGPACK) else json_lines
+    if not content_type.startswith(MSGPACK):
+        return json_lines
+    return shared_msgpack_frames if shared else msgpack_frames

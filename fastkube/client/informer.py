@@ -77,7 +77,9 @@ class Informer:
     """The copy of one resource, in one namespace and under selectors where they are given.
 
     `transform` is applied to each object before it is kept: to hold less, or to share equal parts. It must leave name,
-    namespace, uid and resourceVersion. `indexers` name functions from an object to the index keys it is found under.
+    namespace, uid and resourceVersion, and must not change the object that it is given (but for managedFields, which
+    nobody wants): other informers of the process are given the same one. `indexers` name functions from an object to
+    the index keys it is found under.
     """
 
     def __init__(
@@ -229,6 +231,7 @@ class Informer:
             field_selector=self._fields,
             resource_version=str(revision),
             timeout_s=random.randint(*WATCH_TIMEOUT_S),
+            shared=True,
         )
 
     async def _position(self) -> Watch:
@@ -241,6 +244,7 @@ class Informer:
                 field_selector=self._fields,
                 send_initial_events=True,
                 timeout_s=random.randint(*WATCH_TIMEOUT_S),
+                shared=True,
             )
             try:
                 await self._take_initial_events(watch)

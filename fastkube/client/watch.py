@@ -37,10 +37,13 @@ class Watch:
     Ends when the server ends it in order; raises ApiError for a refusal or an ERROR event, WatchLost when it breaks.
     """
 
-    def __init__(self, transport: Transport, head: Callable[[], str], *, timeout_s: float) -> None:
+    def __init__(
+        self, transport: Transport, head: Callable[[], str], *, timeout_s: float, shared: bool = False
+    ) -> None:
         self._transport = transport
         self._head = head
         self._timeout_s = timeout_s
+        self._shared = shared
         self._stream: Stream | None = None
         self._ready: list[WatchEvent] = []
         self._rest = b""
@@ -104,7 +107,7 @@ class Watch:
         except TransportError as error:
             self.close()
             raise WatchLost(str(error)) from error
-        self._split = codecs.framing(stream.headers.get("content-type", ""))
+        self._split = codecs.framing(stream.headers.get("content-type", ""), shared=self._shared)
 
     async def _read(self) -> bytes:
         await self.connect()

@@ -126,38 +126,36 @@ def _pod_status(pod: Object) -> Object:
 
 def _container_status(found: Object) -> Object:
     status = _picked(found, _CONTAINER_STATUS)
-    for state in (status.get("state") or {}).values():
-        if isinstance(state, dict):
-            state.pop("containerID", None)  # differs for each container, and nobody here asks
-            state.pop("message", None)
+    if "state" in status:
+        # what differs for each container nobody here asks for
+        status["state"] = {
+            name: {key: value for key, value in state.items() if key not in ("containerID", "message")}
+            for name, state in (status["state"] or {}).items()
+        }
     return status
 
 
 def slim_node(node: Object) -> Object:
     """A Node without its list of images."""
     drop_managed_fields(node)
-    status = node.get("status")
-    if status:
-        status.pop("images", None)
-        status.pop("nodeInfo", None)
-    return node
+    status = {key: value for key, value in (node.get("status") or {}).items() if key not in ("images", "nodeInfo")}
+    return {**node, "status": status}
 
 
 def slim_config_map(config_map: Object) -> Object:
     """The data of what the root CA publisher and the bootstrap signer write; of others the metadata."""
     drop_managed_fields(config_map)
-    if config_map["metadata"]["name"] not in ("kube-root-ca.crt", "cluster-info"):
-        config_map.pop("data", None)
-        config_map.pop("binaryData", None)
-    return config_map
+    if config_map["metadata"]["name"] in ("kube-root-ca.crt", "cluster-info"):
+        return config_map
+    return {key: value for key, value in config_map.items() if key not in ("data", "binaryData")}
 
 
 def slim_secret(secret: Object) -> Object:
     """The data of bootstrap and service account tokens; of others the metadata."""
     drop_managed_fields(secret)
-    if secret.get("type") not in ("bootstrap.kubernetes.io/token", "kubernetes.io/service-account-token"):
-        secret.pop("data", None)
-    return secret
+    if secret.get("type") in ("bootstrap.kubernetes.io/token", "kubernetes.io/service-account-token"):
+        return secret
+    return {key: value for key, value in secret.items() if key != "data"}
 
 
 TRANSFORMS: dict[str, Transform] = {
