@@ -94,19 +94,27 @@ def msgpack_frames(data: bytes) -> tuple[list[Object], bytes]:
     return _frames(data, msgpack.unpackb)
 
 
-_SHARED_MAX = 512
+_SHARED_MAX = 1024
 _shared: dict[bytes, Object] = {}
+_TYPE, _OBJECT = b"\x82\xa4type", b"\xa6object"
 
 
 def _unpack_shared(frame: memoryview) -> Object:
-    """The same object for the same bytes, for as long as they were among the last frames of this process."""
-    key = bytes(frame)
+    """An event, whose object is the same one for the same bytes as long as these were among the last of this process.
+
+    The type is apart: what is MODIFIED for one watch may be ADDED for another with a field selector.
+    """
+    start = len(_TYPE)
+    end = start + 1 + (frame[start] & 0x1F)
+    if frame[:start] != _TYPE or frame[end : end + len(_OBJECT)] != _OBJECT:
+        return msgpack.unpackb(frame)  # type: ignore[no-any-return]
+    key = bytes(frame[end + len(_OBJECT) :])
     known = _shared.get(key)
     if known is None:
         if len(_shared) >= _SHARED_MAX:
             del _shared[next(iter(_shared))]
         known = _shared[key] = msgpack.unpackb(key)
-    return known
+    return {"type": str(frame[start + 1 : end], "ascii"), "object": known}
 
 
 def shared_msgpack_frames(data: bytes) -> tuple[list[Object], bytes]:

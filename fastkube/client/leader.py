@@ -109,11 +109,8 @@ class LeaderElector:
             return False
 
     async def _take_or_look(self) -> bool:
-        options = self._options
         try:
-            lease = await self._client.get(
-                LEASES, options.leader_elect_resource_name, options.leader_elect_resource_namespace
-            )
+            lease = await self._read()
         except ApiError as error:
             if error.code != 404:
                 raise
@@ -174,12 +171,28 @@ class LeaderElector:
     async def _release(self) -> None:
         if not self.leading or self._lease is None:
             return
-        now = rfc3339_micro(self._clock.time())
-        spec = {**self._lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": now}
-        spec["acquireTime"] = now
-        self.leader = ""
         try:
             async with asyncio.timeout(self._options.leader_elect_retry_period_s):
-                await self._client.update(LEASES, {**self._lease, "spec": spec})
+                try:
+                    await self._give_up(self._lease)
+                except ApiError as error:
+                    if error.code != 409:
+                        raise
+                    # a renewal was cut off: it may have been written without having been answered
+                    await self._give_up(await self._read())
         except (ApiError, TimeoutError) as error:
             log.warning("%s could not be released: %s", self._options.leader_elect_resource_name, error)
+
+    async def _read(self) -> Object:
+        options = self._options
+        return await self._client.get(
+            LEASES, options.leader_elect_resource_name, options.leader_elect_resource_namespace
+        )
+
+    async def _give_up(self, lease: Object) -> None:
+        self.leader = ""
+        if lease["spec"].get("holderIdentity") != self.identity:
+            return
+        now = rfc3339_micro(self._clock.time())
+        spec = {**lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": now, "acquireTime": now}
+        await self._client.update(LEASES, {**lease, "spec": spec})

@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgpack
 import pytest
 from toyserver import ToyServer
 
-from fastkube.client import Client, Informer, InformerFactory
+from fastkube.client import Client, Informer, InformerFactory, codec
 from fastkube.client import informer as informer_module
 
 Object = dict[str, Any]
@@ -194,3 +195,14 @@ async def test_waiting_for_an_informer_that_cannot_sync_says_why(toy: ToyServer,
     with pytest.raises(TimeoutError, match=r"apps/v1beta1/deployments \(the server could not find"):
         await factory.wait_synced(0.2)
     await factory.stop()
+
+
+def test_what_several_watches_are_told_is_decoded_once() -> None:
+    """Also where one of them, with a field selector, is told of an addition and another of a change."""
+    frames = [msgpack.packb({"type": kind, "object": pod("a")}) for kind in ("ADDED", "MODIFIED")]
+    data = b"".join(len(frame).to_bytes(4, "big") + frame for frame in frames)
+    (added, changed), rest = codec.framing(codec.MSGPACK, shared=True)(data + b"\0\0")
+    assert (added["type"], changed["type"], rest) == ("ADDED", "MODIFIED", b"\0\0")
+    assert added["object"] is changed["object"] and added["object"] == pod("a")
+    (first, second), _ = codec.framing(codec.MSGPACK)(data)
+    assert first["object"] is not second["object"]
