@@ -15,10 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 import psutil
 
@@ -49,6 +49,18 @@ class Contender:
     processes: list[psutil.Process] = field(default_factory=list)
     ready_s: float = 0.0
     data_dir: Path | None = None
+    restart: Callable[[], float] | None = None
+    """Stops it and starts it again on the same data; seconds until it was ready."""
+
+    def cpu_s(self) -> float:
+        """CPU seconds that its processes have used so far."""
+        used = 0.0
+        for process in self.processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for one in [process, *process.children(recursive=True)]:
+                    times = one.cpu_times()
+                    used += times.user + times.system
+        return used
 
     def usage(self) -> list[Usage]:
         found = []
@@ -111,30 +123,34 @@ def fastkube(
     if command == "up":
         words += ["--nodes", str(nodes), "--kubeconfig", str(folder / "kubeconfig")]
     environment = {**os.environ, "FASTKUBE_PURE": "1" if pure else ""}
-    started = time.monotonic()
-    log = (folder / "log").open("wb")
-    process = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=log)
     target = Target(f"https://127.0.0.1:{port}", TOKEN)
+    running: list[subprocess.Popen[bytes]] = []
+
+    def start() -> float:
+        started = time.monotonic()
+        with (folder / "log").open("ab") as log:
+            process = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=log)
+        running.append(process)
+        assert process.stdout is not None
+        if not process.stdout.readline():  # the contract: one line when ready
+            raise RuntimeError("fastkube ended before it was ready:\n" + (folder / "log").read_text()[-2000:])
+        return time.monotonic() - started
+
+    def restart() -> float:
+        _stop(running.pop())
+        ready_s = start()
+        contender.processes[:] = [psutil.Process(running[-1].pid)]
+        return ready_s
+
     try:
-        if command == "up":
-            assert process.stdout is not None
-            line = process.stdout.readline()  # the contract: one line when ready
-            if not line:
-                raise RuntimeError("fastkube ended before it was ready:\n" + (folder / "log").read_text()[-2000:])
-        else:
-            wait_ready(target, process)
-        ready_s = time.monotonic() - started
-        build = "pure" if pure else "compiled"
-        yield Contender(
-            "fastkube-pure" if pure else "fastkube",
-            target,
-            build,
-            [psutil.Process(process.pid)],
-            ready_s,
-            folder / "data",
-        )
+        ready_s = start()
+        name, build = ("fastkube-pure", "pure") if pure else ("fastkube", "compiled")
+        processes = [psutil.Process(running[-1].pid)]
+        contender = Contender(name, target, build, processes, ready_s, folder / "data", restart)
+        yield contender
     finally:
-        _stop(process)
+        for process in running:
+            _stop(process)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -191,3 +207,35 @@ def upstream(binaries: tuple[str, str]) -> Iterator[Contender]:
             _stop(server)
             _stop(etcd)
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def k3s_found(binary: str = "") -> str | None:
+    """Path of a k3s binary, named or on PATH."""
+    return shutil.which(binary or "k3s")
+
+
+@contextlib.contextmanager
+def k3s(binary: str) -> Iterator[Contender]:
+    """k3s' control plane with its embedded store; no agent, so no containers are run."""
+    folder = Path(tempfile.mkdtemp(prefix="k3s-bench-"))
+    port = free_port()
+    (folder / "tokens.csv").write_text(f'{TOKEN},bench,bench,"system:masters"\n')
+    words = [binary, "server", "--disable-agent", "--data-dir", str(folder / "data"), "--https-listen-port", str(port)]
+    words += ["--write-kubeconfig", str(folder / "kubeconfig"), "--disable", "coredns,servicelb,traefik,local-storage"]
+    words += ["--disable", "metrics-server", f"--kube-apiserver-arg=token-auth-file={folder / 'tokens.csv'}"]
+    started = time.monotonic()
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(words, stdout=log, stderr=log)
+        target = Target(f"https://127.0.0.1:{port}", TOKEN)
+        try:
+            wait_ready(target, process)
+            yield Contender("k3s", target, "release", [psutil.Process(process.pid)], time.monotonic() - started)
+        finally:
+            _stop(process)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+class Launch(Protocol):
+    """Starts a fresh server of one contender."""
+
+    def __call__(self) -> contextlib.AbstractContextManager[Contender]: ...

@@ -99,6 +99,8 @@ class Result:
         }
 
 
+_SILENCE_S = 300.0
+
 _RECEIVED = memoryview(bytearray(256 * 1024))
 _TLS_RECEIVED = memoryview(bytearray(256 * 1024))
 
@@ -240,17 +242,44 @@ async def drive(target: Target, connections: int, requests: Iterator[bytes]) -> 
     return result
 
 
+def _until(requests: Iterator[bytes], seconds: float) -> Iterator[bytes]:
+    """The requests that can be sent in so many seconds from the first on."""
+    ends = 0.0
+    for request in requests:
+        now = time.monotonic()
+        ends = ends or now + seconds
+        if now > ends:
+            return
+        yield request
+
+
 def _process(
-    pipe: Pipe, target: Target, connections: int, make: Callable[..., Iterator[bytes]], arguments: dict[str, Any]
+    pipe: Pipe,
+    target: Target,
+    connections: int,
+    make: Callable[..., Iterator[bytes]],
+    seconds: float,
+    arguments: dict[str, Any],
 ) -> None:
     import uvloop
 
     try:
         pipe.send(("ready", None))
         pipe.recv()
-        pipe.send(("done", uvloop.run(drive(target, connections, make(target, **arguments)))))
+        requests = make(target, **arguments)
+        pipe.send(("done", uvloop.run(drive(target, connections, _until(requests, seconds) if seconds else requests))))
     except Exception as error:
         pipe.send(("failed", f"{type(error).__name__}: {error}"))
+
+
+def _receive(pipe: Pipe) -> Any:
+    """What a generator says next. Raises RuntimeError when it is silent for too long or gone."""
+    if not pipe.poll(_SILENCE_S):
+        raise RuntimeError(f"a load generator said nothing for {_SILENCE_S:.0f} s")
+    try:
+        return pipe.recv()
+    except EOFError:
+        raise RuntimeError("a load generator ended") from None
 
 
 def run(
@@ -260,10 +289,12 @@ def run(
     connections: int,
     count: int,
     processes: int = 1,
+    seconds: float = 0.0,
     **arguments: Any,
 ) -> Result:
     """`count` requests of `make(target, first=, count=, **arguments)` over `connections`, from `processes` processes.
 
+    With `seconds` fewer, when that time is over.
     Raises RuntimeError when a generator failed: half a load is no measurement.
     """
     spawn = multiprocessing.get_context("spawn")
@@ -274,19 +305,18 @@ def run(
         share = count // processes + (number < count % processes)
         first = number * (count // processes) + min(number, count % processes)
         own = connections // processes + (number < connections % processes)
-        worker = spawn.Process(
-            target=_process, args=(there, target, own, make, {"first": first, "count": share, **arguments}), daemon=True
-        )
+        sent = {"first": first, "count": share, **arguments}
+        worker = spawn.Process(target=_process, args=(there, target, own, make, seconds, sent), daemon=True)
         worker.start()
         workers.append((worker, here))
     for _, pipe in workers:
-        pipe.recv()
+        _receive(pipe)
     for _, pipe in workers:
         pipe.send("go")
     total = Result()
     try:
         for _, pipe in workers:
-            word, value = pipe.recv()
+            word, value = _receive(pipe)
             if word != "done":
                 raise RuntimeError(f"a load generator failed: {value}")
             total.latencies.extend(value.latencies)
@@ -327,7 +357,9 @@ def pod(name: str, scheduler: str = "default-scheduler") -> dict[str, Any]:
 def create_pods(target: Target, first: int, count: int, namespace: str, prefix: str, scheduler: str) -> Iterator[bytes]:
     """POSTs of Pods `prefix-0000001` ..."""
     marker = "N" * 7
-    body = json.dumps(pod(f"{prefix}-{marker}", scheduler), separators=(",", ":")).encode()
+    obj = pod(f"{prefix}-{marker}", scheduler)
+    obj["metadata"]["labels"]["bench"] = prefix
+    body = json.dumps(obj, separators=(",", ":")).encode()
     head = target.head("POST", f"/api/v1/namespaces/{namespace}/pods", len(body))
     before, after = (head + body).split(marker.encode())
     for number in range(first, first + count):
@@ -351,7 +383,70 @@ def patch_pods(target: Target, first: int, count: int, namespace: str, prefix: s
         yield target.head("PATCH", path, len(body), "Content-Type: application/merge-patch+json\r\n") + body
 
 
-def list_pods(target: Target, first: int, count: int, namespace: str) -> Iterator[bytes]:
-    request = target.head("GET", f"/api/v1/namespaces/{namespace}/pods")
+def list_pods(target: Target, first: int, count: int, namespace: str, selector: str = "") -> Iterator[bytes]:
+    query = f"?labelSelector={selector}" if selector else ""
+    request = target.head("GET", f"/api/v1/namespaces/{namespace}/pods{query}")
     for _ in range(count):
         yield request
+
+
+def create_config_maps(target: Target, first: int, count: int, namespace: str, prefix: str) -> Iterator[bytes]:
+    marker = "N" * 7
+    obj = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": f"{prefix}-{marker}"},
+        "data": {"key": "value"},
+    }
+    body = json.dumps(obj, separators=(",", ":")).encode()
+    head = target.head("POST", f"/api/v1/namespaces/{namespace}/configmaps", len(body))
+    before, after = (head + body).split(marker.encode())
+    for number in range(first, first + count):
+        yield b"%s%07d%s" % (before, number, after)
+
+
+def deployment(name: str, replicas: int) -> dict[str, Any]:
+    labels = {"app": name}
+    template = {"metadata": {"labels": labels}, "spec": pod("", "default-scheduler")["spec"]}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template},
+    }
+
+
+def create_deployment(target: Target, first: int, count: int, namespace: str, replicas: int) -> Iterator[bytes]:
+    for number in range(first, first + count):
+        body = json.dumps(deployment(f"rollout-{number}", replicas)).encode()
+        yield target.head("POST", f"/apis/apps/v1/namespaces/{namespace}/deployments", len(body)) + body
+
+
+def apply_deployments(target: Target, first: int, count: int, namespace: str) -> Iterator[bytes]:
+    """Server-side applies, each of a new Deployment."""
+    media = "Content-Type: application/apply-patch+yaml\r\n"
+    for number in range(first, first + count):
+        name = f"applied-{number:07d}"
+        body = json.dumps(deployment(name, 0), separators=(",", ":")).encode()
+        path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}?fieldManager=bench"
+        yield target.head("PATCH", path, len(body), media) + body
+
+
+def mixed(target: Target, first: int, count: int, namespace: str, prefix: str, existing: int) -> Iterator[bytes]:
+    """In twenty requests: twelve GETs, four patches, two creates, one page of a list, one GET of the namespace."""
+    where = {"namespace": namespace, "first": first, "count": count}
+    gets = get_pods(target, prefix=prefix, existing=existing, **where)  # type: ignore[arg-type]
+    patches = patch_pods(target, prefix=prefix, existing=existing, **where)  # type: ignore[arg-type]
+    creates = create_pods(target, prefix="mixed", scheduler="none", **where)  # type: ignore[arg-type]
+    page = target.head("GET", f"/api/v1/namespaces/{namespace}/pods?limit=100")
+    namespaces = target.head("GET", f"/api/v1/namespaces/{namespace}")
+    for number in range(count):
+        turn = number % 20
+        if turn < 12:
+            yield next(gets)
+        elif turn < 16:
+            yield next(patches)
+        elif turn < 18:
+            yield next(creates)
+        else:
+            yield page if turn == 18 else namespaces

@@ -209,6 +209,14 @@ def components() -> None:
     _serve(cluster.components_from_stdin)
 
 
+@main.command(hidden=True)
+def frontend() -> None:
+    """One of the processes that serve the secure port; what to serve is read from standard input."""
+    from fastkube import frontends
+
+    _serve(frontends.frontend_from_stdin)
+
+
 @main.group()
 def clock() -> None:
     """The clock of a control plane that was started with --clock manual."""

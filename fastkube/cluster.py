@@ -120,14 +120,24 @@ class Server:
                 await self.api.start()
                 stack.push_async_callback(self.api.stop)
                 await self._publish_address()
+                if self._options.frontends:
+                    await self._start_frontends(stack)
             except (OSError, ValueError, StoreError) as error:
                 raise StartError(str(error)) from error
             self._stack = stack.pop_all()
 
     async def _api_server(
-        self, catalog: Catalog, users: dict[str, UserInfo], stack: contextlib.AsyncExitStack
+        self,
+        catalog: Catalog,
+        users: dict[str, UserInfo],
+        stack: contextlib.AsyncExitStack,
+        *,
+        shared_port: bool = False,
     ) -> ApiServer:
-        """The registry with its admission, the bootstrap objects, and the server in front of them."""
+        """The registry with its admission, the bootstrap objects, and the server in front of them.
+
+        `shared_port`: this is one of several frontends, and the bootstrap objects are there.
+        """
         from fastkube.registry.bootstrap import bootstrap
         from fastkube.registry.custom.keeper import Keeper
         from fastkube.registry.registry import Registry
@@ -155,11 +165,35 @@ class Server:
         registry = Registry(self.store, catalog, clock=self.clock, admission=chain, attendants=attendants)
         keeper = Keeper(self.store, catalog, self.clock, HookClient(lookups).post)
         stack.push_async_callback(keeper.close)
-        await bootstrap(registry, options.service_cluster_ip_range)
+        if not shared_port:
+            await bootstrap(registry, options.service_cluster_ip_range)
         self._registry = registry
         return ApiServer(
-            registry, catalog, self.store, options, self.clock, authorizer=authorizer, component_tokens=users
+            registry,
+            catalog,
+            self.store,
+            options,
+            self.clock,
+            authorizer=authorizer,
+            component_tokens=users,
+            shared_port=shared_port,
         )
+
+    async def _start_frontends(self, stack: contextlib.AsyncExitStack) -> None:
+        """The processes that serve the secure port, and the door that their writes come in by."""
+        from fastkube.server.frontends import Frontends
+        from fastkube.store import Gateway
+
+        gateway = Gateway(self.store)
+        await gateway.open()
+        stack.push_async_callback(gateway.close)
+        options = self._options
+        port = urllib.parse.urlsplit(self.api.url).port
+        theirs = dataclasses.replace(options, frontends=0, secure_port=port, http_port=None, unix_socket="")
+        order = {"data_dir": str(self.data_dir), "server": dataclasses.asdict(theirs), "tokens": self.tokens}
+        frontends = Frontends(options.frontends, order)
+        stack.push_async_callback(frontends.stop)
+        await frontends.start()
 
     async def _publish_address(self) -> None:
         """The endpoints of the `kubernetes` Service; a server without TLS has none that Pods could use."""
@@ -369,6 +403,8 @@ async def _up_manually(
     """`up --clock manual`: one process, since everything has to share one clock."""
     from fastkube.embedded import Embedded, until_stopped
 
+    if values.get("frontends"):
+        raise StartError("frontends: not with --clock manual, which only one process can follow")
     started = time.monotonic()
     whole = Embedded(values, scheduler=options.scheduler, controllers=options.controller_manager, nodes=True)
     path = Path(options.kubeconfig) if options.kubeconfig else None

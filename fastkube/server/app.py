@@ -235,6 +235,7 @@ class ApiServer:
         *,
         authorizer: Authorizer,
         component_tokens: Mapping[str, UserInfo] | None = None,
+        shared_port: bool = False,
     ) -> None:
         options.validate()
         self.registry = registry
@@ -261,7 +262,7 @@ class ApiServer:
         self.kubelets = Kubelets(options)
         self.tunnels: set[Callable[[], None]] = set()
         """How to end each of the requests that are passed on to somebody else."""
-        self.listeners = Listeners(options)
+        self.listeners = Listeners(options, shared_port)
         self._http = HttpServer(self.serve, options.max_connections)
         self._sweeper: asyncio.Task[None] | None = None
         self._date = (0, b"")
@@ -273,6 +274,7 @@ class ApiServer:
 
     def serve(self, request: Request) -> None:
         """The way of every request: its stages, in this turn of the loop until one has to wait; then its answer."""
+        self.store.catch_up()
         stages = iter(PIPELINE)
         try:
             for stage in stages:

@@ -22,8 +22,11 @@ _BACKLOG = 1024
 class Listeners:
     """`url` and `ca_file` are known once `open` has returned."""
 
-    def __init__(self, options: ServerOptions) -> None:
+    def __init__(self, options: ServerOptions, shared_port: bool = False) -> None:
+        """`shared_port`: this is one of several processes that serve the secure port."""
         self._options = options
+        self._shared_port = shared_port
+        self._reserved: socket.socket | None = None
         self._open: list[asyncio.AbstractServer] = []
         self._pki: pki.Pki | None = None
         self.url = ""
@@ -55,17 +58,35 @@ class Listeners:
             more = (host, options.advertise_address, options.external_hostname)
             names = pki.server_names(*more, service_cluster_ip_range=options.service_cluster_ip_range)
             self._pki = await asyncio.to_thread(pki.prepare, Path(options.cert_dir), names, now)
-        listener = await asyncio.get_running_loop().create_server(
-            http,
-            host,
-            options.secure_port,
-            ssl=self._tls_context(),
-            backlog=_BACKLOG,
-            ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
-        )
-        self._open.append(listener)
+        context = self._tls_context()
+        if options.frontends:
+            port = self._reserve(host, options.secure_port or 0)
+        else:
+            listener = await asyncio.get_running_loop().create_server(
+                http,
+                host,
+                options.secure_port,
+                ssl=context,
+                backlog=_BACKLOG,
+                ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
+                reuse_port=self._shared_port or None,
+            )
+            self._open.append(listener)
+            port = _port(listener)
         reached = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)
-        self.url = f"https://{f'[{reached}]' if ':' in reached else reached}:{_port(listener)}"
+        self.url = f"https://{f'[{reached}]' if ':' in reached else reached}:{port}"
+
+    def _reserve(self, host: str, port: int) -> int:
+        """Takes the port for the frontends. A socket that is bound and does not listen gets no connections."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as probe:  # the port must not be another server's: a shared one would be taken twice
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            port = probe.getsockname()[1]
+        reserved = self._reserved = socket.socket(family)
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind((host, port))
+        return port
 
     def _tls_context(self) -> ssl.SSLContext:
         """Client certificates are asked for and may be left out; one that no authority signed ends the handshake."""
@@ -133,6 +154,8 @@ class Listeners:
         )
 
     def close(self) -> None:
+        if self._reserved is not None:
+            self._reserved.close()
         for listener in self._open:
             listener.close()
         self._open.clear()

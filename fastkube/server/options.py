@@ -20,6 +20,9 @@ class ServerOptions:
     http_port: int | None = option(None, "Port for plain HTTP on 127.0.0.1, for development; 0 takes a free one.")
     unix_socket: str = option("", "Path of a Unix socket that serves plain HTTP to the same user.", metavar="FILE")
     advertise_address: str = option("", "Address that members of the cluster reach this server at.")
+    frontends: int = option(
+        0, "Processes that share the secure port and leave only writing to this one; 0: it serves the port itself."
+    )
     external_hostname: str = option("", "Host name that clients reach this server by.")
     max_connections: int = option(10_000, "Connections beyond this number are closed at once.")
 
@@ -132,6 +135,10 @@ class ServerOptions:
         ):
             if version not in REVIEW_VERSIONS:
                 raise ValueError(f"{flag}: {version!r} is not one of {', '.join(REVIEW_VERSIONS)}")
+        if self.frontends < 0 or (self.frontends and self.secure_port is None):
+            raise ValueError("frontends: a number of processes for a secure-port")
+        if self.frontends and self.audit_log_path:
+            raise ValueError("frontends: not with audit-log-path, a file that one process writes")
         if not self.service_account_issuer:
             raise ValueError("service-account-issuer: must not be empty")
         for flag, number in (

@@ -19,6 +19,8 @@ from fastkube.store.errors import (
     StoreLocked,
     StoreUnavailable,
 )
+from fastkube.store.frontend import FrontendStore
+from fastkube.store.gateway import Gateway
 from fastkube.store.ops import (
     ABSENT,
     ANY,
@@ -56,7 +58,9 @@ __all__ = [
     "Deleted",
     "DuplicateKey",
     "Event",
+    "FrontendStore",
     "FutureRevision",
+    "Gateway",
     "InvalidRequest",
     "Item",
     "KeyExists",

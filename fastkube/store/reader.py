@@ -48,6 +48,9 @@ class ReadHalf:
         """The oldest revision that can be read; 0 before the first compaction."""
         return self._open_view().compacted
 
+    def catch_up(self) -> None:
+        """Before a request is served: see all that is durable. In the process that writes that is always so."""
+
     def get(self, key: bytes, revision: int = 0) -> Item | None:
         """One key, now or at an older revision. Raises Compacted, FutureRevision."""
         view = self._open_view()
@@ -183,16 +186,18 @@ class StoreReader(ReadHalf):
 
     def _dispatch(self) -> None:
         """Hand the revisions after the last dispatched one to the hub, a bounded number in each turn of the loop."""
-        if self._closed:
+        if self._closed or self._hub.revision >= self._view.revision:
             return
-        hub, view = self._hub, self._view
-        if hub.revision >= view.revision:
-            return
+        if self._dispatch_some(_FOLLOW_REVISIONS) and self._hub.revision < self._view.revision:
+            self._follower.ring_again()
+
+    def _dispatch_some(self, revisions: int) -> bool:
+        """Hand up to so many revisions to the hub; False when compaction has passed it, which subscribers are told."""
+        hub = self._hub
         try:
-            chunk = view.events_from(hub.revision + 1, b"", TO_THE_END, _FOLLOW_REVISIONS, _FOLLOW_EVENTS)
+            chunk = self._view.events_from(hub.revision + 1, b"", TO_THE_END, revisions, _FOLLOW_EVENTS)
         except Compacted as error:
             hub.lose(error)
-            return
+            return False
         hub.dispatch(chunk.events, chunk.reached)
-        if chunk.reached < view.revision:
-            self._follower.ring_again()
+        return True

@@ -40,6 +40,7 @@ MAY_IMPORT = {
     "controllers": COMPONENT,
     "nodes": COMPONENT,
     "cluster": None,
+    "frontends": None,
     "embedded": None,
     "testing": None,
     "cli": None,
