@@ -14,18 +14,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from pathlib import Path
 from typing import Any
 
 from fastkube.store.errors import InvalidRequest, StoreClosed, StoreError, StoreUnavailable
+from fastkube.store.frames import Framed, decode, encode, socket_path
 from fastkube.store.mvcc import View
 from fastkube.store.ops import ABSENT, ANY, Compare, Op, TxnResult, Write, check_write
 from fastkube.store.reader import StoreReader
 from fastkube.store.records import Deleted
 from fastkube.store.snapshot import backup
-from fastkube.store.store import Status
-from fastkube.store.frames import Framed, decode, encode, socket_path
+from fastkube.store.store import LeaseInfo, Status
 
 _STATUS_S = 1.0
 _CATCH_UP_REVISIONS = 4096
@@ -40,6 +40,7 @@ class FrontendStore(StoreReader):
         self._loop = asyncio.get_running_loop()
         self._wire = Framed(self._answered, self._lost)
         self._number = 0
+        self._replicated = False
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._known = Status("failed", "the writer has not been asked yet", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, False)
         self._asking: asyncio.Task[None] | None = None
@@ -51,6 +52,7 @@ class FrontendStore(StoreReader):
         try:
             await store._loop.create_unix_connection(lambda: store._wire, socket_path(store.path))
             store._known = Status(*await store._ask("status"))
+            store._replicated = await store._ask("is_replicated")
         except BaseException:
             await store.close()
             raise
@@ -126,6 +128,14 @@ class FrontendStore(StoreReader):
     async def lease_keepalive(self, lease: int) -> int:
         ttl_s: int = await self._ask("lease_keepalive", lease)
         return ttl_s
+
+    async def lease_info(self, lease: int) -> LeaseInfo:
+        """As `Store.lease_info`."""
+        return LeaseInfo(*await self._ask("lease_info", lease))
+
+    def read_barrier(self) -> Awaitable[None] | None:
+        """As `Store.read_barrier`."""
+        return self._ask("read_barrier") if self._replicated else None
 
     async def compact(self, revision: int, *, physical: bool = False) -> None:
         await self._ask("compact", revision, physical)

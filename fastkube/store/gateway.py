@@ -33,9 +33,10 @@ class Gateway:
             "lease_grant": store.lease_grant,
             "lease_revoke": store.lease_revoke,
             "lease_keepalive": store.lease_keepalive,
-            "lease_ttl": self._lease_ttl,
-            "leases": self._leases,
+            "lease_info": self._lease_info,
             "compact": self._compact,
+            "read_barrier": self._read_barrier,
+            "is_replicated": self._is_replicated,
             "status": self._status,
         }
 
@@ -92,14 +93,19 @@ class Gateway:
             connection.close()
             raise problem
 
-    async def _lease_ttl(self, lease: int) -> list[Any]:
-        return list(self._store.lease_ttl(lease))
-
-    async def _leases(self) -> list[int]:
-        return self._store.leases()
+    async def _lease_info(self, lease: int) -> list[Any]:
+        return list(await self._store.lease_info(lease))
 
     async def _compact(self, revision: int, physical: bool) -> None:
         await self._store.compact(revision, physical=physical)
+
+    async def _read_barrier(self) -> None:
+        waiting = self._store.read_barrier()
+        if waiting is not None:
+            await waiting
+
+    async def _is_replicated(self) -> bool:
+        return self._store.consensus is not None
 
     async def _status(self) -> list[Any]:
         return list(self._store.status())
