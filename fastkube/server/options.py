@@ -107,6 +107,8 @@ class ServerOptions:
     shutdown_delay_duration_s: float = option(0.0, "How long to serve on, no longer ready, before stopping.")
     shutdown_grace_s: float = option(1.5, "How long requests under way may take to finish when the server stops.")
 
+    profiling: bool = option(True, "Serve /debug/pprof, by py-spy.")
+
     # The cluster.
     service_cluster_ip_range: str = option("10.96.0.0/16", "Addresses of Services.", metavar="CIDR")
     service_node_port_range: str = option("30000-32767", "Ports of Services of type NodePort.", metavar="FIRST-LAST")

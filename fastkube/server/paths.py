@@ -8,7 +8,7 @@ import orjson
 
 from fastkube import errors
 from fastkube.clock import ManualClock, rfc3339
-from fastkube.config import parse_duration
+from fastkube.config import options_of, parse_duration
 from fastkube.server.answer import Answer
 from fastkube.server.calls import no_such_path
 from fastkube.server.media import JSON, form_for, parse_accept
@@ -141,10 +141,26 @@ async def _advance(clock: ManualClock, seconds: float) -> Answer:
     return _json({"time": rfc3339(clock.time())})
 
 
+def _configuration(server: ApiServer, request: Request) -> Answer:
+    """The options in force, by their flags; none of them holds a secret, only the names of files that do."""
+    _only_reads(request)
+    told = {entry.flag: getattr(server.options, entry.field) for entry in options_of(type(server.options))}
+    return _json({"apiserver.fastkube.dev": told})
+
+
+def _debug(server: ApiServer, request: Request) -> Answer | Awaitable[Answer]:
+    if not server.options.profiling or not request.info.path.startswith("/debug/pprof"):
+        return no_such_path()
+    from fastkube.server.profiling import profiles
+
+    return profiles(request)
+
+
 _EXACT: dict[str, Callable[[ApiServer, Request], Answer | Awaitable[Answer]]] = {
     "/": _index,
     "/.well-known/openid-configuration": _issuer,
     "/api": _discovery,
+    "/configz": _configuration,
     "/apis": _discovery,
     CLOCK_PATH: _clock,
     "/metrics": _metrics,
@@ -153,9 +169,10 @@ _EXACT: dict[str, Callable[[ApiServer, Request], Answer | Awaitable[Answer]]] = 
     "/version/": _version,
 }
 
-_UNDER: dict[str, Callable[[ApiServer, Request], Answer]] = {
+_UNDER: dict[str, Callable[[ApiServer, Request], Answer | Awaitable[Answer]]] = {
     "api": _discovery,
     "apis": _discovery,
+    "debug": _debug,
     "healthz": _health,
     "livez": _health,
     "readyz": _health,
