@@ -16,7 +16,7 @@ async def test_the_options_in_force(api: Api):
 
 async def test_stacks_and_samples_of_the_running_server(api: Api):
     stacks = (await api.request("GET", "/debug/pprof/goroutine?debug=2")).body.decode()
-    assert stacks.startswith("Process ") and "(MainThread)" in stacks
+    assert stacks.startswith("Process ") and "Thread " in stacks
     sampled = await api.get("/debug/pprof/profile?seconds=1")
     assert sampled["profiles"] and sampled["$schema"].startswith("https://www.speedscope.app")
     drawn = await api.request("GET", "/debug/pprof/profile?seconds=1&format=flamegraph")
