@@ -91,12 +91,12 @@ class ResourceType:
     def stale(self) -> bool:
         """Whether stored objects may be of another version or schema than the present one (a custom kind's definition
         has changed): `conversion.convert` brings them up to date."""
-        return self.custom and bool(self.extra["stale"])
+        return self.custom and bool(self.extra.get("stale"))
 
     @property
     def by_webhook(self) -> bool:
         """Whether a webhook converts between the versions (`extra["converter"]`)."""
-        return self.custom and self.extra["converter"] is not None
+        return self.custom and self.extra.get("converter") is not None
 
     def has_subresource(self, version: str, name: str) -> bool:
         """Whether the resource has it in this version: of a custom kind each version may have its own."""
