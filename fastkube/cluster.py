@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from fastkube.scheduler.options import SchedulerOptions
     from fastkube.server.app import ApiServer
     from fastkube.server.options import ServerOptions
-    from fastkube.store import Store
+    from fastkube.store import ReplicationOptions, Store
+    from fastkube.store.transport import PeerFiles
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class UpOptions:
     kubeconfig: str = option("", "File that gets an administrator's credentials; DATA_DIR/kubeconfig unless named.")
     scheduler: bool = option(True, "Run the scheduler.")
     controller_manager: bool = option(True, "Run the controllers.")
+    servers: int = option(1, "API servers on this machine that replicate one store; an odd number from 3 on.")
     clock: str = option(
         "real", "manual: time stands still but for `fastkube clock advance`.", choices=("real", "manual")
     )
@@ -74,6 +76,14 @@ class UpOptions:
 def store_path(data_dir: str | Path) -> Path:
     """Where the store of a data folder lies."""
     return Path(data_dir) / "store"
+
+
+ENDPOINTS_FILE = "member.json"
+
+
+def write_endpoints(data_dir: Path, urls: tuple[str, ...], files: PeerFiles) -> None:
+    """For `fastkube member`, `transfer` and `snapshot` on this machine: where members are, and what proves who asks."""
+    (data_dir / ENDPOINTS_FILE).write_text(json.dumps({"endpoints": urls, **files._asdict()}, indent=2) + "\n")
 
 
 # ---------------------------------------------------------------- the server
@@ -90,7 +100,13 @@ COMPONENT_USERS: Mapping[str, tuple[str, ...]] = {
 class Server:
     """Store and API server, in this event loop."""
 
-    def __init__(self, store_options: StoreOptions, options: ServerOptions, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        store_options: StoreOptions,
+        options: ServerOptions,
+        clock: Clock | None = None,
+        replication: ReplicationOptions | None = None,
+    ) -> None:
         self.data_dir = Path(store_options.data_dir).absolute()
         self.clock = clock or RealClock()
         self._options = dataclasses.replace(
@@ -98,6 +114,7 @@ class Server:
             cert_dir=options.cert_dir or str(self.data_dir / "pki"),
             unix_socket=options.unix_socket or _socket_path(),
         )
+        self._replication = replication
         self.tokens = {user: secrets.token_urlsafe(24) for user in COMPONENT_USERS}
         self._stack = contextlib.AsyncExitStack()
         self.store: Store
@@ -108,13 +125,14 @@ class Server:
         """Raises StartError for what its user can mend; nothing is left running then."""
         from fastkube.api.catalog import Catalog
         from fastkube.registry.strategy import UserInfo
-        from fastkube.store import Store, StoreError
+        from fastkube.store import StoreError
 
         async with contextlib.AsyncExitStack() as stack:
             try:
                 self.data_dir.mkdir(parents=True, exist_ok=True)
-                self.store = await Store.open(store_path(self.data_dir), clock=self.clock)
+                self.store = await self._open_store()
                 stack.push_async_callback(self.store.close)
+                await self._await_majority()
                 users = {token: UserInfo(user, COMPONENT_USERS[user]) for user, token in self.tokens.items()}
                 self.api = await self._api_server(Catalog.builtin(), users, stack)
                 await self.api.start()
@@ -125,6 +143,34 @@ class Server:
             except (OSError, ValueError, StoreError) as error:
                 raise StartError(str(error)) from error
             self._stack = stack.pop_all()
+
+    async def _open_store(self) -> Store:
+        from fastkube.store import Replication, Store
+
+        options = self._replication
+        if options is None:
+            return await Store.open(store_path(self.data_dir), clock=self.clock)
+        options.validate()
+        if not options.enabled:
+            return await Store.open(store_path(self.data_dir), clock=self.clock)
+        store = await Store.open(store_path(self.data_dir), clock=self.clock, replication=Replication(options))
+        write_endpoints(self.data_dir, options.advertised, options.files)
+        return store
+
+    async def _await_majority(self) -> None:
+        """Nothing can be read or written before there is a leader: a server waits for the others."""
+        from fastkube.store import StoreFailed, StoreUnavailable
+
+        while True:
+            try:
+                barrier = self.store.read_barrier()
+                if barrier is not None:
+                    await barrier
+                return
+            except StoreFailed:
+                raise
+            except StoreUnavailable as waiting:
+                log.warning("waiting for a majority of the members: %s", waiting)
 
     async def _api_server(
         self,
@@ -344,15 +390,32 @@ def _take_options(values: Mapping[str, Any], *classes: type) -> list[Any]:
 async def apiserver(values: Mapping[str, Any], stop: asyncio.Event, announce: Callable[[str], None]) -> None:
     """`fastkube apiserver`."""
     from fastkube.server.options import ServerOptions
+    from fastkube.store import ReplicationOptions
 
-    store_options, server_options = _take_options(values, StoreOptions, ServerOptions)
-    server = Server(store_options, server_options)
-    await server.start()
+    options = _take_options(values, StoreOptions, ServerOptions, ReplicationOptions)
+    server = Server(options[0], options[1], replication=options[2])
+    if not await _started(server, stop):
+        return
     try:
         announce(f"fastkube {__version__} apiserver is ready: {server.api.url}")
         await stop.wait()
     finally:
         await server.stop()
+
+
+async def _started(server: Server, stop: asyncio.Event) -> bool:
+    """A member may wait long for others; False if it was stopped before it was ready."""
+    starting = asyncio.ensure_future(server.start())
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not starting.done():
+        starting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await starting
+        return False
+    await starting
+    return True
 
 
 async def up(values: Mapping[str, Any], stop: asyncio.Event, announce: Callable[[str], None]) -> None:
@@ -363,6 +426,11 @@ async def up(values: Mapping[str, Any], stop: asyncio.Event, announce: Callable[
     store_options, up_options, server_options = _take_options(values, StoreOptions, UpOptions, ServerOptions)
     if up_options.clock == "manual":
         await _up_manually(values, up_options, stop, announce)
+        return
+    if up_options.servers != 1:
+        from fastkube.replicas import up_replicated
+
+        await up_replicated(values, stop, announce)
         return
     child = await _spawn_components()
     server = Server(store_options, server_options)

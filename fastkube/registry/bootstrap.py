@@ -56,8 +56,8 @@ async def bootstrap(registry: Registry, service_cidr: str) -> None:
         if write is not None:
             writes.append(write)
     for result in await registry.store.write(writes):
-        if isinstance(result, Exception):
-            raise result
+        if isinstance(result, Exception) and not isinstance(result, RevisionMismatch | KeyExists):
+            raise result  # those two: another server of this store was first
 
 
 def _defaults(registry: Registry, now: str) -> Iterator[tuple[ResourceType, Object]]:

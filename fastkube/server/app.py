@@ -192,6 +192,16 @@ def _check(server: ApiServer, request: Request) -> None:
         raise forbidden(request.user, request.info, decision.reason)
 
 
+def catch_up(server: ApiServer, request: Request) -> Awaitable[None] | None:
+    """With several servers: what follows sees all that any of them has acknowledged, unless any version will do."""
+    info = request.info
+    if not info.is_resource and info.path != BATCH_PATH:
+        return None
+    if request.method == "GET" and request.query and request.query.get("resourceVersion") == "0":
+        return None
+    return server.store.read_barrier()
+
+
 def dispatch(server: ApiServer, request: Request) -> Answer | Awaitable[Answer | Streamed]:
     if server.aggregator.remotes:
         remote = server.aggregator.remote_of(request.info.path)
@@ -214,6 +224,9 @@ PIPELINE: tuple[Stage, ...] = (
     authorize,
     dispatch,
 )
+
+REPLICATED: tuple[Stage, ...] = (*PIPELINE[:-2], catch_up, *PIPELINE[-2:])
+"""Authorization too reads the store."""
 
 BATCHED: tuple[Stage, ...] = (parse_path, audit, authorize, dispatch)
 """What a write in a batch passes; the rest was done for the batch as a whole."""
@@ -246,6 +259,7 @@ class ApiServer:
         self.authenticator = Authenticator(options, store, catalog, clock, component_tokens or {})
         self.authorizer = authorizer
         self.auditor = Auditor.of(options, clock)
+        self._pipeline = REPLICATED if store.is_replicated else PIPELINE
         self.flow = FlowControl(store, catalog, options)
         self.streams = Streams(store, catalog)
         self.discovery = Discovery(catalog)
@@ -275,7 +289,7 @@ class ApiServer:
     def serve(self, request: Request) -> None:
         """The way of every request: its stages, in this turn of the loop until one has to wait; then its answer."""
         self.store.catch_up()
-        stages = iter(PIPELINE)
+        stages = iter(self._pipeline)
         try:
             for stage in stages:
                 result = stage(self, request)

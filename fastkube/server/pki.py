@@ -94,6 +94,27 @@ def prepare(directory: Path, names: Iterable[str], now: float) -> Pki:
     return pki
 
 
+class PeerPki(NamedTuple):
+    """An authority of its own: whoever has a certificate of the cluster's must not pass for a peer."""
+
+    ca_cert: Path
+    cert: Path
+    key: Path
+
+
+def prepare_peers(directory: Path, names: Iterable[str], now: float) -> PeerPki:
+    """Makes what servers of one machine show each other; `names` are those they are reached by."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    cert, key = directory / "peer.crt", directory / "peer.key"
+    authority = _Authority(directory / "ca.crt", directory / "ca.key")
+    if not (authority.cert.exists() and authority.key.exists()):
+        _make_authority(authority, "fastkube-peer-ca", now)
+    purpose = f"peer {','.join(sorted(set(names)))}"
+    if not _serves(cert, key, purpose, authority.cert.stat().st_mtime_ns, _day(now + _RENEW_DAYS * _DAY_S)):
+        _make_leaf(authority, cert, key, purpose, now)
+    return PeerPki(authority.cert, cert, key)
+
+
 def server_names(*more: str, service_cluster_ip_range: str = "") -> list[str]:
     """The names of a serving certificate: those every cluster's clients use, this host's, and `more`."""
     names = {
@@ -178,7 +199,7 @@ def _make_authority(authority: _Authority, common_name: str, now: float) -> None
 
 
 def _make_leaf(signing: _Authority, cert_path: Path, key_path: Path, purpose: str, now: float) -> None:
-    """`purpose` is "server NAME,NAME...", "client NAME" or "proxy NAME"."""
+    """`purpose` is "server NAME,NAME...", "client NAME", "proxy NAME" or, for both sides, "peer NAME,NAME..."."""
     from cryptography import x509
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -192,19 +213,22 @@ def _make_leaf(signing: _Authority, cert_path: Path, key_path: Path, purpose: st
     key = _new_key()
     if role == "server":
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kube-apiserver")])
-        extended = ExtendedKeyUsageOID.SERVER_AUTH
+        extended = [ExtendedKeyUsageOID.SERVER_AUTH]
+    elif role == "peer":
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fastkube-peer")])
+        extended = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     else:
         groups = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, ADMIN_GROUP)] if role == "client" else []
         subject = x509.Name([*groups, x509.NameAttribute(NameOID.COMMON_NAME, names)])
-        extended = ExtendedKeyUsageOID.CLIENT_AUTH
+        extended = [ExtendedKeyUsageOID.CLIENT_AUTH]
     builder = _builder(subject, authority.subject, key, now, _LEAF_DAYS)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-    builder = builder.add_extension(x509.ExtendedKeyUsage([extended]), critical=False)
+    builder = builder.add_extension(x509.ExtendedKeyUsage(extended), critical=False)
     identifier = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     builder = builder.add_extension(
         x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False
     )
-    if role == "server":
+    if role != "client":
         builder = builder.add_extension(
             x509.SubjectAlternativeName([_general_name(name) for name in names.split(",")]), critical=False
         )

@@ -184,7 +184,19 @@ class Hub:
         self._everywhere: list[Group] = []
         self._by_namespace: dict[str, list[Group]] = {}
         self._by_field: dict[str, dict[str, list[Group]]] = {path: {} for path in _INDEXED_FIELDS}
-        self._subscription: Subscription = store.subscribe(self.start, self.end, self._on_commit, always=True)
+        self._subscription: Subscription = self._subscribe()
+
+    def _subscribe(self) -> Subscription:
+        return self.store.subscribe(self.start, self.end, self._on_commit, lost=self._on_lost, always=True)
+
+    def _on_lost(self, gone: Compacted) -> None:
+        """A snapshot has taken the place of revisions that the log does not tell: watchers find out from there."""
+        for group in tuple(self._groups.values()):
+            group.flush()
+            for watcher in tuple(group.members):
+                watcher.fall_behind(self.position)
+        self.position = self.store.revision
+        self._subscription = self._subscribe()
 
     def enter(self, watcher: Watcher) -> None:
         """Puts a watcher whose position is the hub's into its group."""
@@ -428,6 +440,12 @@ class Watcher:
         self.clean = False
         self.hub.leave(self)
         self._stop()
+
+    def fall_behind(self, position: int) -> None:
+        """Everything up to `position` was sent; go on from the log."""
+        self.position = position
+        self.hub.leave(self)
+        self._wake.set()
 
     def cut(self) -> None:
         """Ends the watch without a proper end of the stream."""

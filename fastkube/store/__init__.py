@@ -36,9 +36,10 @@ from fastkube.store.ops import (
     Write,
     prefix_end,
 )
+from fastkube.store.options import ReplicationOptions
 from fastkube.store.reader import StoreReader
 from fastkube.store.records import DELETE, PUT, Deleted, Event, Item
-from fastkube.store.replication import Replication, ReplicationOptions
+from fastkube.store.replication import Replication
 from fastkube.store.snapshot import BackupFailed, restore
 from fastkube.store.store import LeaseInfo, Status, Store
 from fastkube.store.watch import Subscription, Watcher

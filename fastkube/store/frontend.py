@@ -133,6 +133,11 @@ class FrontendStore(StoreReader):
         """As `Store.lease_info`."""
         return LeaseInfo(*await self._ask("lease_info", lease))
 
+    @property
+    def is_replicated(self) -> bool:
+        """As `Store.is_replicated`."""
+        return self._replicated
+
     def read_barrier(self) -> Awaitable[None] | None:
         """As `Store.read_barrier`."""
         return self._ask("read_barrier") if self._replicated else None

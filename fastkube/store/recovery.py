@@ -10,13 +10,16 @@ between any two steps:
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from fastkube._raftlog import HardState
-from fastkube.store.disk import Folder
+from fastkube.store.disk import Folder, RealFolder
 from fastkube.store.engine import Engine
 from fastkube.store.errors import CorruptStore, StoreError
 from fastkube.store.log import SEGMENT_BYTES, Identity, RaftLog, Recovered, Write
 from fastkube.store.members import NOBODY, Membership
 from fastkube.store.mvcc import Reading, Writing
+from fastkube.store.options import LOG_FOLDER, ReplicationOptions
 from fastkube.store.records import FIRST_REVISION
 from fastkube.store.snapshot import installed
 
@@ -91,3 +94,23 @@ def _term_at(found: Recovered, index: int) -> int:
         return found.compacted_term
     place = index - found.compacted - 1
     return found.entries[place].term if 0 <= place < len(found.entries) else -1
+
+
+def restore_member(path: Path, options: ReplicationOptions) -> None:
+    """Turn a restored copy into a single server's store, or into that of a member of a new cluster."""
+    engine = Engine(path, readonly=False, sync=True, map_bytes=0, max_bytes=1 << 40)
+    try:
+        with engine.env.begin(write=True) as txn:
+            for key in (b"members", b"installed"):
+                txn.delete(key, db=engine.databases.meta)
+        if not options.enabled:
+            return
+        options.validate_cluster()
+        who = options.founder()
+        found(engine, who.known)
+        with engine.env.begin() as txn:
+            applied = engine.state(txn).applied
+        folder = RealFolder(path / LOG_FOLDER)
+        RaftLog.create(folder, who.identity, HardState(FOUNDED, 0, applied)).close()
+    finally:
+        engine.close()

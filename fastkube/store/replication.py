@@ -11,12 +11,10 @@ import queue
 import secrets
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from fastkube.clock import Clock
-from fastkube.config import option
 from fastkube.store.checkpoint import Checkpoints, boot_id, put_back
 from fastkube.store.consensus import Host, Parts, RaftReplica, Timing
 from fastkube.store.disk import RealFolder
@@ -27,75 +25,14 @@ from fastkube.store.members import (
     NOBODY,
     Member,
     Membership,
-    cluster_id,
-    founders,
     member_id,
     parse_initial_cluster,
     parse_peer_url,
 )
+from fastkube.store.options import LOG_FOLDER, ReplicationOptions, Who
 from fastkube.store.recovery import begin_log, check_new, found, membership_of, recover
 from fastkube.store.snapshot import backup, describe
-from fastkube.store.transport import SNAPSHOT_BYTES_PER_S, AdminClient, PeerFiles, TlsTransport
-
-LOG_FOLDER = "raft"
-
-
-@dataclass(frozen=True)
-class ReplicationOptions:
-    """etcd's flags, with etcd's meanings. Without --initial-cluster the server is its own majority."""
-
-    name: str = option("default", "Name of this member.")
-    initial_cluster: str = option("", "Members that replicate the store, this one included.", metavar="NAME=URL,...")
-    initial_cluster_state: str = option("new", "Whether these found a cluster.", choices=("new", "existing"))
-    initial_cluster_token: str = option("fastkube-cluster", "Tells clusters of the same addresses apart.")
-    listen_peer_urls: tuple[str, ...] = option((), "Where to listen for peers; by default the advertised URLs.")
-    initial_advertise_peer_urls: tuple[str, ...] = option((), "This member's URLs, as peers reach it.")
-    peer_cert_file: str = option("", "Certificate towards peers (PEM), for both sides.", metavar="FILE")
-    peer_key_file: str = option("", "Key of the peer certificate.", metavar="FILE")
-    peer_trusted_ca_file: str = option("", "Authority of all peers' certificates.", metavar="FILE")
-    heartbeat_interval: int = option(60, "Milliseconds between a leader's heartbeats.")
-    election_timeout: int = option(
-        600, "Milliseconds without a heartbeat until an election; it takes up to twice that."
-    )
-    snapshot_rate: int = option(SNAPSHOT_BYTES_PER_S, "Bytes a second at most of a snapshot for one follower.")
-
-    @property
-    def enabled(self) -> bool:
-        return bool(self.initial_cluster)
-
-    def validate(self) -> None:
-        """Raises ValueError, naming the flag."""
-        if not self.enabled:
-            return
-        cluster = parse_initial_cluster(self.initial_cluster)
-        if self.name not in cluster:
-            raise ValueError(f'initial-cluster: could not find local member "{self.name}" in it')
-        if self.initial_advertise_peer_urls and set(self.initial_advertise_peer_urls) != set(cluster[self.name]):
-            raise ValueError("initial-advertise-peer-urls: they differ from those of this name in --initial-cluster")
-        for flag, file in (
-            ("peer-cert-file", self.peer_cert_file),
-            ("peer-key-file", self.peer_key_file),
-            ("peer-trusted-ca-file", self.peer_trusted_ca_file),
-        ):
-            if not file:
-                raise ValueError(f"{flag}: must be given with --initial-cluster: peers speak mutual TLS only")
-        if not 0 < 5 * self.heartbeat_interval <= self.election_timeout <= 50_000:
-            raise ValueError("election-timeout: must be at least five heartbeat intervals and at most 50000")
-
-    @property
-    def files(self) -> PeerFiles:
-        return PeerFiles(self.peer_cert_file, self.peer_key_file, self.peer_trusted_ca_file)
-
-    @property
-    def advertised(self) -> tuple[str, ...]:
-        return parse_initial_cluster(self.initial_cluster)[self.name]
-
-
-class Who(NamedTuple):
-    """What a member knows of itself and the others before its data says so."""
-
-    identity: Identity
-    known: Membership
+from fastkube.store.transport import AdminClient, TlsTransport
 
 
 class Replication:
@@ -171,11 +108,8 @@ class Replication:
         """From --initial-cluster alone, or, for one who joins, from those who are there."""
         options = self._options
         initial = parse_initial_cluster(options.initial_cluster)
-        token = options.initial_cluster_token
         if options.initial_cluster_state == "new":
-            known = founders(initial, token)
-            cluster = cluster_id([one.id for one in known.members], token)
-            return Who(Identity(cluster, member_id(options.advertised, token)), known)
+            return options.founder()
         others = tuple(url for name, urls in initial.items() if name != options.name for url in urls)
         if not others:
             raise ValueError("initial-cluster: it must name members that are there already")

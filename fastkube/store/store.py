@@ -37,6 +37,7 @@ from fastkube.store.committer import Batch, Committer
 from fastkube.store.engine import Engine
 from fastkube.store.errors import (
     Compacted,
+    CorruptStore,
     InvalidRequest,
     NoSpace,
     Overloaded,
@@ -172,6 +173,8 @@ class Store(ReadHalf):
         try:
             check_if_cut_off(engine)
             store = cls(engine, clock, threaded=sync, replicated=replication is not None)
+            if replication is None and store._view.members():
+                raise CorruptStore(f"{path}: this store is a member's: it must be opened with its cluster")
             if replication is not None:
                 store._replica = store.consensus = await replication.join(store, engine, clock)
                 store.consensus.methods.update(keepalive=store.lease_keepalive, lease_info=store._lease_info_here)
@@ -281,6 +284,11 @@ class Store(ReadHalf):
         """Copy the store as it is now to the new directory `target`, writes going on. Raises BackupFailed."""
         self._open_view()
         await backup(self.path, Path(target))
+
+    @property
+    def is_replicated(self) -> bool:
+        """Whether other servers write this store too, so that `read_barrier` has something to wait for."""
+        return self.consensus is not None
 
     def read_barrier(self) -> Awaitable[None] | None:
         """What to wait for before reads see all that any server has acknowledged; None: nothing, they do.

@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "nodes": COMPONENT,
     "cluster": None,
     "frontends": None,
+    "replicas": None,
     "embedded": None,
     "testing": None,
     "cli": None,
