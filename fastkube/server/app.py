@@ -33,6 +33,7 @@ from fastkube.server.authz_webhook import Undecided, settled
 from fastkube.server.batch import BATCH_PATH, handle_batch
 from fastkube.server.calls import NoSuchPath, ServiceUnavailable, no_such_path, too_many_requests
 from fastkube.server.connection import HttpServer
+from fastkube.server.dangling import DanglingConditions
 from fastkube.server.discovery import Discovery
 from fastkube.server.fair_queues import Level, TooManyRequests
 from fastkube.server.handlers import handle_resource
@@ -261,6 +262,7 @@ class ApiServer:
         self.auditor = Auditor.of(options, clock)
         self._pipeline = REPLICATED if store.is_replicated else PIPELINE
         self.flow = FlowControl(store, catalog, options)
+        self.dangling = DanglingConditions(registry)
         self.streams = Streams(store, catalog)
         self.discovery = Discovery(catalog)
         self.openapi = OpenApi(catalog)
@@ -412,6 +414,8 @@ class ApiServer:
         options = self.options
         self.authorizer.start()
         self.flow.start()
+        if options.enable_priority_and_fairness:
+            self.dangling.start()
         signing, _ = await asyncio.gather(
             asyncio.to_thread(signing_key_file, options), self.listeners.open(self._http, self.clock.time())
         )
@@ -474,6 +478,7 @@ class ApiServer:
             self._sweeper.cancel()
         self.streams.close()
         self.flow.stop()
+        await self.dangling.stop()
         await self.aggregator.stop()
         self.authorizer.stop()
         await self.authenticator.close()

@@ -182,6 +182,24 @@ async def test_a_level_with_queues_lets_wait(tmp_path: Path):
         assert (level.executing, level.waiting) == (0, 0)
 
 
+async def test_a_schema_whose_level_is_missing_dangles(tmp_path: Path):
+    async def dangling(api: Api) -> Any:
+        schema = await api.get(f"{FLOW}/flowschemas/alice")
+        return [(one["status"], one["reason"]) for one in schema["status"].get("conditions") or ()]
+
+    async with running(tmp_path) as api:
+        await api.create(f"{FLOW}/flowschemas", schema_of("alice", "tight", "alice"))
+        for create, wanted in ((False, [("True", "NotFound")]), (True, [("False", "Found")])):
+            if create:
+                reject = {"nominalConcurrencyShares": 1, "limitResponse": {"type": "Reject"}}
+                await api.create(f"{FLOW}/prioritylevelconfigurations", level_of("tight", **reject))
+            for _ in range(200):
+                if await dangling(api) == wanted:
+                    break
+                await asyncio.sleep(0.02)
+            assert await dangling(api) == wanted
+
+
 async def test_without_priority_and_fairness_reads_and_writes_have_limits(tmp_path: Path):
     options = {"max_requests_inflight": 1, "max_mutating_requests_inflight": 1, "enable_priority_and_fairness": False}
     async with running(tmp_path, **options) as api, stalled(api, "component-token", 1, EVENTS):
