@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fastkube import errors
-from fastkube.api import conversion, schema
+from fastkube.api import conversion, field, schema
 from fastkube.api.catalog import api_version, split_api_version
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ def decode(call: Call, obj: Object) -> Object:
 
 def read(call: Call, obj: Object, group: str, version: str, kind: str) -> Object:
     """The body of a request as an object of this kind: what a subresource takes (Scale, Eviction, Binding)."""
+    if call.rtype.custom and kind == call.rtype.kind:
+        _check_custom_kind(group, kind, obj)
     obj = _typed(obj, group, version, kind)
     try:
         fit(call, obj, schema_of(call.rtype, group, version, kind))
@@ -38,6 +40,15 @@ def read(call: Call, obj: Object, group: str, version: str, kind: str) -> Object
         raise errors.bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: {problem}') from None
     obj.setdefault("metadata", {})
     return obj
+
+
+def _check_custom_kind(group: str, kind: str, obj: Object) -> None:
+    """Upstream reads a custom object whatever its kind is, and lets validation refuse it."""
+    given = obj.get("kind")
+    if isinstance(given, str) and given and given != kind:
+        metadata = obj.get("metadata")
+        name = metadata.get("name") or "" if isinstance(metadata, dict) else ""
+        raise errors.invalid(group, given, name, [field.invalid("kind", given, f"must be {kind}")])
 
 
 def schema_of(rtype: ResourceType, group: str, version: str, kind: str) -> schema.Schema:

@@ -362,7 +362,7 @@ async def _delete_namespace(registry: Registry, call: Call, options: DeleteOptio
         if item is None:
             raise errors.not_found(rtype.storage_group, rtype.resource, call.name)
         old: Object = msgpack.unpackb(item.value)
-        _check_namespace_preconditions(call, old, item, options)
+        _check_at_once(call, old, item, options)
         if "deletionTimestamp" in old["metadata"]:
             if (old.get("spec") or {}).get("finalizers"):
                 return Outcome(Stored(item.value, item.mod_revision))
@@ -383,13 +383,14 @@ async def _delete_namespace(registry: Registry, call: Call, options: DeleteOptio
     raise errors.conflict(rtype.storage_group, rtype.resource, call.name, errors.MODIFIED)
 
 
-def _check_namespace_preconditions(call: Call, obj: Object, item: Item, options: DeleteOptions) -> None:
+def _check_at_once(call: Call, obj: Object, item: Item, options: DeleteOptions) -> None:
+    """The preconditions of deletions in two steps, which upstream words in another way."""
     uid, version = obj["metadata"]["uid"], str(item.mod_revision)
     pairs = (("UID", options.uid, uid), ("ResourceVersion", options.resource_version, version))
     for what, wanted, found in pairs:
         if wanted is not None and wanted != found:
             problem = f"Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
-            raise errors.conflict("", "namespaces", call.name, problem)
+            raise errors.conflict(call.rtype.group, call.rtype.resource, call.name, problem)
 
 
 # ---------------------------------------------------------------- definitions of custom kinds
@@ -406,11 +407,9 @@ async def _delete_definition(registry: Registry, call: Call, options: DeleteOpti
         old: Object = msgpack.unpackb(item.value)
         if "deletionTimestamp" in old["metadata"]:
             return None
-        _check_preconditions(rtype, old, item, options)
+        _check_at_once(call, old, item, options)
         await registry.admission.validate(call, None, old)
         new = establishing.begin_end(old, registry.timestamp(call))
-        _set_policy(rtype, new["metadata"], options)
-        _raise_generation(new["metadata"])
         value = msgpack.packb(new)
         if call.dry_run:
             return Outcome(Stored(value, item.mod_revision))

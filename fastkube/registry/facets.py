@@ -55,7 +55,8 @@ class Facet:
         """The draft which a decoded body asks for. `applied`: the body's managedFields say who owns what."""
         if self.take is None:
             return Draft(decoding.to_storage(call, body), claimed, applied)
-        return Draft(self.take(call, msgpack.unpackb(item.value), body, applied), claimed, True)
+        made = self.take(call, msgpack.unpackb(item.value), body, applied)
+        return Draft(made, claimed or str(item.mod_revision), True)
 
     def answer(self, call: Call, stored: Stored) -> Stored:
         """The encoded answer for an object that was read or written."""

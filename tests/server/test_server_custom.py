@@ -371,3 +371,55 @@ async def test_openapi_offers_no_strategic_patches(api: Api) -> None:
         "application/json-patch+json",
         "application/merge-patch+json",
     ]
+
+
+async def test_establishing_is_seen_step_by_step(api: Api) -> None:
+    async with api.watch(f"{CRDS}?watch=1") as watch:
+        await api.create(CRDS, definition())
+        events = await watch.take(3)
+    told = [
+        [(each["type"], each["status"]) for each in event["object"]["status"]["conditions"] or ()] for event in events
+    ]
+    accepted = ("NamesAccepted", "True")
+    assert told == [[], [accepted, ("Established", "False")], [accepted, ("Established", "True")]]
+
+
+async def test_replacing_needs_a_version(api: Api) -> None:
+    await define(api, version(subresources={"status": {}}))
+    await api.create(WIDGETS, widget("a", {"x": 1}))
+    for path in (f"{WIDGETS}/a", f"{WIDGETS}/a/status"):
+        status = await refused(api, "PUT", path, widget("a", {"x": 2}))
+        assert status["message"].endswith("metadata.resourceVersion: Invalid value: 0: must be specified for an update")
+
+
+async def test_another_kind_is_invalid(api: Api) -> None:
+    await define(api)
+    status = await refused(api, "POST", WIDGETS, {**widget("a"), "kind": "Other"})
+    assert (status["code"], status["message"]) == (
+        422,
+        f'Other.{GROUP} "a" is invalid: kind: Invalid value: "Other": must be Widget',
+    )
+
+
+async def test_status_is_judged_by_itself(api: Api) -> None:
+    status = {"type": "object", "properties": {"count": {"type": "integer", "maximum": 3}}}
+    whole = {"type": "object", "properties": {"spec": SIZED, "status": status}}
+    await define(api, version(whole=whole, subresources={"status": {}}))
+    await api.create(WIDGETS, widget("a", {"size": 1}))
+    patch = {"Content-Type": "application/merge-patch+json"}
+    told = await refused(api, "PATCH", f"{WIDGETS}/a/status", {"status": {"count": 4}}, **patch)
+    assert told["details"]["causes"] == [
+        {
+            "reason": "FieldValueInvalid",
+            "message": "Invalid value: 4: count in body should be less than or equal to 3",
+            "field": "status.count",
+        }
+    ]
+
+
+async def test_preconditions_of_a_definitions_deletion(api: Api) -> None:
+    await define(api)
+    body = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": "other"}}
+    told = await refused(api, "DELETE", f"{CRDS}/widgets.{GROUP}", body)
+    assert told["code"] == 409
+    assert "Precondition failed: UID in precondition: other" in told["message"]

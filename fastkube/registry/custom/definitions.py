@@ -34,6 +34,8 @@ LIFTED = {
 
 
 class CustomResourceDefinitions(Strategy):
+    allow_unconditional_update = False
+
     def default(self, obj: Object) -> None:
         spec = obj.get("spec") or _NOTHING
         wanted = spec.get("names") or _NOTHING

@@ -2,7 +2,7 @@
 
 Pure functions from a definition, and what others have taken, to its new status:
 
-    created ─► NamesAccepted (False: a name is in use) ─► Established ─► served
+    created ─► NamesAccepted (False: a name is in use) ─► Established: first False (Installing), then True ─► served
     deleted ─► Terminating: instances are removed ─► the finalizer goes, and the definition with it
 """
 
@@ -69,7 +69,8 @@ def established(crd: Object, others: Iterable[Object], now: str) -> Object:
             set_condition(new, now, "Established", False, "NotAccepted", "not all names are accepted")
         else:
             told = "the initial names have been accepted"
-            set_condition(new, now, "Established", True, "InitialNamesAccepted", told)
+            ready = condition(crd, "Established") is not None and is_true(crd, "NamesAccepted")
+            set_condition(new, now, "Established", ready, "InitialNamesAccepted" if ready else "Installing", told)
     if is_protected(crd["spec"]["group"]):
         _approve(new, now)
     if not new["status"]["conditions"]:

@@ -50,9 +50,16 @@ class VersionRules:
     def embedded(self) -> jsonschema.Check | None:
         return embedded_faults(self.schema)
 
-    def judge(self, new: Object, old: Any = NOTHING) -> list[Cause]:
-        """Every complaint about an object, or about what is new in it."""
-        found = jsonschema.causes(self.values(new, old)) if self.values is not None else []
+    @cached_property
+    def status_values(self) -> jsonschema.Check | None:
+        return jsonschema.compile((self.schema.get("properties") or {}).get("status") or {})
+
+    def judge(self, new: Object, old: Any = NOTHING, *, status_only: bool = False) -> list[Cause]:
+        """Every complaint about an object, or about what is new in it. `status_only`: of the values that of status."""
+        if status_only:
+            found = self._judge_status(new.get("status", NOTHING), old.get("status", NOTHING))
+        else:
+            found = jsonschema.causes(self.values(new, old)) if self.values is not None else []
         if self.scale:
             found += _scale_faults(self.scale, new)
         if self.embedded is not None:
@@ -65,6 +72,19 @@ class VersionRules:
             else:
                 found += rules.judge(self.rules, new, old)
         return found
+
+    def _judge_status(self, new: Any, old: Any) -> list[Cause]:
+        """Status is judged by itself: texts name places below it."""
+        if self.status_values is None or new is NOTHING:
+            return []
+        found = jsonschema.causes(self.status_values(new, old))
+        return [cause._replace(field=_under_status(cause.field)) for cause in found]
+
+
+def _under_status(path: str) -> str:
+    if path in ("", "<nil>"):
+        return "status"
+    return f"status{path}" if path.startswith("[") else f"status.{path}"
 
 
 def _scale_faults(scale: dict[str, str], obj: Object) -> list[Cause]:
@@ -92,6 +112,8 @@ def _as_asked(call: Call, obj: Object) -> Object:
 
 class CustomStrategy(Strategy):
     """`versions` are the rules of each version, `has_status` that of the storage version."""
+
+    allow_unconditional_update = False
 
     def __init__(self, versions: dict[str, VersionRules], storage: str) -> None:
         self._versions = versions
@@ -128,7 +150,7 @@ class CustomStrategy(Strategy):
         return self._versions[call.version].judge(_as_asked(call, new), _as_asked(call, old))
 
     def validate_status_update(self, call: Call, new: Object, old: Object) -> list[Cause]:
-        return self.validate_update(call, new, old)
+        return self._versions[call.version].judge(_as_asked(call, new), _as_asked(call, old), status_only=True)
 
     def warnings(self, call: Call, obj: Object, old: Object | None) -> list[str]:
         finalizers = obj["metadata"].get("finalizers")

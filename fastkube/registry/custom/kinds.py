@@ -90,8 +90,7 @@ def make_type(crd: Object, post: Post) -> ResourceType:
 
 def _is_stale(crd: Object) -> bool:
     """Whether objects may have been stored under another version or schema."""
-    deleted = "deletionTimestamp" in crd["metadata"]  # which raises the generation too
-    changed = (crd["metadata"].get("generation") or 1) > (2 if deleted else 1)
+    changed = (crd["metadata"].get("generation") or 1) > 1
     return changed or len(crd["status"].get("storedVersions") or ()) > 1
 
 
