@@ -1,6 +1,6 @@
 # make up      sets up, then runs the control plane with its embedded store and simulated nodes
 # make test    sets up, then runs the tests
-# others       make test-long, test-sim, test-pure, bench, profile, lint, format, clean
+# others       make test-long, test-sim, test-clients, test-pure, bench, profile, lint, format, clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 CORES := $(wildcard fastkube/_*.pyx)
 NODES ?= 3
 
-.PHONY: up test test-long test-sim test-pure bench profile lint format setup setup-dev kubectl clean
+.PHONY: up test test-long test-sim test-clients test-pure bench profile lint format setup setup-dev kubectl clean
 .DEFAULT_GOAL := up
 
 up: setup
@@ -49,6 +49,10 @@ test-long: setup-dev kubectl
 
 test-sim: setup-dev
 	$(BIN)/python -m pytest -m long tests/sim --timeout 21600
+
+test-clients: setup-dev kubectl
+	@$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[dev,clients]'
+	$(BIN)/python -m pytest -m clients --timeout 2400 tests/clients/test_clients.py
 
 test-pure: setup-dev
 	FASTKUBE_PURE=1 $(BIN)/python -m pytest tests/api tests/store tests/sched tests/raft

@@ -103,6 +103,8 @@ class Fleet:
             group.create_task(self._renew())
             await pods.synced.wait()
             self.ready.set()
+            if self._options.resource_metrics:
+                await self._quietly(self._kubelet.metrics.register(self._kubelet.port))
 
     # -- nodes -------------------------------------------------------------------------------------------------------
 
@@ -380,7 +382,7 @@ class Fleet:
         try:
             await work
         except ApiError as error:
-            log.warning("lease or node status: %s", error.message)
+            log.warning("lease, node status or registration: %s", error.message)
 
 
 def _slim_node(obj: Object) -> Object:

@@ -2,6 +2,7 @@
 
     GET /containerLogs/NAMESPACE/POD/CONTAINER     /exec/... and /attach/... (WebSocket: v5 and v4.channel.k8s.io)
     GET /stats/summary  /metrics/resource  /pods  /healthz         of the node that the Host header names
+    GET /apis/metrics.k8s.io/...                                   of all nodes (metrics.py)
 
 A node's InternalDNS address is NAME.localhost, so that every request says which node it means. Nothing is set up until
 somebody connects: a fleet whose logs nobody reads pays for a listening socket only. TLS is self-signed, as a kubelet's
@@ -27,6 +28,7 @@ from fastkube.clock import Clock, parse_rfc3339, rfc3339
 from fastkube.errors import ApiError
 from fastkube.nodes import answers
 from fastkube.nodes.answers import LogLine, Output
+from fastkube.nodes.metrics import ResourceMetrics, running
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -63,7 +65,9 @@ class Kubelet:
             "metrics": self._metrics,
             "pods": self._pods,
             "healthz": self._healthz,
+            "apis": self._resource_metrics,
         }
+        self.metrics = ResourceMetrics(client, clock)
 
     async def close(self) -> None:
         if self._opening is None:
@@ -218,6 +222,14 @@ class Kubelet:
         now = rfc3339(self._clock.time())
         return web.json_response(_stats_summary(node, pods, now))
 
+    async def _resource_metrics(self, request: web.BaseRequest, parts: list[str]) -> web.Response:
+        from aiohttp import web
+
+        try:
+            return web.json_response(await self.metrics.answer(request.path.strip("/"), request.query))
+        except ApiError as error:
+            return web.json_response(error.to_status(), status=error.code)
+
     async def _metrics(self, request: web.BaseRequest, parts: list[str]) -> web.Response:
         from aiohttp import web
 
@@ -287,7 +299,7 @@ def _stats_summary(node: str, pods: list[Object], now: str) -> Object:
     stats, cpu, memory = [], 0, 0
     for pod in pods:
         containers = []
-        for name, usage in _running(pod):
+        for name, usage in running(pod):
             cpu, memory = cpu + usage.cpu, memory + usage.memory
             figures = {"cpu": _cpu(now, usage.cpu), "memory": _memory(now, usage.memory)}
             containers.append({"name": name, "startTime": pod["metadata"]["creationTimestamp"], **figures})
@@ -305,21 +317,11 @@ def _memory(now: str, used: int) -> Object:
     return {"time": now, "workingSetBytes": used}
 
 
-def _running(pod: Object) -> list[tuple[str, answers.Usage]]:
-    """The usage of each running container."""
-    found = []
-    for container in pod["spec"]["containers"]:
-        status = answers.container_status(pod, container["name"]) or {}
-        if "running" in (status.get("state") or {}):
-            found.append((container["name"], answers.usage_of(pod, container)))
-    return found
-
-
 def _resource_metrics(pods: list[Object]) -> str:
     lines = ["# TYPE container_memory_working_set_bytes gauge"]
     for pod in pods:
         metadata = pod["metadata"]
-        for name, usage in _running(pod):
+        for name, usage in running(pod):
             labels = f'container="{name}",namespace="{metadata["namespace"]}",pod="{metadata["name"]}"'
             lines.append(f"container_memory_working_set_bytes{{{labels}}} {usage.memory}")
     return "\n".join(lines) + "\n"

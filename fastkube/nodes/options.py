@@ -20,3 +20,4 @@ class FleetOptions:
     node_lease_duration_seconds: int = option(40, "Seconds for which a node's Lease is valid; renewed at a quarter.")
     pod_cidr: str = option("10.128.0.0/9", "Range of Pod IPs, a /24 of it for each node.", flag="cluster-cidr")
     stages: tuple[str, ...] = option((), "YAML files of Stages which replace the built-in life of Pods.")
+    resource_metrics: bool = option(True, "Answer metrics.k8s.io (kubectl top) for an API server of this machine.")

@@ -276,10 +276,11 @@ def _signed_pem(builder: x509.CertificateBuilder, signer: EllipticCurvePrivateKe
 
 
 def _private_pem(key: PrivateKeyTypes) -> bytes:
+    """In the form whose first line names the algorithm: clients in Java read no other of elliptic curves."""
     from cryptography.hazmat.primitives import serialization
 
     return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
     )
 
 

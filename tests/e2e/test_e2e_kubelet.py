@@ -139,3 +139,29 @@ def test_a_service_by_proxy(kubectl: Kubectl, web: int) -> None:
     assert kubectl("get", "--raw", f"{path}/out:http/proxy/a/b?c=d") == "/a/b?c=d None"
     assert kubectl("get", "--raw", f"{path}/out:80/proxy/") == "/ None"
     assert "no service port" in kubectl.fails("get", "--raw", f"{path}/out:99/proxy/")
+
+
+def test_top_shows_what_containers_use(kubectl: Kubectl) -> None:
+    used = {"fastkube.io/usage": "cpu=250m,memory=64Mi"}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "busy", "annotations": used, "labels": {"x": "y"}}}
+    kubectl("create", "-f", "-", input=json.dumps({**pod, "spec": {"containers": [{"name": "c", "image": "i"}]}}))
+    kubectl("wait", "pod/busy", "--for=condition=Ready", "--timeout=30s")
+    kubectl("wait", "apiservice/v1beta1.metrics.k8s.io", "--for=condition=Available", "--timeout=60s")
+    assert kubectl("top", "pod", "busy", "--no-headers").split() == ["busy", "250m", "64Mi"]
+    assert kubectl("top", "pod", "-l", "x=y", "--containers", "--no-headers").split() == ["busy", "c", "250m", "64Mi"]
+    nodes = kubectl("top", "nodes", "--no-headers").splitlines()
+    assert len(nodes) == 3
+    busy = kubectl("get", "pod", "busy", "-o", "jsonpath={.spec.nodeName}")
+    assert next(int(line.split()[1].rstrip("m")) for line in nodes if line.startswith(busy)) >= 250
+
+
+def test_an_autoscaler_follows_the_use(kubectl: Kubectl) -> None:
+    kubectl("create", "deployment", "web", "--image=nginx")
+    kubectl("set", "resources", "deployment/web", "--requests=cpu=100m")
+    annotations = {"fastkube.io/usage": "cpu=200m"}
+    patch = {"spec": {"template": {"metadata": {"annotations": annotations}}}}
+    kubectl("patch", "deployment", "web", "-p", json.dumps(patch))
+    kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+    kubectl("wait", "apiservice/v1beta1.metrics.k8s.io", "--for=condition=Available", "--timeout=60s")
+    kubectl("autoscale", "deployment", "web", "--cpu-percent=100", "--max=3")
+    kubectl("wait", "deployment/web", "--for=jsonpath={.spec.replicas}=2", "--timeout=60s")

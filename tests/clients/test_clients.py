@@ -1,0 +1,50 @@
+"""Clients of every language that the Kubernetes project and its users write in, each by its own tests in a folder here.
+
+`make test-clients` runs them; a language whose tools are not on the machine is left out by name. Each runs against one
+control plane with simulated nodes, in namespaces of its own.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fastkube.testing import Cluster
+
+HERE = Path(__file__).parent
+LANGUAGES = {
+    "python": ("", [[sys.executable, "-m", "pytest", "-q", "-m", "", "-p", "no:cacheprovider", "python"]]),
+    "go": ("go", [["go", "test", "-count=1", "./..."]]),
+    "javascript": ("npm", [["npm", "install", "--no-package-lock", "--no-audit", "--no-fund"], ["npm", "test"]]),
+    "java": ("mvn", [["mvn", "-q", "-B", "test"]]),
+}
+"""The tool that must be there ("" is always), and the commands in the language's folder."""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with Cluster(nodes=3) as started:
+        yield started
+
+
+@pytest.mark.clients
+@pytest.mark.timeout(2400)
+@pytest.mark.parametrize(
+    "language",
+    [
+        pytest.param(name, marks=pytest.mark.skipif(bool(tool) and not shutil.which(tool), reason=f"no {tool} here"))
+        for name, (tool, _) in LANGUAGES.items()
+    ],
+)
+def test_clients(cluster: Cluster, language: str) -> None:
+    for command in LANGUAGES[language][1]:
+        folder = HERE if language == "python" else HERE / language
+        done = subprocess.run(
+            command, cwd=folder, env=cluster.environment(), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
