@@ -4,8 +4,7 @@
     serve()         runs the stages of PIPELINE until one answers; every failure becomes a Status there (panic recovery)
     answer.py       answer → one write
 
-The stages stand in upstream's order. Each is a function of (server, request) that returns None to go on, an Answer, or
-something to await that gives one of both. Awaiting is the exception: a read never does, a write once, for its commit.
+The stages themselves are in stages.py, in upstream's order.
 """
 
 from __future__ import annotations
@@ -13,42 +12,36 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import logging
-import random
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fastkube import errors
-from fastkube.config import parse_duration
 from fastkube.errors import ApiError
 from fastkube.registry.bootstrap import publish_authentication
 from fastkube.registry.listing import too_large_resource_version
 from fastkube.server.admission.chain import Chain
 from fastkube.server.aggregation import Aggregator
 from fastkube.server.answer import GZIP_MIN_BYTES, Answer, Streamed, gzipped, takes_gzip
-from fastkube.server.audit import Auditor, tell_decision
-from fastkube.server.authn import Authenticator, Elsewhere
-from fastkube.server.authz import Authorizer, forbidden
-from fastkube.server.authz_webhook import Undecided, settled
-from fastkube.server.batch import BATCH_PATH, handle_batch
+from fastkube.server.audit import Auditor
+from fastkube.server.authn import Authenticator
+from fastkube.server.authz import Authorizer
 from fastkube.server.calls import NoSuchPath, ServiceUnavailable, no_such_path, too_many_requests
 from fastkube.server.connection import HttpServer
 from fastkube.server.dangling import DanglingConditions
 from fastkube.server.discovery import Discovery
-from fastkube.server.fair_queues import Level, TooManyRequests
-from fastkube.server.handlers import handle_resource
+from fastkube.server.fair_queues import TooManyRequests
 from fastkube.server.health import Health
-from fastkube.server.impersonation import impersonated, wanted_identity
 from fastkube.server.kubelet import Kubelets
 from fastkube.server.listeners import Listeners, signing_key_file
 from fastkube.server.media import error_media
 from fastkube.server.metrics import Metrics
 from fastkube.server.openapi import OpenApi
-from fastkube.server.paths import handle_path
 from fastkube.server.priority import FlowControl
-from fastkube.server.request import ANONYMOUS, Request, RequestInfo, parse_query, split_target
+from fastkube.server.request import Request
 from fastkube.server.reviews import reviews_of
 from fastkube.server.signing import Signer
+from fastkube.server.stages import PIPELINE, REPLICATED, Stage
 from fastkube.server.status import status_answer
 from fastkube.server.streams import Streams
 from fastkube.store import Overloaded, StoreUnavailable
@@ -68,170 +61,9 @@ log = logging.getLogger(__name__)
 _SWEEP_S = 0.5
 """How often requests that are over their time, silent connections and changed kinds are looked for."""
 
-_WAITING_SHARE = 0.25
-"""Of its time, a request may wait so much for a seat."""
-
 _FRESH_WAIT_S = 3.0
 _FRESH_POLL_S = 0.05
 """A list or watch may ask for a version that this server has not reached yet: it is waited for this long."""
-
-Stage = Callable[["ApiServer", Request], "Answer | Awaitable[Answer | Streamed | None] | None"]
-
-
-# ---------------------------------------------------------------- the stages
-
-
-def identify(server: ApiServer, request: Request) -> None:
-    """Every request has an audit ID: the client's, or a new one."""
-    given = request.headers.get("Audit-Id")
-    if given is not None and given.isascii() and given.isprintable():
-        request.audit_id = given[:64]
-        return
-    digits = f"{random.getrandbits(128):032x}"
-    request.audit_id = f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
-
-
-def parse_path(server: ApiServer, request: Request) -> None:
-    path, query = split_target(request.head.path)
-    if query:
-        request.query_text = query
-        request.query = parse_query(query)
-    request.info = RequestInfo(request.method, path, request.query)
-
-
-def authenticate(server: ApiServer, request: Request) -> Awaitable[None] | None:
-    try:
-        request.user = server.authenticator.authenticate(request)
-    except Elsewhere as asked:
-        return _authenticate_elsewhere(server, request, asked)
-    return None
-
-
-async def _authenticate_elsewhere(server: ApiServer, request: Request, asked: Elsewhere) -> None:
-    request.user = await server.authenticator.ask_elsewhere(asked)
-
-
-def audit(server: ApiServer, request: Request) -> None:
-    if server.auditor is not None:
-        server.auditor.begin(request)
-
-
-def impersonate(server: ApiServer, request: Request) -> Awaitable[None] | None:
-    wanted = wanted_identity(request)
-    if wanted is None:
-        return None
-
-    def take() -> None:
-        request.user = impersonated(server.authorizer, request.user, wanted, request.info)
-
-    return _now_or_settled(take)
-
-
-def _now_or_settled(stage: Callable[[], None]) -> Awaitable[None] | None:
-    """Does it at once, unless a webhook has to be asked first."""
-    try:
-        stage()
-    except Undecided:
-        return settled(stage)
-    return None
-
-
-def limit(server: ApiServer, request: Request) -> Awaitable[None] | None:
-    """Takes a seat for requests that are neither long-running nor exempt, and sets when they must be done."""
-    info = request.info
-    flow = server.flow.classify(request.user, info)
-    request.flow = flow.headers
-    if info.long_running:
-        server.lasting.add(request)
-        return None
-    request.deadline = request.started + _timeout(server, request)
-    server.running.add(request)
-    level = flow.level
-    if level is None:
-        return None
-    if level.try_take():
-        request.seat = level
-        return None
-    return _wait_for_seat(request, level, flow.flow)
-
-
-async def _wait_for_seat(request: Request, level: Level, flow: int) -> None:
-    """Waiting may take a part of the time that the request has."""
-    request.seat = await level.take(flow, (request.deadline - request.started) * _WAITING_SHARE)
-
-
-def _timeout(server: ApiServer, request: Request) -> float:
-    longest = server.options.request_timeout_s
-    asked = request.query.get("timeout") if request.query else None
-    if not asked:
-        return longest
-    try:
-        seconds = parse_duration(asked)
-    except ValueError:
-        raise errors.bad_request("invalid timeout specified in the request URL") from None
-    return min(seconds, longest) if seconds > 0 else longest
-
-
-def authorize(server: ApiServer, request: Request) -> Awaitable[None] | None:
-    user, info = request.user, request.info
-    if info.path == BATCH_PATH and user is not ANONYMOUS:
-        return None  # each of its writes is authorized
-    try:
-        if request.audit is None and server.authorizer.allows(user, info):
-            return None
-    except Undecided:
-        pass
-    return _now_or_settled(lambda: _check(server, request))
-
-
-def _check(server: ApiServer, request: Request) -> None:
-    """Raises 403; tells the audit log what was decided."""
-    decision = server.authorizer.decide(request.user, request.info)
-    if request.audit is not None:
-        tell_decision(request.audit, decision.allowed, decision.reason)
-    if not decision.allowed:
-        raise forbidden(request.user, request.info, decision.reason)
-
-
-def catch_up(server: ApiServer, request: Request) -> Awaitable[None] | None:
-    """With several servers: what follows sees all that any of them has acknowledged, unless any version will do."""
-    info = request.info
-    if not info.is_resource and info.path != BATCH_PATH:
-        return None
-    if request.method == "GET" and request.query and request.query.get("resourceVersion") == "0":
-        return None
-    return server.store.read_barrier()
-
-
-def dispatch(server: ApiServer, request: Request) -> Answer | Awaitable[Answer | Streamed]:
-    if server.aggregator.remotes:
-        remote = server.aggregator.remote_of(request.info.path)
-        if remote is not None:
-            return server.aggregator.forward(request, remote)
-    if request.info.is_resource:
-        return handle_resource(server, request)
-    if request.info.path == BATCH_PATH:
-        return handle_batch(server, request, BATCHED)
-    return handle_path(server, request)
-
-
-PIPELINE: tuple[Stage, ...] = (
-    identify,
-    parse_path,
-    authenticate,
-    audit,
-    impersonate,
-    limit,
-    authorize,
-    dispatch,
-)
-
-REPLICATED: tuple[Stage, ...] = (*PIPELINE[:-2], catch_up, *PIPELINE[-2:])
-"""Authorization too reads the store."""
-
-BATCHED: tuple[Stage, ...] = (parse_path, audit, authorize, dispatch)
-"""What a write in a batch passes; the rest was done for the batch as a whole."""
-
 
 # ---------------------------------------------------------------- the server
 

@@ -30,8 +30,9 @@ from fastkube.server.request import Request
 if TYPE_CHECKING:
     from aiohttp.http import RawRequestMessage
 
-    from fastkube.server.app import ApiServer, Stage
+    from fastkube.server.app import ApiServer
     from fastkube.server.connection import Connection
+    from fastkube.server.stages import Stage
 
 BATCH_PATH = "/fastkube/v1/batch"
 

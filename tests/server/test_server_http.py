@@ -11,8 +11,8 @@ import pytest
 from apis import Api, running
 
 from fastkube.server import connection as connections
-from fastkube.server.app import PIPELINE
 from fastkube.server.calls import BODY_MAX_BYTES
+from fastkube.server.stages import PIPELINE
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 
