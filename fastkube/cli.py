@@ -129,7 +129,7 @@ def scheduler(context: click.Context, /, kubeconfig: str | None, **values: Any) 
         options = config.build(SchedulerOptions, values)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    _serve(lambda stop: cluster.components(kubeconfig, stop, scheduler=options))
+    _serve(lambda stop: cluster.components(kubeconfig, stop, click.echo, scheduler=options))
 
 
 _CLUSTER = click.option(
@@ -194,7 +194,7 @@ def controller_manager(kubeconfig: str, **values: Any) -> None:
     from fastkube import cluster
 
     options = config.build(ControllerManagerOptions, values)
-    _serve(lambda stop: cluster.components(kubeconfig, stop, controllers=options))
+    _serve(lambda stop: cluster.components(kubeconfig, stop, click.echo, controllers=options))
 
 
 @main.command()
@@ -205,7 +205,7 @@ def nodes(kubeconfig: str, **values: Any) -> None:
     from fastkube import cluster
 
     options = config.build(FleetOptions, values)
-    _serve(lambda stop: cluster.components(kubeconfig, stop, fleet=options))
+    _serve(lambda stop: cluster.components(kubeconfig, stop, click.echo, fleet=options))
 
 
 @main.command(hidden=True)

@@ -576,7 +576,7 @@ def _preload() -> None:
     import fastkube.scheduler.scheduler  # noqa: F401
 
 
-async def components(kubeconfig: str, stop: asyncio.Event, **options: Any) -> None:
+async def components(kubeconfig: str, stop: asyncio.Event, announce: Callable[[str], None], **options: Any) -> None:
     """`fastkube scheduler`, `controller-manager` and `nodes`: one component against any API server."""
     from fastkube.client import Client, ConfigError
 
@@ -589,7 +589,9 @@ async def components(kubeconfig: str, stop: asyncio.Event, **options: Any) -> No
             raise StartError(str(error)) from error
 
     try:
-        async with Components(make_client, clock, **options).running() as work:
+        parts = Components(make_client, clock, **options)
+        async with parts.running() as work:
+            announce(f"fastkube {__version__} is ready: {', '.join(parts.names)}")
             stopping = asyncio.ensure_future(stop.wait())
             await asyncio.wait((work, stopping), return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()

@@ -1,0 +1,232 @@
+"""Controllers that are killed (-9), that take over from each other, or that are told late what happens: whatever comes
+in between, there are never more Pods than allowed, each index of a Job succeeds once, and in the end all is as wanted.
+
+A watch of its own sees every state of every Pod, and checks the invariants at each of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastkube.client import Client
+from fastkube.testing import Cluster
+
+Object = dict[str, Any]
+
+REPLICAS, SURGE, COMPLETIONS, ORDINALS = 20, 4, 24, 4
+START_TIMEOUT_S = 60
+
+
+def template(app: str, image: str = "v1", **spec: Any) -> Object:
+    return {"metadata": {"labels": {"app": app}}, "spec": {"containers": [{"name": "c", "image": image}], **spec}}
+
+
+def workloads() -> list[Object]:
+    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": SURGE, "maxUnavailable": 0}}
+    deployment = {
+        "replicas": REPLICAS,
+        "strategy": rolling,
+        "selector": {"matchLabels": {"app": "web"}},
+        "template": template("web"),
+    }
+    job = {
+        "completions": COMPLETIONS,
+        "parallelism": 6,
+        "completionMode": "Indexed",
+        "template": template("job", restartPolicy="Never"),
+    }
+    ordered = {
+        "replicas": ORDINALS,
+        "serviceName": "db",
+        "selector": {"matchLabels": {"app": "db"}},
+        "template": template("db"),
+    }
+    return [
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": deployment},
+        {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "job"}, "spec": job},
+        {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "db"}, "spec": ordered},
+    ]
+
+
+class Witness:
+    """Sees every change of every Pod, and notes what must not be."""
+
+    def __init__(self, client: Client) -> None:
+        self.faults: list[str] = []
+        self.succeeded: Counter[str] = Counter()
+        self._client = client
+        self._pods: dict[str, Object] = {}
+        self._counted: set[str] = set()
+
+    async def follow(self) -> None:
+        async with self._client.watch("v1/pods", "default", send_initial_events=True) as watch:
+            async for kind, pod in watch:
+                if kind in ("ADDED", "MODIFIED", "DELETED"):
+                    self._see(kind, pod)
+
+    def _see(self, kind: str, pod: Object) -> None:
+        uid, app = pod["metadata"]["uid"], pod["metadata"].get("labels", {}).get("app")
+        if kind == "DELETED":
+            self._pods.pop(uid, None)
+        else:
+            self._pods[uid] = pod
+        if app == "web":
+            self._check_surge()
+        elif app == "db" and kind == "ADDED":
+            self._check_order(pod)
+        elif app == "job" and pod.get("status", {}).get("phase") == "Succeeded" and uid not in self._counted:
+            self._counted.add(uid)
+            self.succeeded[pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"]] += 1
+
+    def _check_surge(self) -> None:
+        alive = sum(
+            pod["metadata"]["labels"].get("app") == "web" and "deletionTimestamp" not in pod["metadata"]
+            for pod in self._pods.values()
+        )
+        if alive > REPLICAS + SURGE:
+            self.faults.append(f"{alive} Pods of the Deployment at once")
+
+    def _check_order(self, pod: Object) -> None:
+        """A StatefulSet makes a Pod only when those before it are ready."""
+        name = pod["metadata"]["name"]
+        ordinals = [found for found in self._pods.values() if found["metadata"]["labels"].get("app") == "db"]
+        names = Counter(found["metadata"]["name"] for found in ordinals)
+        if names[name] > 1:
+            self.faults.append(f"two Pods are {name}")
+        before = {f"db-{number}" for number in range(int(name.removeprefix("db-")))}
+        ready = {found["metadata"]["name"] for found in ordinals if _is_ready(found)}
+        if not before <= ready:
+            self.faults.append(f"{name} was made before {sorted(before - ready)} were ready")
+
+
+def _is_ready(pod: Object) -> bool:
+    conditions = pod.get("status", {}).get("conditions") or ()
+    return any(found["type"] == "Ready" and found["status"] == "True" for found in conditions)
+
+
+class Managers:
+    """Processes of `fastkube controller-manager` against one server; each may be killed and started again."""
+
+    def __init__(self, kubeconfig: Path, *flags: str) -> None:
+        self._words = [sys.executable, "-m", "fastkube", "controller-manager", "--kubeconfig", str(kubeconfig), *flags]
+        self._running: list[asyncio.subprocess.Process] = []
+
+    async def start(self) -> None:
+        process = await asyncio.create_subprocess_exec(*self._words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self._running.append(process)
+        assert process.stdout is not None
+        await asyncio.wait_for(process.stdout.readline(), START_TIMEOUT_S)
+
+    async def kill(self) -> None:
+        process = self._running.pop(random.randrange(len(self._running)))
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+
+    async def end(self) -> None:
+        while self._running:
+            await self.kill()
+
+
+@contextlib.asynccontextmanager
+async def observed(cluster: Cluster, managers: Managers) -> AsyncIterator[tuple[Client, Witness]]:
+    """The workloads are there and a witness follows; in the end everything must have become as wanted."""
+    async with cluster.client() as client:
+        witness = Witness(client)
+        following = asyncio.ensure_future(witness.follow())
+        try:
+            items = {"apiVersion": "v1", "kind": "List", "items": workloads()}
+            await asyncio.to_thread(cluster.kubectl, "apply", "-f", "-", input=json.dumps(items))
+            yield client, witness
+            await settled(client)
+        finally:
+            await managers.end()
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+        assert witness.faults == []
+        assert witness.succeeded == Counter({str(index): 1 for index in range(COMPLETIONS)})
+
+
+async def settled(client: Client, timeout_s: float = 120.0) -> None:
+    until = time.monotonic() + timeout_s
+    while True:
+        deployment = await client.get("apps/v1/deployments", "web", "default")
+        job = await client.get("batch/v1/jobs", "job", "default")
+        ordered = await client.get("apps/v1/statefulsets", "db", "default")
+        web = deployment.get("status", {})
+        done = (
+            web.get("observedGeneration") == deployment["metadata"]["generation"]
+            and (web.get("updatedReplicas"), web.get("readyReplicas"), web.get("replicas")) == (REPLICAS,) * 3
+            and job.get("status", {}).get("succeeded") == COMPLETIONS
+            and ordered.get("status", {}).get("readyReplicas") == ORDINALS
+        )
+        if done:
+            return
+        assert time.monotonic() < until, (web, job.get("status"), ordered.get("status"))
+        await asyncio.sleep(0.3)
+
+
+async def new_image(client: Client, image: str) -> None:
+    containers = [{"name": "c", "image": image}]
+    body = {"spec": {"template": {"spec": {"containers": containers}}}}
+    await client.patch("apps/v1/deployments", "web", body, "default", kind="strategic")
+
+
+async def killed_again_and_again(cluster: Cluster, kills: int) -> None:
+    managers = Managers(cluster.kubeconfig, "--leader-elect=false")
+    async with observed(cluster, managers) as (client, _):
+        for number in range(kills):
+            await managers.start()
+            await new_image(client, f"v{number}")
+            await asyncio.sleep(random.uniform(0.1, 1.5))
+            await managers.kill()
+        await managers.start()
+
+
+async def two_that_take_over(cluster: Cluster, kills: int) -> None:
+    lease = (
+        "--leader-elect-lease-duration=2s",
+        "--leader-elect-renew-deadline=1500ms",
+        "--leader-elect-retry-period=200ms",
+    )
+    managers = Managers(cluster.kubeconfig, *lease)
+    async with observed(cluster, managers) as (client, _):
+        await managers.start()
+        for number in range(kills):
+            await managers.start()
+            await new_image(client, f"w{number}")
+            await asyncio.sleep(random.uniform(0.1, 2.5))
+            await managers.kill()
+
+
+@pytest.fixture
+def cluster() -> Any:
+    with Cluster(nodes=3, controllers=False) as started:
+        started.kubectl("create", "serviceaccount", "default")
+        yield started
+
+
+async def test_controllers_that_are_killed_keep_every_promise(cluster: Cluster) -> None:
+    await killed_again_and_again(cluster, kills=3)
+
+
+@pytest.mark.long
+async def test_controllers_that_are_killed_often_keep_every_promise(cluster: Cluster) -> None:
+    await killed_again_and_again(cluster, kills=30)
+
+
+@pytest.mark.long
+async def test_two_managers_that_take_over_from_each_other_keep_every_promise(cluster: Cluster) -> None:
+    await two_that_take_over(cluster, kills=15)
