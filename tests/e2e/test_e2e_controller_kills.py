@@ -11,11 +11,12 @@ import contextlib
 import json
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -211,9 +212,83 @@ async def two_that_take_over(cluster: Cluster, kills: int) -> None:
             await managers.kill()
 
 
+class LateNews:
+    """A proxy to the API server which hands on whatever a watch tells only after a while: informers are behind."""
+
+    def __init__(self, port: int, delay_s: float) -> None:
+        self._port, self._delay_s = port, delay_s
+        self._server: asyncio.Server
+
+    async def start(self) -> str:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def stop(self) -> None:
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream, downstream = await asyncio.open_connection("127.0.0.1", self._port)
+        late = asyncio.Event()
+        ways = (self._ask(reader, downstream, late), self._tell(upstream, writer, late))
+        await asyncio.gather(*ways, return_exceptions=True)
+        for end in (writer, downstream):
+            end.close()
+
+    async def _ask(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, late: asyncio.Event) -> None:
+        while data := await source.read(65536):
+            if b"watch=true" in data or b"watch=1" in data:
+                late.set()
+            sink.write(data)
+        sink.write_eof()
+
+    async def _tell(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, late: asyncio.Event) -> None:
+        loop = asyncio.get_running_loop()
+        while data := await source.read(65536):
+            if late.is_set():
+                loop.call_later(self._delay_s, sink.write, data)
+            else:
+                sink.write(data)
+        sink.close()
+
+
+async def told_late(cluster: Cluster, port: int, folder: Path, delay_s: float, images: int) -> None:
+    """One manager whose informers are `delay_s` behind, while the Deployment changes again and again."""
+    proxy = LateNews(port, delay_s)
+    server = await proxy.start()
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "late",
+        "clusters": [{"name": "late", "cluster": {"server": server}}],
+        "users": [{"name": "late", "user": {"token": "secret"}}],
+        "contexts": [{"name": "late", "context": {"cluster": "late", "user": "late"}}],
+    }
+    kubeconfig = folder / "late"
+    kubeconfig.write_text(json.dumps(config))
+    managers = Managers(kubeconfig, "--leader-elect=false")
+    async with observed(cluster, managers) as (client, _):
+        await managers.start()
+        for number in range(images):
+            await new_image(client, f"x{number}")
+            await asyncio.sleep(random.uniform(0.2, 2 * delay_s))
+    await proxy.stop()
+
+
 @pytest.fixture
-def cluster() -> Any:
-    with Cluster(nodes=3, controllers=False) as started:
+def port() -> int:
+    """Where the API server serves plain HTTP."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        found: int = probe.getsockname()[1]
+        return found
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, port: int) -> Iterator[Cluster]:
+    """All but controllers."""
+    tokens = tmp_path / "tokens.csv"
+    tokens.write_text('secret,admin,admin,"system:masters"\n')
+    with Cluster(nodes=3, controllers=False, http_port=port, token_auth_file=str(tokens)) as started:
         started.kubectl("create", "serviceaccount", "default")
         yield started
 
@@ -230,3 +305,16 @@ async def test_controllers_that_are_killed_often_keep_every_promise(cluster: Clu
 @pytest.mark.long
 async def test_two_managers_that_take_over_from_each_other_keep_every_promise(cluster: Cluster) -> None:
     await two_that_take_over(cluster, kills=15)
+
+
+async def test_controllers_whose_informers_are_behind_keep_every_promise(
+    cluster: Cluster, port: int, tmp_path: Path
+) -> None:
+    await told_late(cluster, port, tmp_path, delay_s=0.7, images=3)
+
+
+@pytest.mark.long
+async def test_controllers_whose_informers_are_far_behind_keep_every_promise(
+    cluster: Cluster, port: int, tmp_path: Path
+) -> None:
+    await told_late(cluster, port, tmp_path, delay_s=3.0, images=10)
