@@ -29,7 +29,8 @@ from fastkube.store.wire import pack, unpack
 SEGMENT_BYTES = 16 << 20
 
 _FORMAT = "fastkube-log/1"
-_HEADER = struct.Struct("<4sIIQ")  # magic, length of the payload, checksum of number and payload, number
+_HEADER = struct.Struct("<4sIIQ")  # magic, length of the payload, checksum, number
+_SUMMED = struct.Struct("<IQ")
 _MAGIC = b"fkR1"
 _SUFFIX = ".log"
 
@@ -249,7 +250,8 @@ class _Replay:
 
 
 def _checksum(number: int, data: bytes) -> int:
-    return zlib.crc32(data, number & 0xFFFFFFFF)
+    """Of the whole record but its magic: of one that is torn in its header, zeros must not pass for a record."""
+    return zlib.crc32(data, zlib.crc32(_SUMMED.pack(len(data), number)))
 
 
 def _parse(data: bytes, at: int) -> tuple[int, Any, int] | None:

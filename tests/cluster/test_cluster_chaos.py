@@ -1,0 +1,170 @@
+"""Servers die, stand still and lose each other under load: what was acknowledged stays, histories are linearizable.
+
+Clients create, update on a condition and read ConfigMaps through whichever server they like. An update that names a
+resourceVersion is a compare-and-swap; a timeout or a broken connection leaves an operation's outcome open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from machines import Machine, Machines
+
+from fastkube.client import Client
+from fastkube.errors import ApiError
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "sim"))
+from linearizable import Operation, explain
+
+KEYS = ("red", "green", "blue")
+LEADER_WITHIN_S = 1.5
+
+
+class Load:
+    """Clients, and the history of what they saw."""
+
+    def __init__(self, machines: Machines, seed: int) -> None:
+        self.machines = machines
+        self.random = random.Random(seed)
+        self.history: list[Operation] = []
+        self.created: set[str] = set()
+        self.over = False
+
+    async def run(self, number: int) -> None:
+        clients = [machine.client(timeout_s=12.0) for machine in self.machines.all.values()]
+        known: dict[str, tuple[str | None, Any]] = {}
+        count = 0
+        try:
+            while not self.over:
+                count += 1
+                client = self.random.choice(clients)
+                key = self.random.choice(KEYS)
+                chance = self.random.random()
+                if chance < 0.3:
+                    await self._create(client, f"made-{number}-{count}")
+                elif chance < 0.65 or key not in known:
+                    await self._read(client, key, known)
+                else:
+                    await self._swap(client, key, f"{number}.{count}", known)
+                await asyncio.sleep(self.random.expovariate(1 / 0.01))
+        finally:
+            for client in clients:
+                await client.close()
+
+    async def _create(self, client: Client, name: str) -> None:
+        try:
+            await client.create("v1/configmaps", config_map(name, ""), "default")
+            self.created.add(name)
+        except (ApiError, OSError, TimeoutError):
+            return
+
+    async def _read(self, client: Client, key: str, known: dict[str, Any]) -> None:
+        invoked = time.monotonic()
+        try:
+            obj = await client.get("v1/configmaps", key, "default")
+        except (ApiError, OSError, TimeoutError):
+            return
+        value = obj["data"]["value"]
+        known[key] = (value, obj)
+        self.history.append(Operation(key.encode(), "read", None, value, invoked, time.monotonic()))
+
+    async def _swap(self, client: Client, key: str, value: str, known: dict[str, Any]) -> None:
+        expected, obj = known.pop(key)
+        invoked = time.monotonic()
+        argument = (expected, value)
+        try:
+            new = await client.update("v1/configmaps", {**obj, "data": {"value": value}}, "default")
+        except ApiError as refusal:
+            if refusal.code == 409:
+                return  # that it was another is told by a later read
+            self.history.append(Operation(key.encode(), "swap", argument, None, invoked, None))
+        except (OSError, TimeoutError):
+            self.history.append(Operation(key.encode(), "swap", argument, None, invoked, None))
+        else:
+            known[key] = (value, new)
+            self.history.append(Operation(key.encode(), "swap", argument, None, invoked, time.monotonic()))
+
+
+def config_map(name: str, value: str) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"value": value}}
+
+
+async def torment(machines: Machines, rounds: int, seed: int) -> list[float]:
+    """Each round something is done to one server; how long it took until a leader was there, where one was killed."""
+    chooser = random.Random(seed)
+    took = []
+    for number in range(rounds):
+        leader = await machines.leader()
+        others = [machine for machine in machines.all.values() if machine is not leader]
+        victim = leader if number % 2 == 0 else chooser.choice(others)
+        left = [machine for machine in machines.all.values() if machine is not victim]
+        what = ("kill", "pause", "cut")[number % 3]
+        if what == "kill":
+            victim.kill()
+            begun = time.monotonic()
+            await machines.leader(left)
+            if victim is leader:
+                took.append(time.monotonic() - begun)
+            victim.start()
+            await victim.wait_ready()
+        elif what == "pause":
+            victim.pause()
+            await asyncio.sleep(chooser.uniform(0.5, 3.0))
+            victim.resume()
+        else:
+            victim.proxy.close()
+            await asyncio.sleep(chooser.uniform(0.5, 3.0))
+            victim.proxy.open()
+        await asyncio.sleep(0.5)
+    return took
+
+
+async def check(machines: Machines, load: Load) -> None:
+    async def everything(machine: Machine) -> dict[str, str]:
+        async with machine.client(timeout_s=30.0) as client:
+            found = await client.list("v1/configmaps", "default")
+            return {item["metadata"]["name"]: item["metadata"]["resourceVersion"] for item in found["items"]}
+
+    states = [await everything(machine) for machine in machines.all.values()]
+    lost = load.created - states[0].keys()
+    assert not lost, f"acknowledged and gone: {sorted(lost)}"
+    assert states[0] == states[1] == states[2]
+    first = [Operation(key.encode(), "put", "0", None, 0.0, 0.0) for key in KEYS]
+    assert explain([*first, *load.history]) == ""
+
+
+async def live_through(path: Path, rounds: int, seed: int, clients: int) -> tuple[Load, list[float]]:
+    async with Machines(path) as machines:
+        async with machines.all["a"].client() as client:
+            for key in KEYS:
+                await client.create("v1/configmaps", config_map(key, "0"), "default")
+        load = Load(machines, seed)
+        working = [asyncio.ensure_future(load.run(number)) for number in range(clients)]
+        try:
+            took = await torment(machines, rounds, seed)
+        finally:
+            load.over = True
+            await asyncio.gather(*working)
+        await check(machines, load)
+        return load, took
+
+
+async def test_death_standstill_and_partition(tmp_path: Path) -> None:
+    load, took = await live_through(tmp_path, rounds=3, seed=1, clients=4)
+    assert len(load.history) > 20
+    assert len(took) == 1
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+async def test_fifty_rounds(tmp_path: Path) -> None:
+    load, took = await live_through(tmp_path, rounds=50, seed=2, clients=8)
+    assert len(load.history) > 500
+    late = [seconds for seconds in took if seconds > LEADER_WITHIN_S]
+    assert not late, f"a new leader took {late} s"
