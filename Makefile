@@ -1,6 +1,6 @@
 # make up      sets up, then runs the control plane with its embedded store and simulated nodes
 # make test    sets up, then runs the tests
-# others       make test-long, test-sim, test-clients, test-pure, bench, profile, lint, format, clean
+# others       make test-long, test-sim, test-clients, test-pure, bench, bench-micro, profile, lint, format, clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 CORES := $(wildcard fastkube/_*.pyx)
 NODES ?= 3
 
-.PHONY: up test test-long test-sim test-clients test-pure bench profile lint format setup setup-dev kubectl clean
+.PHONY: up test test-long test-sim test-clients test-pure bench bench-micro profile lint format setup setup-dev kubectl clean
 .DEFAULT_GOAL := up
 
 up: setup
@@ -57,8 +57,14 @@ test-clients: setup-dev kubectl
 test-pure: setup-dev
 	FASTKUBE_PURE=1 $(BIN)/python -m pytest tests/api tests/store tests/sched tests/raft
 
+# All subjects, this checkout compiled and pure beside the peers that are found: about 12 minutes on a quiet machine.
 bench: setup-dev
-	$(BIN)/python bench/run.py --contender fastkube --contender fastkube-pure
+	$(BIN)/python bench/suite.py
+
+# Single operations: their time, and the instructions they take against bench/micro/instructions.json (needs valgrind).
+bench-micro: setup-dev
+	$(BIN)/python -m pytest bench/micro
+	$(BIN)/python -m bench.micro.instructions
 
 profile: setup-dev
 	$(BIN)/python bench/profile.py

@@ -27,7 +27,6 @@ if __name__ == "__main__":
 
 import click
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench import contenders, report, wrk
@@ -312,7 +311,7 @@ def main(
     if figures["fastkube"]:
         _plot(folder / "bench.svg", figures)
         _plot_memory(folder / "memory.svg", details)
-    Console().print(Markdown(text))
+    click.echo(text)
     console.print(f"{document['seconds']} s; written to {folder}")
     if failures:
         sys.exit(1)

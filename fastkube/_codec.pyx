@@ -321,16 +321,23 @@ class Writer:
         """Bytes that are JSON already."""
         self._raw(text)
 
-    def value(self, value: bytes, revision: cython.ulonglong = 0, bare: cython.bint = False):
-        """One stored object as JSON; `revision` 0 inserts none, `bare` leaves out its apiVersion and kind.
+    def value(
+        self, value: bytes, revision: cython.ulonglong = 0, bare: cython.bint = False, comma: cython.bint = False
+    ) -> int:
+        """One stored object as JSON; `revision` 0 inserts none, `bare` leaves out its apiVersion and kind, `comma`
+        stands before it. Returns how much was written since `take`.
 
         A value that cannot be read is a ValueError, and the writer is empty then.
         """
         try:
+            if comma:
+                self._room(1)
+                self._byte(44)
             self._transcode(_Reader(value), revision, bare)
         except BaseException:
             self._used = 0
             raise
+        return self._used
 
     @cython.cfunc
     @cython.exceptval(-1)

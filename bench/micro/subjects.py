@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import random
+import re
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -94,6 +95,8 @@ async def server() -> AsyncIterator[Requests]:
             await requests.send(requests.request("POST", "/api/v1/namespaces/default/serviceaccounts", account), 201)
             yield requests
 
+
+_VERSION = re.compile(rb'"resourceVersion":"([0-9]+)"').search
 
 PODS = "/api/v1/namespaces/default/pods"
 
@@ -183,10 +186,13 @@ def renew_lease(requests: Requests) -> Work:
         lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "node"}}
         if not made:
             await requests.send(requests.request("POST", path, lease), 201)
+        await requests.send(requests.request("GET", f"{path}/node"), 200)
         for _ in range(count):
             made += 1
             spec = {"holderIdentity": "node", "leaseDurationSeconds": 40}
             spec["renewTime"] = f"2026-01-01T00:00:00.{made:06}Z"
+            version = _VERSION(requests.wire.written)
+            lease["metadata"] = {"name": "node", "resourceVersion": version[1].decode() if version else ""}
             await requests.send(requests.request("PUT", f"{path}/node", {**lease, "spec": spec}), 200)
 
     return work

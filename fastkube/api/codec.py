@@ -182,13 +182,11 @@ def list_to_json(
     head = orjson.dumps({"kind": kind, "apiVersion": api_version, "metadata": list_meta})
     writer.raw(head[:-1] + b',"items":[')
     comma = False
+    put = writer.value
     for value, revision in items:
-        if comma:
-            writer.raw(b",")
-        comma = True
-        writer.value(value, revision, bare)
-        if len(writer) >= _CHUNK_BYTES:
+        if put(value, revision, bare, comma) >= _CHUNK_BYTES:
             yield writer.take()
+        comma = True
     writer.raw(b"]}")
     yield writer.take()
 

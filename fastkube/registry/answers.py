@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 
@@ -18,7 +19,9 @@ class Stored(NamedTuple):
 class Page(NamedTuple):
     """One page of a list, read at `revision`. `remaining` is None where upstream leaves remainingItemCount out."""
 
-    items: list[Stored]
+    items: Iterable[tuple[bytes, int]]
+    """Encoded objects and their revisions. Those of a list without a limit are read as they are asked for, once."""
+
     revision: int
     continue_token: str = ""
     remaining: int | None = None

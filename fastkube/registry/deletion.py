@@ -434,11 +434,12 @@ async def delete_collection(registry: Registry, call: Call, selection: ListOptio
     """Deletes what a list with `selection` shows and returns that list; an object that is gone already is no error."""
     _warn_of_orphans(call, options)
     page = listing.list_page(registry.store, call, selection)
-    waiting = iter(page.items)
+    items = [Stored(*one) for one in page.items]
+    waiting = iter(items)
 
     async def work() -> None:
-        for stored in waiting:
-            metadata = msgpack.unpackb(stored.value)["metadata"]
+        for value, _ in waiting:
+            metadata = msgpack.unpackb(value)["metadata"]
             one = replace(
                 call,
                 verb="delete",
@@ -452,6 +453,6 @@ async def delete_collection(registry: Registry, call: Call, selection: ListOptio
                 if error.code != 404:
                     raise
 
-    workers = min(_COLLECTION_WORKERS, len(page.items))
+    workers = min(_COLLECTION_WORKERS, len(items))
     await asyncio.gather(*(work() for _ in range(workers)))
-    return page
+    return page._replace(items=items)

@@ -233,12 +233,12 @@ def _read(store: Store, keys: KeyRange, options: ListOptions, revision: int, lim
 
 
 def _read_whole(store: Store, keys: KeyRange, options: ListOptions, revision: int, limit: int) -> Page:
-    """All items of the range, filtered; or the first `limit` of them, unfiltered."""
-    found = store.range(keys.start, keys.end, revision=revision, limit=max(limit, 0))
-    if options.filtered:
-        items = [Stored(item.value, item.mod_revision) for item in found.items if options.matches(item.value)]
-    else:
-        items = [Stored(item.value, item.mod_revision) for item in found.items]
+    """All items of the range, filtered, read as they are asked for; or the first `limit` of them, unfiltered."""
+    if limit <= 0:
+        values = store.values(keys.start, keys.end, revision=revision)
+        return Page((one for one in values if options.matches(one[0])) if options.filtered else values, revision)
+    found = store.range(keys.start, keys.end, revision=revision, limit=limit)
+    items = [Stored(item.value, item.mod_revision) for item in found.items]
     if not found.more:
         return Page(items, revision)
     token = _Token(found.items[-1].key + b"\0", revision).encode(keys.prefix)

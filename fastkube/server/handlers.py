@@ -113,7 +113,7 @@ async def _asked_object(view: View, stored: Stored, code: int) -> Answer:
 
 
 async def _asked_page(server: ApiServer, request: Request, view: View, page: Page) -> Answer | Streamed:
-    result = _page(server, request, view, page._replace(items=await _asked(view, page.items)))
+    result = _page(server, request, view, page._replace(items=await _asked(view, [Stored(*one) for one in page.items])))
     return result if isinstance(result, Answer) else await result
 
 

@@ -49,6 +49,7 @@ from fastkube.store.records import (
 
 _HEADER_BYTES = HEADER.size
 _unpack_header = HEADER.unpack_from
+_AFTER_ALL = b"\xff" * 512  # LMDB's keys are shorter
 _pack_header = HEADER.pack
 _pack_until = UNTIL.pack
 _pack_revision = U64.pack
@@ -158,6 +159,17 @@ class Reading:
                 return
             create, mod, version, lease = _unpack_header(raw)
             yield _new(Item, (key, raw[_HEADER_BYTES:], create, mod, version, lease))
+
+    def entries(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes, int]]:
+        """(key, value, mod revision) of the newest versions of [start, end); cheaper than items."""
+        cursor = self.txn.cursor(self.databases.current)
+        if not _seek(cursor, start):
+            return
+        last = end if end != TO_THE_END else _AFTER_ALL
+        for key, raw in cursor.iternext():
+            if key >= last:
+                return
+            yield key, raw[_HEADER_BYTES:], _unpack_header(raw)[1]
 
     def _newest_backwards(self, start: bytes, end: bytes) -> Iterator[Item]:
         cursor = self.txn.cursor(self.databases.current)

@@ -82,6 +82,13 @@ class ReadHalf:
         view.check_revision(revision)
         return self._scan(self._begin(), start, end, revision)
 
+    def values(self, start: bytes, end: bytes, *, revision: int = 0) -> Iterator[tuple[bytes, int]]:
+        """As `scan`, but only values and their mod revisions: what lists are made of."""
+        view = self._open_view()
+        revision = revision or view.revision
+        view.check_revision(revision)
+        return self._values(self._begin(), start, end, revision)
+
     def watch(self, start: bytes, end: bytes | None, revision: int = 0, *, buffer: int = DEFAULT_BUFFER) -> Watcher:
         """Every event of [start, end) (None: the one key) from `revision` on, or from now. Raises Compacted."""
         self._open_view()
@@ -148,6 +155,31 @@ class ReadHalf:
             finally:
                 txn.abort()
             txn = self._begin()  # the map grew under the scan: go on behind the last key, at the same revision
+
+    def _values(
+        self, txn: lmdb.Transaction[bytes], start: bytes, end: bytes, revision: int
+    ) -> Iterator[tuple[bytes, int]]:
+        generation = self._engine.generation
+        reading = Reading(txn, self._engine.databases, self._engine.state(txn))
+        if revision != reading.revision:
+            for item in self._scan(txn, start, end, revision):
+                yield item.value, item.mod_revision
+            return
+        try:
+            for key, value, mod in reading.entries(start, end):
+                yield value, mod
+                start = key + b"\0"
+            return
+        except lmdb.Error:
+            if self._closed:
+                raise StoreClosed(f"{self._engine.path}: the store is closed") from None
+            if generation == self._engine.generation:
+                raise
+        finally:
+            txn.abort()
+        # the map grew: go on behind the last key, at the same revision
+        for item in self._scan(self._begin(), start, end, revision):
+            yield item.value, item.mod_revision
 
     def _close_reads(self) -> None:
         self._closed = True

@@ -14,6 +14,7 @@ import pytest
 from fastkube.api.catalog import Catalog
 from fastkube.clock import ManualClock
 from fastkube.errors import ApiError
+from fastkube.registry.answers import Stored
 from fastkube.registry.bootstrap import bootstrap
 from fastkube.registry.deletion import DeleteOptions
 from fastkube.registry.listing import ListOptions
@@ -100,7 +101,7 @@ class Cluster:
     def list(self, resource: str, query: dict[str, str] | None = None, **more: Any) -> Any:
         call = self.call("list", resource, **more)
         page = self.registry.list(call, ListOptions.parse(query or {}, call.rtype.selectable))
-        return [self.decoded(item) for item in page.items], page
+        return [self.decoded(Stored(*item)) for item in page.items], page
 
     async def update(self, resource: str, obj: dict[str, Any], **more: Any) -> dict[str, Any]:
         call = self.call("update", resource, obj["metadata"]["name"], **more)
