@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -185,3 +186,29 @@ async def test_of_two_with_one_lease_one_works(cluster: Cluster) -> None:
             assert ['result="scheduled"} 1' in each for each in told] == [True, False]
         with pytest.raises(ApiError):
             await client.get("v1/pods", "p", "default")
+
+
+async def test_metrics_and_health_are_served(cluster: Cluster) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    async with scheduling(cluster, scheduler_metrics_address=address) as (client, _):
+        await create(client, node("n1"), pod("p"), pod("big", requests={"cpu": "64"}))
+        await bound(client, "p")
+        await condition(client, "big")
+        async with Client(f"http://{address}", codec="json") as scraper:
+            told = {
+                path: await scraper.raw("GET", path) for path in ("/metrics", "/healthz", "/livez", "/readyz", "/x")
+            }
+            refused = await scraper.raw("POST", "/metrics")
+    assert [told[path].status for path in told] == [200, 200, 200, 200, 404]
+    assert refused.status == 405
+    lines = told["/metrics"].body.decode().splitlines()
+    assert 'scheduler_pending_pods{queue="unschedulable"} 1' in lines
+    assert 'scheduler_unschedulable_pods{plugin="NodeResourcesFit",profile="default-scheduler"} 1' in lines
+    assert 'scheduler_cache_size{type="nodes"} 1' in lines
+    assert 'scheduler_schedule_attempts_total{profile="default-scheduler",result="unschedulable"} 1' in lines
+    assert any(line.startswith("scheduler_framework_extension_point_duration_seconds_count") for line in lines)
+    with pytest.raises(ValueError, match="is not HOST:PORT"):
+        async with scheduling(cluster, scheduler_metrics_address="nowhere"):
+            pass

@@ -93,6 +93,17 @@ class Pair:
 
 @pytest.mark.parametrize("seed", range(120))
 def test_decisions_are_those_of_the_model(seed: int) -> None:
+    compare(seed)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(1000, 4000))
+def test_decisions_on_thousands_of_clusters_are_those_of_the_model(seed: int) -> None:
+    compare(seed)
+
+
+def compare(seed: int) -> None:
+    """Pods one after another on a random cluster that changes between them."""
     pair = Pair(seed)
     draw = random.Random(seed)
     for name in pair.model.nodes:

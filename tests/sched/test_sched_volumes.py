@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from schedobjects import ZONE, expression, node, pod
 
+from fastkube.scheduler import config as configs
 from fastkube.scheduler.framework import Cycle
 from fastkube.scheduler.offline import OfflineScheduler
 from fastkube.scheduler.search import FitError
@@ -311,3 +312,44 @@ def test_preemption_frees_a_volume_slot() -> None:
     with pytest.raises(FitError) as caught:
         profile.search.place(cycle)
     assert profile.plugins["DefaultPreemption"].post_filter(cycle, caught.value, profile.search).node == "a"
+
+
+@pytest.mark.parametrize(("scores", "best"), [((0, 10), "small"), ((10, 0), "large")])
+def test_volumes_are_scored_by_how_much_of_them_is_asked_for(scores: tuple[int, int], best: str) -> None:
+    shape = [{"utilization": 0, "score": scores[0]}, {"utilization": 100, "score": scores[1]}]
+    config = configs.parse(
+        {
+            "apiVersion": configs.API_VERSION,
+            "kind": configs.KIND,
+            "profiles": [{"pluginConfig": [{"name": "VolumeBinding", "args": {"shape": shape}}]}],
+        }
+    )
+    nodes = [node(name, {ZONE: name}) for name in ("small", "large")]
+    sizes = {"small": "10Gi", "large": "100Gi"}
+    spec = {"storageClassName": "late"}
+    volumes = [volume(f"pv-{name}", on={ZONE: [name]}, size=sizes[name], spec=spec) for name in sizes]
+    wanted = claim(storage_class="late", size="9Gi")
+    for objects in (volumes, [driver(), *(room(name, sizes[name]) for name in sizes)]):
+        scheduler = OfflineScheduler([*nodes, storage_class(), wanted, *objects], config)
+        assert scheduler.decide(scheduler.cache.parse(user("data"))).node == best
+
+
+def driver() -> Object:
+    spec = {"storageCapacity": True}
+    return {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "CSIDriver",
+        "metadata": {"name": "csi.example.com"},
+        "spec": spec,
+    }
+
+
+def room(zone: str, size: str) -> Object:
+    return {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "CSIStorageCapacity",
+        "metadata": {"name": f"room-{zone}", "namespace": "default"},
+        "storageClassName": "late",
+        "nodeTopology": {"matchLabels": {ZONE: zone}},
+        "capacity": size,
+    }
