@@ -209,7 +209,7 @@ class Server:
         stack.callback(addresses.close)
         attendants = {("", "services"): addresses}
         registry = Registry(self.store, catalog, clock=self.clock, admission=chain, attendants=attendants)
-        keeper = Keeper(self.store, catalog, self.clock, HookClient(lookups).post)
+        keeper = Keeper(self.store, catalog, self.clock, HookClient(lookups).post, works=not shared_port)
         stack.push_async_callback(keeper.close)
         if not shared_port:
             await bootstrap(registry, options.service_cluster_ip_range)

@@ -35,9 +35,13 @@ class RegexError(ValueError):
 
 
 class Regex:
-    """A compiled pattern."""
+    """A compiled pattern.
 
-    __slots__ = ("_search", "pattern")
+    Whether a text matches is asked far more often than where. A set of one pattern tells that without looking for the
+    place, several times faster; only its "no" is verified, as it may have run out of memory.
+    """
+
+    __slots__ = ("_any", "_search", "pattern")
 
     def __init__(self, pattern: str) -> None:
         try:
@@ -46,10 +50,14 @@ class Regex:
             raise RegexError(_in_go_words(error.args[0])) from None
         self.pattern = made
         self._search = made.search
+        one = re2.Set.SearchSet(_OPTIONS)
+        one.Add(pattern)
+        one.Compile()
+        self._any = one.Match
 
     def matches(self, text: str) -> bool:
         """Whether it is found anywhere in the text."""
-        return self._search(text) is not None
+        return self._any(text.encode(errors="surrogatepass")) is not None or self._search(text) is not None
 
     def find(self, text: str) -> str | None:
         found = self._search(text)

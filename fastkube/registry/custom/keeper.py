@@ -35,9 +35,12 @@ _log = logging.getLogger(__name__)
 
 
 class Keeper:
-    """Start it before requests are served; `close` ends it. `post` asks webhooks that convert."""
+    """Start it before requests are served; `close` ends it.
 
-    def __init__(self, store: Store, catalog: Catalog, clock: Clock, post: Post) -> None:
+    `post` asks webhooks that convert. `works`: this process does the work, and not only follows.
+    """
+
+    def __init__(self, store: Store, catalog: Catalog, clock: Clock, post: Post, *, works: bool = True) -> None:
         self._store = store
         self._catalog = catalog
         self._clock = clock
@@ -49,13 +52,14 @@ class Keeper:
         self._subscription = store.subscribe(PREFIX, _END, self._on_events)
         for item in store.range(PREFIX, _END).items:
             self._keep(item.key, item.value, item.mod_revision)
-        self._worker = asyncio.get_running_loop().create_task(self._work())
+        self._worker = asyncio.get_running_loop().create_task(self._work()) if works else None
         self._wake.set()
 
     async def close(self) -> None:
         self._subscription.cancel()
-        self._worker.cancel()
-        await asyncio.gather(self._worker, return_exceptions=True)
+        if self._worker is not None:
+            self._worker.cancel()
+            await asyncio.gather(self._worker, return_exceptions=True)
 
     # ---------------------------------------------------------------- the catalog
 
