@@ -32,9 +32,21 @@ Judge = Callable[[Any], "Complain | None"]
 _BLOCKING = frozenset(("FieldValueRequired", "FieldValueTooLong", "FieldValueTooMany", "FieldValueTypeInvalid"))
 
 
-def causes(faults: list[Fault] | None) -> list[Cause]:
-    """The faults of a whole object, with their paths."""
-    return [make(path.removeprefix(".")) for path, make in faults or ()]
+NOWHERE = "<nil>"
+"""How upstream prints the path of a whole object, and of complaints that it tells without a place."""
+
+
+def causes(faults: list[Fault] | None, base: str = "") -> list[Cause]:
+    """The faults of a value, with their paths below `base`; "" is a whole object. Texts name places in the value."""
+    return [_placed(make(path.removeprefix(".")), base) for path, make in faults or ()]
+
+
+def _placed(cause: Cause, base: str) -> Cause:
+    if cause.field in ("", NOWHERE):
+        return cause._replace(field=base or NOWHERE)
+    if not base:
+        return cause
+    return cause._replace(field=base + cause.field if cause.field.startswith("[") else f"{base}.{cause.field}")
 
 
 def is_blocking(found: list[Cause]) -> bool:
@@ -91,7 +103,7 @@ def _invalid(value: Any, told: str) -> Complain:
 
 def _elsewhere(told: Callable[[str], str]) -> Complain:
     """Complaints which upstream tells without a place."""
-    return lambda path: field.invalid("<nil>", "", told(path))
+    return lambda path: field.invalid(NOWHERE, "", told(path))
 
 
 # ---------------------------------------------------------------- strings and numbers

@@ -22,7 +22,7 @@ _NOT_CHECKED = Cause(
     "FieldValueInvalid",
     'Invalid value: "null": some validation rules were not checked because the object was invalid; correct the '
     "existing errors to complete validation",
-    "<nil>",
+    jsonschema.NOWHERE,
 )
 
 
@@ -77,14 +77,7 @@ class VersionRules:
         """Status is judged by itself: texts name places below it."""
         if self.status_values is None or new is NOTHING:
             return []
-        found = jsonschema.causes(self.status_values(new, old))
-        return [cause._replace(field=_under_status(cause.field)) for cause in found]
-
-
-def _under_status(path: str) -> str:
-    if path in ("", "<nil>"):
-        return "status"
-    return f"status{path}" if path.startswith("[") else f"status.{path}"
+        return jsonschema.causes(self.status_values(new, old), "status")
 
 
 def _scale_faults(scale: dict[str, str], obj: Object) -> list[Cause]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from fastkube import cel
 from fastkube.api import field, jsonschema
-from fastkube.api.jsonschema import NOTHING
+from fastkube.api.jsonschema import NOTHING, NOWHERE
 from fastkube.cel import CompileError, CostError, Environment, EvalError, Program
 from fastkube.cel.listtypes import converter
 from fastkube.cel.types import optional_of
@@ -140,12 +140,12 @@ class _OutOfBudget(Exception):
     pass
 
 
-def judge(rules: Rules, new: Any, old: Any = NOTHING) -> list[Cause]:
-    """The complaints of all rules about an object."""
+def judge(rules: Rules, new: Any, old: Any = NOTHING, path: str = "") -> list[Cause]:
+    """The complaints of all rules about an object, or a part of one at `path`."""
     found: list[Cause] = []
     judging = _Judging(found)
     with contextlib.suppress(_OutOfBudget):
-        judging.visit(rules, new, old, "")
+        judging.visit(rules, new, old, path)
     return found
 
 
@@ -178,7 +178,7 @@ class _Judging:
         unchanged: bool | None = None
         for rule in rules.own:
             if rule.error:
-                self.found.append(field.invalid(path, rules.type, f"rule compile error: {rule.error}"))
+                self.found.append(field.invalid(path or NOWHERE, rules.type, f"rule compile error: {rule.error}"))
                 continue
             if rule.uses_old:
                 if not given and not rule.optional:
@@ -205,14 +205,14 @@ class _Judging:
             else:
                 told = f"'{problem}': no further validation rules will be run due to call cost exceeds limit for rule: "
                 told += rule.shown
-            self.found.append(field.invalid(path, rules.type, told))
+            self.found.append(field.invalid(path or NOWHERE, rules.type, told))
             raise _OutOfBudget from None
         except EvalError as problem:
-            self.found.append(field.invalid(path, rules.type, _evaluation_told(str(problem), rule)))
+            self.found.append(field.invalid(path or NOWHERE, rules.type, _evaluation_told(str(problem), rule)))
             return
         self.left -= cost
         if value is not True:
-            self.found.append(_refusal(rule, bindings, new, _join(path, rule.place)))
+            self.found.append(_refusal(rule, bindings, new, _join(path, rule.place) or NOWHERE))
 
 
 def _evaluation_told(problem: str, rule: Rule) -> str:

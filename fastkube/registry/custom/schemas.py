@@ -151,20 +151,12 @@ def _one_default(schema: Object, path: str) -> list[Cause]:
             return [field.invalid(path, schema["default"], "must not have unknown fields")]
         defaults.complete({"properties": {"value": schema}})(holder)
         value = holder["value"]
-    check = jsonschema.compile(schema)
-    found = [_below(path, cause) for cause in jsonschema.causes(check(value, NOTHING))] if check else []
-    lists = jsonschema.list_faults(schema)
-    found += [_below(path, cause) for cause in jsonschema.causes(lists(value, NOTHING))] if lists else []
+    check, lists = jsonschema.compile(schema), jsonschema.list_faults(schema)
+    found = jsonschema.causes(check(value, NOTHING), path) if check is not None else []
+    found += jsonschema.causes(lists(value, NOTHING), path) if lists is not None else []
     if not found and (compiled := rules.compile_below(schema)):
-        found += [_below(path, cause) for cause in rules.judge(compiled, value)]
+        found += rules.judge(compiled, value, path=path)
     return found
-
-
-def _below(path: str, cause: Cause) -> Cause:
-    if cause.field == "<nil>":
-        return cause
-    joined = f"{path}.{cause.field}" if cause.field and not cause.field.startswith("[") else path + cause.field
-    return cause._replace(field=joined)
 
 
 # ---------------------------------------------------------------- costs
