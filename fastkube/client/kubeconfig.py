@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from fastkube.client.transport import Endpoint
+from fastkube.client.transport import Endpoint, tls_context
 from fastkube.clock import Clock
 
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -64,10 +64,7 @@ class Connection:
 
     def _tls(self) -> ssl.SSLContext:
         try:
-            context = ssl.create_default_context(cadata=self.ca.decode("ascii") if self.ca else None)
-            if self.insecure:
-                context.check_hostname = False
-                context.verify_mode = ssl.CERT_NONE
+            context = tls_context(self.ca, verified=not self.insecure)
             if self.cert:
                 _load_chain(context, self.cert, self.key)
         except (ssl.SSLError, ValueError) as error:

@@ -63,6 +63,18 @@ class Endpoint(NamedTuple):
         return f"{host}:{self.port}"
 
 
+def tls_context(ca: bytes | str = b"", *, verified: bool = True) -> ssl.SSLContext:
+    """TLS as Go's clients have it: every certificate of `ca` (PEM; none: the system's) is trusted as it is, whether it
+    is an authority or what the server shows itself. Raises ssl.SSLError and ValueError for what is no certificate."""
+    text = ca.decode("ascii") if isinstance(ca, bytes) else ca
+    context = ssl.create_default_context(cadata=text or None)
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    if not verified:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 class Transport(Protocol):
     """What a Client sends through; `head` is the request line and headers without the empty line at the end."""
 

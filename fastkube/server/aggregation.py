@@ -24,6 +24,7 @@ from urllib.parse import quote
 import msgpack
 import orjson
 
+from fastkube.client.transport import tls_context
 from fastkube.clock import rfc3339
 from fastkube.errors import ApiError
 from fastkube.registry.deletion import DeleteOptions
@@ -93,12 +94,9 @@ class Remote:
         if self._tls is None:
             bundle = base64.b64decode(self.spec.get("caBundle") or "").decode("ascii", "replace")
             try:
-                context = ssl.create_default_context(cadata=bundle or None)
+                context = tls_context(bundle, verified=not self.spec.get("insecureSkipTLSVerify"))
             except ssl.SSLError as problem:
                 raise ValueError(f"the caBundle cannot be used: {problem}") from None
-            if self.spec.get("insecureSkipTLSVerify"):
-                context.check_hostname = False
-                context.verify_mode = ssl.CERT_NONE
             if client is not None:
                 context.load_cert_chain(*client)
             self._tls = context

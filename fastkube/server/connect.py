@@ -7,7 +7,6 @@ or, for the proxies, to the address of the Pod or of one of the Service's endpoi
 from __future__ import annotations
 
 import random
-import ssl
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
@@ -16,6 +15,7 @@ import msgpack
 
 from fastkube import errors
 from fastkube.api import field
+from fastkube.client.transport import tls_context
 from fastkube.errors import ApiError, Cause
 from fastkube.server.answer import Answer, Streamed
 from fastkube.server.kubelet import log_target, stream_target, to_kubelet
@@ -182,9 +182,7 @@ def _forward(server: ApiServer, request: Request, scheme: str, host: str, port: 
         return Answer(301, b"", b"", f"Location: {path}/{question}{query}\r\n".encode())
     context = None
     if scheme == "https":  # as upstream: whoever stands behind a Pod or Service is not verified
-        context = ssl.create_default_context()
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
+        context = tls_context(verified=False)
     number = int(port) if port.isdigit() else 443 if scheme == "https" else 80
 
     def unreachable(problem: str) -> ApiError:

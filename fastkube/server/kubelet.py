@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 import msgpack
 
 from fastkube import errors
+from fastkube.client.transport import tls_context
 from fastkube.errors import ApiError
 from fastkube.server.answer import Streamed
 from fastkube.server.proxy import Backend, proxy
@@ -57,10 +58,8 @@ class Kubelets:
         if self._tls is None:
             options = self._options
             authority = options.kubelet_certificate_authority
-            context = ssl.create_default_context(cafile=authority or None)
-            if not authority:  # as upstream: without an authority the kubelet's certificate is not verified
-                context.check_hostname = False
-                context.verify_mode = ssl.CERT_NONE
+            # as upstream: without an authority the kubelet's certificate is not verified
+            context = tls_context(Path(authority).read_bytes() if authority else b"", verified=bool(authority))
             if options.kubelet_client_certificate:
                 context.load_cert_chain(Path(options.kubelet_client_certificate), options.kubelet_client_key or None)
             self._tls = context

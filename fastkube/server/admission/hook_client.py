@@ -10,6 +10,7 @@ import asyncio
 import base64
 import errno
 import os
+import posixpath
 import random
 import socket
 import ssl
@@ -20,7 +21,7 @@ import msgpack
 import orjson
 
 from fastkube.api.field import quote
-from fastkube.client.transport import Endpoint, HttpTransport, Response, TransportError
+from fastkube.client.transport import Endpoint, HttpTransport, Response, TransportError, tls_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,11 +109,12 @@ class HookClient:
         if config.get("url"):
             parts = urlsplit(config["url"])
             host, port = parts.hostname or "", parts.port or 443
-            return Place(config["url"] + query, (parts.path or "/") + query, host, host, port)
+            path = _clean(parts.path) + query
+            return Place(f"{parts.scheme}://{parts.netloc}{path}", path, host, host, port)
         service = config["service"]
         name, namespace, port = service["name"], service["namespace"], service.get("port") or 443
         server_name = f"{name}.{namespace}.svc"
-        path = (service.get("path") or "/") + query
+        path = _clean(service.get("path") or "") + query
         url = f"https://{server_name}:{port}{path}"
         try:
             host, target = self._resolve(namespace, name, port)
@@ -148,10 +150,15 @@ class HookClient:
                     yield from ((address, ports[0]) for address in endpoint["addresses"])
 
 
+def _clean(path: str) -> str:
+    """As Go's path.Join leaves it: no doubled or trailing slashes."""
+    return posixpath.normpath("/" + path.lstrip("/"))
+
+
 def _tls(bundle: str) -> ssl.SSLContext:
     """Raises HookError for a caBundle that holds no certificates."""
     try:
-        return ssl.create_default_context(cadata=base64.b64decode(bundle).decode("ascii") if bundle else None)
+        return tls_context(base64.b64decode(bundle))
     except (ssl.SSLError, ValueError):
         raise HookError("unable to load root certificates: unable to parse bytes as PEM block") from None
 
