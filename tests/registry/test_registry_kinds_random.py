@@ -53,6 +53,8 @@ KEYS = (
 def value_of(shape: Schema, dice: random.Random, depth: int) -> Any:
     """A random value of the type; deep ones are mostly empty."""
     kind, code = shape.type, shape.code[:1]
+    if code in ("A", "B", "S"):  # a JSON schema, or something else that stands for one
+        return {}
     if kind == "object":
         return {
             name: value_of(each, dice, depth + 1)
@@ -116,7 +118,7 @@ def new(strategy: Strategy, call: Call, obj: Object) -> list[Cause]:
 
 
 @pytest.mark.parametrize("identity", KINDS, ids=lambda identity: ".".join(filter(None, reversed(identity))))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 2**32))
 def test_the_rules_of_a_kind_bear_any_object(identity: tuple[str, str], seed: int):
     dice = random.Random(seed)
