@@ -171,6 +171,16 @@ class Server:
                 raise
             except StoreUnavailable as waiting:
                 log.warning("waiting for a majority of the members: %s", waiting)
+        """The store, or one whose values are encrypted as --encryption-provider-config says."""
+        path, config = store_path(self.data_dir), self._options.encryption_provider_config
+        if not config:
+            from fastkube.store import Store
+
+            return await Store.open(path, clock=self.clock)
+        from fastkube.registry.encryption import Encryption
+        from fastkube.registry.sealing import SealedStore
+
+        return await SealedStore.open_sealed(path, Encryption.load(config), clock=self.clock)
 
     async def _api_server(
         self,

@@ -330,7 +330,7 @@ class Registry:
             await self._remove_finished(call, key, item, old)
             return Stored(pack(new), item.mod_revision)
         ownership.settle(new, old)
-        if new == old and not rtype.stale:  # writing what is stale again is how clients migrate it
+        if new == old and not (rtype.stale or self.store.is_stale(key)):  # clients migrate by writing it again
             return Stored(item.value, item.mod_revision)
         value = pack(new)
         if len(value) > _OBJECT_MAX_BYTES:

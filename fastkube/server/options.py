@@ -82,6 +82,11 @@ class ServerOptions:
     authorization_webhook_cache_authorized_ttl_s: float = option(300.0, "How long what it allows is kept.")
     authorization_webhook_cache_unauthorized_ttl_s: float = option(30.0, "How long what it does not allow is kept.")
 
+    # Encryption at rest.
+    encryption_provider_config: str = option(
+        "", "EncryptionConfiguration: which resources lie encrypted on the disk, and with which keys.", metavar="FILE"
+    )
+
     # Audit.
     audit_policy_file: str = option("", "Audit policy; nothing is audited without one.", metavar="FILE")
     audit_log_path: str = option("", "File that gets audit events as JSON lines; -: standard output.", metavar="FILE")
