@@ -145,16 +145,23 @@ class Server:
             self._stack = stack.pop_all()
 
     async def _open_store(self) -> Store:
+        """The only store or one of several replicas; its values encrypted as --encryption-provider-config says."""
         from fastkube.store import Replication, Store
 
-        options = self._replication
-        if options is None:
-            return await Store.open(store_path(self.data_dir), clock=self.clock)
-        options.validate()
-        if not options.enabled:
-            return await Store.open(store_path(self.data_dir), clock=self.clock)
-        store = await Store.open(store_path(self.data_dir), clock=self.clock, replication=Replication(options))
-        write_endpoints(self.data_dir, options.advertised, options.files)
+        path, options = store_path(self.data_dir), self._replication
+        if options is not None:
+            options.validate()
+        replication = Replication(options) if options is not None and options.enabled else None
+        if config := self._options.encryption_provider_config:
+            from fastkube.registry.encryption import Encryption
+            from fastkube.registry.sealing import SealedStore
+
+            encryption = Encryption.load(config)
+            store: Store = await SealedStore.open_sealed(path, encryption, clock=self.clock, replication=replication)
+        else:
+            store = await Store.open(path, clock=self.clock, replication=replication)
+        if options is not None and options.enabled:
+            write_endpoints(self.data_dir, options.advertised, options.files)
         return store
 
     async def _await_majority(self) -> None:
@@ -171,16 +178,6 @@ class Server:
                 raise
             except StoreUnavailable as waiting:
                 log.warning("waiting for a majority of the members: %s", waiting)
-        """The store, or one whose values are encrypted as --encryption-provider-config says."""
-        path, config = store_path(self.data_dir), self._options.encryption_provider_config
-        if not config:
-            from fastkube.store import Store
-
-            return await Store.open(path, clock=self.clock)
-        from fastkube.registry.encryption import Encryption
-        from fastkube.registry.sealing import SealedStore
-
-        return await SealedStore.open_sealed(path, Encryption.load(config), clock=self.clock)
 
     async def _api_server(
         self,

@@ -37,7 +37,7 @@ class Frontend(Server):
 
         async with contextlib.AsyncExitStack() as stack:
             try:
-                store = await FrontendStore.open(store_path(self.data_dir))
+                store = await self._open_frontend()
                 stack.push_async_callback(store.close)
                 self.store = cast("Store", store)
                 users = {token: UserInfo(user, COMPONENT_USERS[user]) for user, token in self.tokens.items()}
@@ -47,6 +47,15 @@ class Frontend(Server):
             except (OSError, ValueError, StoreError) as error:
                 raise StartError(str(error)) from error
             self._stack = stack.pop_all()
+
+    async def _open_frontend(self) -> FrontendStore:
+        path, config = store_path(self.data_dir), self._options.encryption_provider_config
+        if not config:
+            return await FrontendStore.open(path)
+        from fastkube.registry.encryption import Encryption
+        from fastkube.registry.sealing import SealedFrontend
+
+        return await SealedFrontend.open_sealed(path, Encryption.load(config))
 
 
 async def frontend_from_stdin(stop: asyncio.Event) -> None:

@@ -20,6 +20,7 @@ from fastkube.store import (
     Deleted,
     DeleteResponse,
     Event,
+    FrontendStore,
     InvalidRequest,
     Item,
     Put,
@@ -33,6 +34,7 @@ from fastkube.store import (
     Write,
 )
 from fastkube.store.ops import Op
+from fastkube.store.reader import ReadHalf
 from fastkube.store.watch import DEFAULT_BUFFER, Callback, Lost
 
 _ROOT = b"/registry/"
@@ -42,16 +44,15 @@ _GROUPS = frozenset((b"apps", b"autoscaling", b"batch", b"policy"))
 _T = TypeVar("_T")
 
 
-class SealedStore(Store):
+class OpenedReads(ReadHalf):
+    """What reads, watches and subscriptions of either kind of store do; values are opened as they are handed out."""
+
     _encryption: Encryption
     _transformers: dict[bytes, Transformer | None]
 
-    @classmethod
-    async def open_sealed(cls, path: Path, encryption: Encryption, **options: Any) -> SealedStore:
-        """`Store.open`, with what is encrypted and how."""
-        store = cast(SealedStore, await cls.open(path, **options))
-        store._encryption, store._transformers = encryption, {}
-        return store
+    def _encrypt_as(self, encryption: Encryption) -> None:
+        """Called right after opening."""
+        self._encryption, self._transformers = encryption, {}
 
     def is_stale(self, key: bytes) -> bool:
         transformer = self._transformer(key)
@@ -71,10 +72,6 @@ class SealedStore(Store):
 
     # ---------------------------------------------------------------- one value
 
-    def _sealed(self, key: bytes, value: bytes) -> bytes:
-        transformer = self._transformer(key)
-        return value if transformer is None else transformer.seal(key, value)
-
     def _opened(self, key: bytes, value: bytes) -> bytes:
         transformer = self._transformer(key) if value else None
         if transformer is None:
@@ -90,6 +87,58 @@ class SealedStore(Store):
     def _event(self, event: Event) -> Event:
         prev = None if event.prev is None else self._item(event.prev)
         return event._replace(value=self._opened(event.key, event.value), prev=prev)
+
+    # ---------------------------------------------------------------- reads
+
+    def get(self, key: bytes, revision: int = 0) -> Item | None:
+        item = super().get(key, revision)
+        return None if item is None else self._item(item)
+
+    def range(self, start: bytes, end: bytes, **options: Any) -> RangeResult:
+        found = super().range(start, end, **options)
+        if options.get("keys_only") or options.get("count_only"):
+            return found
+        return found._replace(items=[self._item(item) for item in found.items])
+
+    def scan(self, start: bytes, end: bytes, *, revision: int = 0) -> Iterator[Item]:
+        return self._scanned(super().scan(start, end, revision=revision))
+
+    def _scanned(self, items: Iterator[Item]) -> Iterator[Item]:
+        for item in items:
+            yield self._item(item)
+
+    def watch(self, start: bytes, end: bytes | None, revision: int = 0, *, buffer: int = DEFAULT_BUFFER) -> Watcher:
+        watcher = super().watch(start, end, revision, buffer=buffer)
+        return cast(Watcher, _OpenedWatcher(watcher, self._event))
+
+    def subscribe(
+        self,
+        start: bytes,
+        end: bytes | None,
+        callback: Callback,
+        *,
+        lost: Lost | None = None,
+        always: bool = False,
+    ) -> Subscription:
+        def opened(events: list[Event], revision: int) -> None:
+            callback([self._event(event) for event in events], revision)
+
+        return super().subscribe(start, end, opened, lost=lost, always=always)
+
+
+class SealedStore(OpenedReads, Store):
+    """The store of the process that writes."""
+
+    @classmethod
+    async def open_sealed(cls, path: Path, encryption: Encryption, **options: Any) -> SealedStore:
+        """`Store.open`, with what is encrypted and how."""
+        store = cast(SealedStore, await cls.open(path, **options))
+        store._encrypt_as(encryption)
+        return store
+
+    def _sealed(self, key: bytes, value: bytes) -> bytes:
+        transformer = self._transformer(key)
+        return value if transformer is None else transformer.seal(key, value)
 
     def _result(self, result: Any) -> Any:
         """Whatever a write answers, with its values opened."""
@@ -167,42 +216,16 @@ class SealedStore(Store):
     def _sealed_ops(self, ops: Iterable[Op]) -> list[Op]:
         return [op._replace(value=self._sealed(op.key, op.value)) if isinstance(op, Put) else op for op in ops]
 
-    # ---------------------------------------------------------------- reads
 
-    def get(self, key: bytes, revision: int = 0) -> Item | None:
-        item = super().get(key, revision)
-        return None if item is None else self._item(item)
+class SealedFrontend(OpenedReads, FrontendStore):
+    """The store of a process that reads; the one that writes seals what it is sent, and opens what it answers."""
 
-    def range(self, start: bytes, end: bytes, **options: Any) -> RangeResult:
-        found = super().range(start, end, **options)
-        if options.get("keys_only") or options.get("count_only"):
-            return found
-        return found._replace(items=[self._item(item) for item in found.items])
-
-    def scan(self, start: bytes, end: bytes, *, revision: int = 0) -> Iterator[Item]:
-        return self._scanned(super().scan(start, end, revision=revision))
-
-    def _scanned(self, items: Iterator[Item]) -> Iterator[Item]:
-        for item in items:
-            yield self._item(item)
-
-    def watch(self, start: bytes, end: bytes | None, revision: int = 0, *, buffer: int = DEFAULT_BUFFER) -> Watcher:
-        watcher = super().watch(start, end, revision, buffer=buffer)
-        return cast(Watcher, _OpenedWatcher(watcher, self._event))
-
-    def subscribe(
-        self,
-        start: bytes,
-        end: bytes | None,
-        callback: Callback,
-        *,
-        lost: Lost | None = None,
-        always: bool = False,
-    ) -> Subscription:
-        def opened(events: list[Event], revision: int) -> None:
-            callback([self._event(event) for event in events], revision)
-
-        return super().subscribe(start, end, opened, lost=lost, always=always)
+    @classmethod
+    async def open_sealed(cls, path: Path, encryption: Encryption) -> SealedFrontend:
+        """`FrontendStore.open`, with what is encrypted and how."""
+        store = cast(SealedFrontend, await cls.open(path))
+        store._encrypt_as(encryption)
+        return store
 
 
 class _OpenedWatcher:

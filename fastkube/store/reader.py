@@ -112,6 +112,10 @@ class ReadHalf:
         self._open_view()
         return self._hub.subscribe(start, single_key_end(start) if end is None else end, callback, lost, always)
 
+    def is_stale(self, key: bytes) -> bool:
+        """Whether the value would lie otherwise on the disk if it were written again: encrypted with a newer key."""
+        return False
+
     async def check(self) -> Report:
         """Check the store as it is now (check.py), in a thread."""
         self._open_view()

@@ -297,10 +297,6 @@ class Store(ReadHalf):
         """
         return self._replica.barrier()
 
-    def is_stale(self, key: bytes) -> bool:
-        """Whether the value would lie otherwise on the disk if it were written again: encrypted with a newer key."""
-        return False
-
     def status(self) -> Status:
         """Where the store stands, and whether it serves."""
         view = self._open_view()
