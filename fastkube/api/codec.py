@@ -44,15 +44,24 @@ def media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower() or JSON
 
 
-def decode(body: bytes, content_type: str = JSON, kind: str = "", duplicates: list[str] | None = None) -> Object:
+def decode(
+    body: bytes,
+    content_type: str = JSON,
+    kind: str = "",
+    duplicates: list[str] | None = None,
+    *,
+    merges: bool = False,
+) -> Object:
     """The object in a request's body. `kind` is what messages say was wanted.
 
-    Complaints about keys given twice are added to `duplicates`, in the words of strict decoding. Raises ApiError 400
-    for a body that is no object, 415 for a format that nobody knows.
+    Complaints about keys given twice are added to `duplicates`, in the words of strict decoding. The last one wins, or
+    `merges` with those before it, as in JSON for built-in kinds. Raises ApiError 400 for a body that is no object, 415
+    for a format that nobody knows.
     """
     media = media_type(content_type)
     if media == JSON:
-        return _object(_decode_json(body, kind, duplicates), body, kind)
+        value = _decode_json(body, kind, duplicates)
+        return _object(gojson.merged(body) if merges and duplicates else value, body, kind)
     if media == YAML:
         return _object(_decode_yaml(body, kind, duplicates), body, kind)
     if media == MSGPACK:

@@ -203,6 +203,24 @@ def duplicates(body: bytes) -> list[str]:
     return told
 
 
+def merged(body: bytes) -> Any:
+    """The value as Go reads it into structs and their maps: an object that comes twice adds to what was there."""
+    return json.loads(body.decode("utf-8", "replace"), object_pairs_hook=_added)
+
+
+def _added(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for key, value in pairs:
+        made[key] = _sum(made.get(key), value)
+    return made
+
+
+def _sum(before: Any, value: Any) -> Any:
+    if not isinstance(before, dict) or not isinstance(value, dict):
+        return value
+    return {**before, **{key: _sum(before.get(key), part) for key, part in value.items()}}
+
+
 def _visit(value: Any, path: str, told: list[str]) -> None:
     if isinstance(value, _Pairs):
         seen: set[str] = set()

@@ -187,7 +187,7 @@ def _option_causes(request: Request, query: dict[str, str], manager: str) -> lis
             causes.append(field.forbidden("force", "may not be specified for non-apply patch"))
     causes += meta.validate_field_manager(manager, "fieldManager")
     if "dryRun" in query and query["dryRun"] != "All":
-        causes.append(field.not_supported("dryRun", query["dryRun"], ("All",)))
+        causes.append(field.not_supported("dryRun", [query["dryRun"]], ("All",)))
     if verb in ("create", "update", "patch") and query.get("fieldValidation", "") not in _VALIDATIONS:
         causes.append(field.not_supported("fieldValidation", query["fieldValidation"], _VALIDATIONS))
     return causes

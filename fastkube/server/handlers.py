@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import HttpVersion11
 
 from fastkube import errors
-from fastkube.api import codec
+from fastkube.api import codec, field
 from fastkube.registry.answers import Page, Stored
 from fastkube.registry.deletion import DeleteOptions
 from fastkube.registry.listing import ListOptions, parse_resource_version
@@ -40,7 +40,7 @@ from fastkube.server.websocket import is_websocket, serve_websocket
 from fastkube.store import Compacted
 
 if TYPE_CHECKING:
-    from fastkube.registry.strategy import Call
+    from fastkube.registry.strategy import Call, Object
     from fastkube.server.app import ApiServer
     from fastkube.server.request import Request
 
@@ -266,20 +266,21 @@ async def _run(watcher: Watcher, position: int, initial: bool, announce: bool) -
 
 async def create(server: ApiServer, request: Request, route: Route) -> Answer:
     call, view = _begin(server, request, route)
-    kind = _body_kind(call)
-    obj = codec.decode(await read_body(request), request.headers.get("Content-Type", ""), kind, call.faults)
+    obj = _decoded(call, request, await read_body(request))
     stored = await server.registry.create(call, obj)
     return await _asked_object(view, stored, 201) if view.asks else _object(view, stored, 201)
 
 
-def _body_kind(call: Call) -> str:
-    return call.rtype.subresources[call.subresource].kind if call.subresource else call.rtype.kind
+def _decoded(call: Call, request: Request, body: bytes) -> Object:
+    rtype = call.rtype
+    kind = rtype.subresources[call.subresource].kind if call.subresource else rtype.kind
+    media = request.headers.get("Content-Type", "")
+    return codec.decode(body, media, kind, call.faults, merges=not rtype.custom)
 
 
 async def update(server: ApiServer, request: Request, route: Route) -> Answer:
     call, view = _begin(server, request, route)
-    kind = _body_kind(call)
-    obj = codec.decode(await read_body(request), request.headers.get("Content-Type", ""), kind, call.faults)
+    obj = _decoded(call, request, await read_body(request))
     stored, created = await server.registry.update(call, obj)
     code = 201 if created else 200
     return await _asked_object(view, stored, code) if view.asks else _object(view, stored, code)
@@ -321,7 +322,7 @@ async def _delete_options(request: Request, call: Call) -> DeleteOptions:
         dry_run = sent.get("dryRun")
         if dry_run:
             if dry_run != ["All"]:
-                cause = errors.Cause("FieldValueNotSupported", f"Unsupported value: {dry_run}", "dryRun")
+                cause = field.not_supported("dryRun", dry_run, ("All",))
                 raise errors.invalid("meta.k8s.io", "DeleteOptions", "", [cause])
             call.dry_run = True
     return DeleteOptions.parse(sent, request.query)

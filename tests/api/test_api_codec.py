@@ -149,6 +149,12 @@ def test_duplicates_are_told_in_document_order_and_the_last_one_wins() -> None:
     assert told == ['duplicate field "metadata.name"', 'duplicate field "data.k"', 'duplicate field "data"']
 
 
+def test_objects_that_come_twice_add_up_where_go_reads_into_structs() -> None:
+    body = b'{"data":{"k":"1","k":"2"},"a":{"b":{"c":1}},"a":{"b":{"d":[1]}},"a":{"e":null},"data":{"z":"3"}}'
+    found = codec.decode(body, duplicates=[], merges=True)
+    assert found == {"data": {"k": "2", "z": "3"}, "a": {"b": {"c": 1, "d": [1]}, "e": None}}
+
+
 def test_duplicates_in_lists() -> None:
     told: list[str] = []
     codec.decode(b'{"spec":{"containers":[{"a":1},{"image":"i","image":"j"}]}}', duplicates=told)
