@@ -29,154 +29,39 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
-from fastkube._raft import LEADER, ROLE_NAMES, ProposalDropped, Raft, Ready, SoftState
-from fastkube._raftconf import ADD_LEARNER, ADD_VOTER, REMOVE, ConfChange, ConfChangeRefused, decode_change
+from fastkube._raft import LEADER, ROLE_NAMES, Raft, Ready, SoftState
 from fastkube._raftlog import CONF_CHANGE, SNAPSHOT, Entry, HardState, Message, entries_bytes
 from fastkube.clock import Clock
-from fastkube.store.checkpoint import Checkpoints, Pin
-from fastkube.store.command import SetMembers
+from fastkube.store.calling import Calling
+from fastkube.store.changing import Changing
+from fastkube.store.checkpoint import Pin
 from fastkube.store.errors import (
     DISK_FULL,
-    InvalidRequest,
     NoSpace,
     StoreClosed,
     StoreError,
     StoreFailed,
     StoreUnavailable,
-    error_from_wire,
-    error_to_wire,
 )
-from fastkube.store.log import RaftLog, Recovered, Write
-from fastkube.store.members import Member, Membership
+from fastkube.store.log import Recovered, Write
+from fastkube.store.members import Membership
+from fastkube.store.parts import ANSWER, CALL, FORWARD, MESSAGES, Host, MemberStatus, Parts, Timing
+from fastkube.store.proposing import Proposing
+from fastkube.store.reading import Reading
 from fastkube.store.replica import Proposal
-from fastkube.store.wire import command_from_wire, command_to_wire, message_from_wire, message_to_wire, pack, unpack
+from fastkube.store.wire import message_from_wire, message_to_wire
 
 log = logging.getLogger(__name__)
 
-# Frames between members.
-MESSAGES = 1
-FORWARD = 2
-CALL = 3
-ANSWER = 4
-
-REQUEST_TIMEOUT_S = 7.0  # etcd's: five seconds and two election timeouts
-_BATCH_PROPOSALS = 512
-_BATCH_BYTES = 4 << 20
 _RETRY_S = 1.0
 _CHECKPOINT_S = 2.0
 _CHECKPOINT_BYTES = 32 << 20
 CATCH_UP_ENTRIES = 5_000
 """etcd's number of entries that are kept for followers that are a little behind."""
+
 _CATCH_UP_BYTES = 64 << 20
-_SEEN_MAX = 4096
-
-
-class Timing(NamedTuple):
-    """etcd's two settings. An election takes from one to two timeouts."""
-
-    heartbeat_s: float = 0.06
-    election_s: float = 0.6
-
-    @property
-    def election_ticks(self) -> int:
-        return max(2, round(self.election_s / self.heartbeat_s))
-
-
-class Host(Protocol):
-    """The store, as its replica sees it."""
-
-    applied: int
-
-    def on_committed(self, proposals: list[Proposal]) -> None: ...
-
-    def on_dropped(self, proposals: list[Proposal], error: StoreUnavailable) -> None:
-        """They will never be handed over."""
-
-    def on_lead(self, leads: bool) -> None: ...
-
-    async def begin_install(self, size: int) -> None:
-        """Nothing is applied from here to the end; makes room for a copy of `size` bytes."""
-
-    def load(self, path: Path, index: int, term: int) -> None:
-        """In any thread: replace all data by that of a snapshot, in one transaction."""
-
-    def end_install(self, index: int) -> bytes:
-        """See it; the membership in it."""
-
-
-class Transport(Protocol):
-    """To other members. Nothing blocks; what cannot be sent is lost."""
-
-    def send(self, to: int, kind: int, body: Any) -> None: ...
-
-    def know(self, membership: Membership) -> None:
-        """Who there is to talk to."""
-
-    async def send_snapshot(self, to: int, path: Path, message: Message) -> bool:
-        """True when the other side has all of it."""
-
-    def close(self) -> None: ...
-
-
-class Work(Protocol):
-    """Runs one job after the other away from the loop, and calls back on it."""
-
-    def submit(self, job: Callable[[], None], done: Callable[[Exception | None], None]) -> None: ...
-
-    def close(self) -> None: ...
-
-
-Copy = Callable[[Path], Awaitable[tuple[Path, int, bytes]]]
-"""Makes a copy of the running store in a folder: (file, applied index, membership)."""
-
-
-class MemberStatus(NamedTuple):
-    id: int
-    name: str
-    role: str
-    leader: int
-    term: int
-    commit: int
-    applied: int
-    membership: Membership
-    health: str
-
-
-class _Batch:
-    """Proposals that share an entry."""
-
-    __slots__ = ("data", "deadline", "number", "proposals", "term")
-
-    def __init__(self, number: int, proposals: list[Proposal], data: bytes, deadline: float) -> None:
-        self.number = number
-        self.proposals = proposals
-        self.data = data
-        self.deadline = deadline
-        self.term = 0  # under which it was sent; 0 while it waits for a leader
-
-
-class _Reads:
-    """Readers who asked together."""
-
-    __slots__ = ("asked_at", "waiters")
-
-    def __init__(self, waiters: list[asyncio.Future[None]], asked_at: float) -> None:
-        self.waiters = waiters
-        self.asked_at = asked_at
-
-
-class Parts(NamedTuple):
-    """What a replica is made of; the simulation has its own."""
-
-    log: RaftLog
-    checkpoints: Checkpoints
-    transport: Transport
-    log_work: Work
-    checkpoint_work: Work
-    copy: Copy
-    folder: Path
 
 
 class RaftReplica:
@@ -196,7 +81,6 @@ class RaftReplica:
         catch_up_entries: int = CATCH_UP_ENTRIES,
     ) -> None:
         self.cluster, self.id = parts.log.identity
-        self.membership = membership
         self._name = name
         self._host = host
         self._parts = parts
@@ -204,7 +88,6 @@ class RaftReplica:
         self._timing = timing
         self._catch_up_entries = catch_up_entries
         self._loop = asyncio.get_running_loop()
-        self._incarnation = seed
         self._raft = Raft(
             self.id,
             seed=seed,
@@ -219,7 +102,6 @@ class RaftReplica:
         self._hard_state = recovered.hard_state
         self._leads = False
         self._handed = host.applied
-        self._newest_term = self._raft.log.term(host.applied)
         # Storage.
         self._unwritten: deque[Ready] = deque()
         self._writing: list[Ready] = []
@@ -228,25 +110,15 @@ class RaftReplica:
         self._checkpointing: Pin | None = None
         self._checkpoint_due = 0.0
         self._snapshots_out = 0
-        # Proposals.
-        self._numbers = 0
-        self._pending: dict[int, _Batch] = {}
-        self._seen: dict[tuple[int, int], set[int]] = {}
-        self._seen_term = 0
-        self._held: list[tuple[int, int, int, int, int, bytes]] = []
-        # Reads.
-        self._asking: list[asyncio.Future[None]] = []
-        self._reads: dict[bytes, _Reads] = {}
-        self._read_number = 0
-        self._at_index: deque[tuple[int, list[asyncio.Future[None]]]] = deque()
-        # Calls.
-        self._call_number = 0
-        self._calls: dict[int, asyncio.Future[Any]] = {}
-        self.methods: dict[str, Callable[..., Awaitable[Any]]] = {
-            "change": self._change_here,
-            "transfer": self._transfer_here,
-        }
-        self._changes: dict[int, asyncio.Future[Membership]] = {}
+        raft, transport = self._raft, parts.transport
+        self._proposing = Proposing(raft, host, transport, clock, seed)
+        self._reading = Reading(raft, host, clock, seed, timing.election_s / 2, self._pump)
+        self._calling = Calling(raft, transport)
+        self._changing = Changing(raft, membership, transport, self._calling, clock, timing, self._pump)
+        self.methods = self._calling.methods
+        self.call = self._calling.call
+        self.change_member = self._changing.change_member
+        self.transfer = self._changing.transfer
         self._tasks: set[asyncio.Task[None]] = set()
         # Life.
         self._closed = False
@@ -262,9 +134,9 @@ class RaftReplica:
     def _on_timer(self) -> None:
         self._timer = self._loop.call_later(self._timing.heartbeat_s, self._on_timer)
         self._catch_up_ticks()
-        self._retry_waiting()
-        self._give_up_late()
-        self._ask_again()
+        self._proposing.retry_waiting()
+        self._proposing.give_up_late()
+        self._reading.ask_again()
         self._maybe_checkpoint()
         self._pump()
 
@@ -292,7 +164,7 @@ class RaftReplica:
             if ready.messages:
                 self._send(ready.messages)
             for state in ready.read_states:
-                self._on_read_state(state.index, state.context)
+                self._reading.on_read_state(state.index, state.context)
             self._unwritten.append(ready)
             if ready.committed:
                 self._hand_over(ready.committed)
@@ -317,11 +189,11 @@ class RaftReplica:
             for packed in body:
                 self._raft.step(message_from_wire(packed))
         elif kind == FORWARD:
-            self._on_forward(sender, *body)
+            self._proposing.on_forward(sender, *body)
         elif kind == CALL:
-            self._start(self._on_call(sender, *body))
+            self._start(self._calling.on_call(sender, *body))
         elif kind == ANSWER:
-            self._on_answer(*body)
+            self._calling.on_answer(*body)
         self._pump()
 
     def unreachable(self, member: int) -> None:
@@ -331,9 +203,7 @@ class RaftReplica:
     def reached(self, member: int) -> None:
         """There is a way to it again: what was forwarded may have been lost with the one before (rule 1)."""
         if member == self._raft.lead:
-            for batch in self._pending.values():
-                if batch.term == self._raft.term:
-                    self._forward(batch)
+            self._proposing.resend()
 
     def _on_soft(self, soft: SoftState) -> None:
         leads = soft.role == LEADER
@@ -346,7 +216,7 @@ class RaftReplica:
 
     def _on_leader_known(self) -> None:
         if not self._closed:
-            self._retry_waiting()
+            self._proposing.retry_waiting()
             self._pump()
 
     # ---------------------------------------------------------------- storage
@@ -495,8 +365,7 @@ class RaftReplica:
     def _hand_over(self, entries: list[Entry]) -> None:
         proposals: list[Proposal] = []
         for entry in entries:
-            if entry.term > self._newest_term:
-                self._newest_term = entry.term
+            if self._proposing.saw_term(entry.term):
                 self._loop.call_soon(self._propose_again)  # after all of these were looked at
             found = self._proposals_of(entry)
             for proposal in found:
@@ -507,298 +376,47 @@ class RaftReplica:
 
     def _proposals_of(self, entry: Entry) -> list[Proposal]:
         if entry.kind == CONF_CHANGE:
-            return [self._change_of(entry)]
-        if not entry.data:
-            return [Proposal((), None, many=True)]
-        origin, incarnation, number, packed = unpack(entry.data)
-        if origin == self.id and incarnation == self._incarnation:
-            batch = self._pending.pop(number, None)
-            if batch is not None:
-                return batch.proposals
-        return [Proposal(tuple(map(command_from_wire, commands)), None, many=many) for many, commands in unpack(packed)]
+            return [self._changing.take(entry)]
+        return self._proposing.take(entry) if entry.data else [Proposal((), None, many=True)]
 
     def applied(self, index: int) -> None:
         """The store has applied everything up to here."""
         raft = self._raft
         if index > raft.log.applied:
             raft.applied_to(index)
-        while self._at_index and self._at_index[0][0] <= index:
-            _wake(self._at_index.popleft()[1])
+        self._reading.applied(index)
         if raft.has_ready() and not self._closed:
             self._loop.call_soon(self._pump)
 
-    # ---------------------------------------------------------------- proposals (rule 1)
+    # ---------------------------------------------------------------- what the store asks
 
     def propose(self, proposals: list[Proposal]) -> None:
-        size = 0
-        group: list[Proposal] = []
-        for proposal in proposals:
-            group.append(proposal)
-            size += proposal.size
-            if len(group) >= _BATCH_PROPOSALS or size >= _BATCH_BYTES:
-                self._propose_batch(group)
-                group, size = [], 0
-        if group:
-            self._propose_batch(group)
-        self._pump()
-
-    def _propose_batch(self, proposals: list[Proposal]) -> None:
         if self._closed or self._failure is not None:
             self._host.on_dropped(proposals, self._failure or StoreClosed("the store is closed"))
             return
-        self._numbers += 1
-        packed = pack([(each.many, [command_to_wire(one) for one in each.commands]) for each in proposals])
-        data = pack((self.id, self._incarnation, self._numbers, packed))
-        batch = _Batch(self._numbers, proposals, data, self._clock.monotonic() + REQUEST_TIMEOUT_S)
-        self._pending[batch.number] = batch
-        self._dispatch(batch)
-
-    def _dispatch(self, batch: _Batch) -> None:
-        raft = self._raft
-        batch.term = 0
-        if raft.role == LEADER:
-            with contextlib.suppress(ProposalDropped):  # it waits, for the next timer or leader
-                raft.propose([batch.data])
-                batch.term = raft.term
-        elif raft.lead:
-            batch.term = raft.term
-            self._forward(batch)
-
-    def _forward(self, batch: _Batch) -> None:
-        oldest = next(iter(self._pending))
-        body = (batch.term, self._incarnation, batch.number, oldest, batch.data)
-        self._parts.transport.send(self._raft.lead, FORWARD, body)
-
-    def _on_forward(self, origin: int, term: int, incarnation: int, number: int, oldest: int, data: bytes) -> None:
-        raft = self._raft
-        if raft.role != LEADER or raft.term != term:
-            return  # the origin notices by the entries of a later term
-        if self._seen_term != term:
-            self._seen_term = term
-            self._seen.clear()
-        seen = self._seen.setdefault((origin, incarnation), set())
-        if number in seen:
-            return
-        seen.add(number)
-        if len(seen) > _SEEN_MAX:
-            self._seen[origin, incarnation] = {each for each in seen if each >= oldest}
-        try:
-            raft.propose([data])
-        except ProposalDropped:
-            self._held.append((term, origin, incarnation, number, oldest, data))
-
-    def _retry_waiting(self) -> None:
-        held, self._held = self._held, []
-        for term, origin, incarnation, number, oldest, data in held:
-            self._seen.get((origin, incarnation), set()).discard(number)
-            self._on_forward(origin, term, incarnation, number, oldest, data)
-        for batch in [one for one in self._pending.values() if not one.term]:
-            self._dispatch(batch)
-
-    def _propose_again(self) -> None:
-        """Batches of terms that are over and were not among their entries."""
-        if self._closed or self._failure is not None:
-            return
-        for batch in list(self._pending.values()):
-            if batch.term and batch.term < self._newest_term:
-                self._dispatch(batch)
+        self._proposing.propose(proposals)
         self._pump()
 
-    def _give_up_late(self) -> None:
-        now = self._clock.monotonic()
-        late = [batch for batch in self._pending.values() if batch.deadline <= now]
-        for batch in late:
-            del self._pending[batch.number]
-            sent = "it may still be done" if batch.term else "nothing was written"
-            why = "no leader" if not self._raft.lead else "no majority"
-            self._host.on_dropped(batch.proposals, StoreUnavailable(f"request timed out ({why}): {sent}"))
-
-    def _drop_all(self, error: StoreUnavailable) -> None:
-        batches, self._pending = self._pending, {}
-        for batch in batches.values():
-            self._host.on_dropped(batch.proposals, error)
-        waiters = [*self._asking]
-        for reads in self._reads.values():
-            waiters += reads.waiters
-        for _, found in self._at_index:
-            waiters += found
-        futures: list[asyncio.Future[Any]] = [*waiters, *self._calls.values(), *self._changes.values()]
-        for future in futures:
-            if not future.done():
-                future.set_exception(type(error)(*error.args))
-        self._asking, self._reads, self._calls, self._changes = [], {}, {}, {}
-        self._at_index.clear()
-
-    # ---------------------------------------------------------------- reads (rule 3)
+    def _propose_again(self) -> None:
+        if not self._closed and self._failure is None:
+            self._proposing.propose_again()
+            self._pump()
 
     def barrier(self) -> Awaitable[None] | None:
         """What to wait for before a read; None when this server knows that it is current."""
         if self._failure is not None or self._closed:
             raise self._failure or StoreClosed("the store is closed")
         self._catch_up_ticks()
-        raft = self._raft
-        if raft.has_lease() and self._host.applied >= raft.log.committed:
-            return None
-        waiter = self._loop.create_future()
-        if not self._asking:
-            self._loop.call_soon(self._ask)
-        self._asking.append(waiter)
-        return self._current(waiter)
+        return self._reading.barrier()
 
-    async def _current(self, waiter: asyncio.Future[None]) -> None:
-        try:
-            await asyncio.wait_for(waiter, REQUEST_TIMEOUT_S)
-        except TimeoutError:
-            raise StoreUnavailable("request timed out: no majority confirms that this server is current") from None
+    def _drop_all(self, error: StoreUnavailable) -> None:
+        for part in (self._proposing, self._reading, self._calling, self._changing):
+            part.drop_all(error)
 
-    def _ask(self) -> None:
-        waiters = [one for one in self._asking if not one.done()]
-        self._asking = []
-        if not waiters or self._closed:
-            return
-        self._read_number += 1
-        context = pack((self._incarnation, self._read_number))
-        self._reads[context] = _Reads(waiters, self._clock.monotonic())
-        self._raft.read_index(context)  # without a leader it is asked again
-        self._pump()
-
-    def _ask_again(self) -> None:
-        """Questions and answers are lost like any message, and leaders change."""
-        old = self._clock.monotonic() - self._timing.election_s / 2
-        for context in [one for one, reads in self._reads.items() if reads.asked_at <= old]:
-            self._asking += self._reads.pop(context).waiters
-        if self._asking:
-            self._ask()
-
-    def _on_read_state(self, index: int, context: bytes) -> None:
-        reads = self._reads.pop(context, None)
-        if reads is None:
-            return
-        if self._host.applied >= index:
-            _wake(reads.waiters)
-        else:
-            self._at_index.append((index, reads.waiters))
-            if len(self._at_index) > 1 and self._at_index[-2][0] > index:
-                self._at_index = deque(sorted(self._at_index, key=lambda each: each[0]))
-
-    # ---------------------------------------------------------------- membership
-
-    async def change_member(self, operation: str, member: Member) -> Membership:
-        """One change, through the leader. Raises InvalidRequest and StoreUnavailable."""
-        packed: bytes = await self.call("change", operation, tuple(member))
-        return Membership.from_bytes(packed)
-
-    async def _change_here(self, operation: str, packed: Any) -> bytes:
-        member = Member(*packed)
-        self._check_change(operation, member)
-        change = ConfChange(((operation, member.id),), context=pack(member))
-        try:
-            index = self._raft.propose_change(change)
-        except ConfChangeRefused as refusal:
-            raise InvalidRequest(str(refusal)) from None
-        except ProposalDropped as refusal:
-            raise StoreUnavailable(f"the change was not made: {refusal}") from None
-        self._pump()
-        waiter = self._changes[index] = self._loop.create_future()
-        membership: Membership = await waiter
-        return membership.to_bytes()
-
-    def _check_change(self, operation: str, member: Member) -> None:
-        """As etcd refuses them: members that are there, are not, or are not ready, and what would cost the majority."""
-        raft, known = self._raft, self.membership.find(member.id)
-        if operation in (ADD_LEARNER,) or (operation == ADD_VOTER and known is None):
-            urls = {url for each in self.membership.members for url in each.peer_urls}
-            if known is not None or urls & set(member.peer_urls):
-                raise InvalidRequest("etcdserver: Peer URLs already exists")
-        elif known is None:
-            raise InvalidRequest("etcdserver: member not found")
-        if operation == ADD_VOTER and known is not None:
-            progress = raft.progress.get(member.id)
-            if member.id not in raft.config.learners:
-                raise InvalidRequest("etcdserver: can only promote a learner member")
-            if progress is None or progress.match * 10 < raft.log.committed * 9:
-                raise InvalidRequest("etcdserver: can only promote a learner member which is in sync with leader")
-        if operation == REMOVE and member.id in raft.config.voters:
-            left = [one for one in raft.config.voters if one != member.id]
-            active = sum(1 for one in left if self._is_active(one))
-            if active < len(left) // 2 + 1:
-                raise InvalidRequest("etcdserver: re-configuration failed due to not enough started members")
-
-    def _is_active(self, member: int) -> bool:
-        """Whether it answered a heartbeat lately."""
-        rounds = self._raft.progress[self.id].acked_round - self._raft.progress[member].acked_round
-        return self._raft.progress[member].recent_active or rounds <= 2 * self._timing.election_ticks
-
-    def _change_of(self, entry: Entry) -> Proposal:
-        """A change is part of the state: it is kept with everything else that is applied (D8)."""
-        change = decode_change(entry.data)
-        conf = self._raft.apply_change(change)
-        membership = self.membership._replace(conf=conf)
-        if change.context:
-            member = Member(*unpack(change.context))
-            member = member._replace(peer_urls=tuple(member.peer_urls))
-            if member.name or membership.find(member.id) is None:
-                membership = membership.with_member(member)
-        ids = {*conf.voters, *conf.outgoing, *conf.learners}
-        self.membership = membership._replace(members=tuple(one for one in membership.members if one.id in ids))
-        self._parts.transport.know(self.membership)
-        future = self._changes.pop(entry.index, None)
-        if future is not None and not future.done():
-            future.set_result(self.membership)
-        return Proposal((SetMembers(self.membership.to_bytes()),), None)
-
-    async def transfer(self, target: int) -> None:
-        """Have another member lead. Raises InvalidRequest, StoreUnavailable."""
-        await self.call("transfer", target)
-
-    async def _transfer_here(self, target: int) -> None:
-        if target not in self._raft.config.voters:
-            raise InvalidRequest("etcdserver: member not found, or no voter")
-        self._raft.transfer(target)
-        self._pump()
-        deadline = self._clock.monotonic() + 2 * self._timing.election_s
-        while self._raft.lead != target:
-            if self._clock.monotonic() > deadline:
-                raise StoreUnavailable("etcdserver: request timed out, leader transfer took too long")
-            await self._clock.sleep(self._timing.heartbeat_s / 2)
-
-    # ---------------------------------------------------------------- calls: what the leader alone can answer
-
-    async def call(self, method: str, *arguments: Any) -> Any:
-        """Have the leader do it. Raises what it raises, and StoreUnavailable when there is none."""
-        raft = self._raft
-        if raft.role == LEADER:
-            return await asyncio.wait_for(self.methods[method](*arguments), REQUEST_TIMEOUT_S)
-        if not raft.lead:
-            raise StoreUnavailable("there is no leader")
-        self._call_number += 1
-        number = self._call_number
-        future = self._calls[number] = self._loop.create_future()
-        self._parts.transport.send(raft.lead, CALL, (number, method, arguments))
-        try:
-            return await asyncio.wait_for(future, REQUEST_TIMEOUT_S)
-        except TimeoutError:
-            raise StoreUnavailable("request timed out: the leader did not answer") from None
-        finally:
-            self._calls.pop(number, None)
-
-    async def _on_call(self, sender: int, number: int, method: str, arguments: Any) -> None:
-        try:
-            if self._raft.role != LEADER:
-                raise StoreUnavailable("not the leader")
-            answer = (number, True, await self.methods[method](*arguments))
-        except StoreError as refusal:
-            answer = (number, False, error_to_wire(refusal))
-        self._parts.transport.send(sender, ANSWER, answer)
-
-    def _on_answer(self, number: int, well: bool, result: Any) -> None:
-        future = self._calls.pop(number, None)
-        if future is None or future.done():
-            return
-        if well:
-            future.set_result(result)
-        else:
-            future.set_exception(error_from_wire(*result))
+    @property
+    def membership(self) -> Membership:
+        """Who replicates the store, as far as this member knows."""
+        return self._changing.membership
 
     # ---------------------------------------------------------------- snapshots
 
@@ -854,11 +472,11 @@ class RaftReplica:
             return
         finally:
             _remove(path)
-        self.membership = Membership.from_bytes(packed)
+        self._changing.membership = Membership.from_bytes(packed)
         self._parts.transport.know(self.membership)
         self._handed = snapshot.index
-        self._newest_term = max(self._newest_term, snapshot.term)
-        self._drop_unknown(snapshot.term)
+        self._proposing.saw_term(snapshot.term)
+        self._proposing.drop_unknown(snapshot.term)
         self._log_bytes = 0
         hard_state = ready.hard_state or self._hard_state
         self._submit_write(Write(hard_state, ready.entries, (snapshot.index, snapshot.term)))
@@ -873,13 +491,6 @@ class RaftReplica:
 
         self._parts.checkpoint_work.submit(job, done)
         return future
-
-    def _drop_unknown(self, term: int) -> None:
-        """Rule 2: what was sent in terms up to the snapshot's may be in it."""
-        for batch in [one for one in self._pending.values() if 0 < one.term <= term]:
-            del self._pending[batch.number]
-            error = StoreUnavailable("this server fell behind: the write may have been done")
-            self._host.on_dropped(batch.proposals, error)
 
     # ---------------------------------------------------------------- life
 
@@ -913,6 +524,14 @@ class RaftReplica:
     def leads(self) -> bool:
         return self._leads
 
+    async def leave(self) -> None:
+        """Before an orderly end: hand over the lead, so that nobody has to notice by a timeout."""
+        self._resign()
+        self._pump()
+        deadline = self._clock.monotonic() + self._timing.election_s
+        while self._leads and self._raft.transferee and self._clock.monotonic() < deadline:
+            await self._clock.sleep(self._timing.heartbeat_s / 4)
+
     def close(self) -> None:
         """Fails what is not agreed on; the last checkpoint is the store's to make, when it has applied the rest."""
         if self._closed:
@@ -941,9 +560,3 @@ def _size(path: Path) -> int:
 
 def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
-
-
-def _wake(waiters: list[asyncio.Future[None]]) -> None:
-    for waiter in waiters:
-        if not waiter.done():
-            waiter.set_result(None)

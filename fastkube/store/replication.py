@@ -16,7 +16,7 @@ from typing import Any
 
 from fastkube.clock import Clock
 from fastkube.store.checkpoint import Checkpoints, boot_id, put_back
-from fastkube.store.consensus import Host, Parts, RaftReplica, Timing
+from fastkube.store.consensus import RaftReplica
 from fastkube.store.disk import RealFolder
 from fastkube.store.engine import DATA_FILE, Engine
 from fastkube.store.errors import InvalidRequest, StoreUnavailable
@@ -30,6 +30,7 @@ from fastkube.store.members import (
     parse_peer_url,
 )
 from fastkube.store.options import LOG_FOLDER, ReplicationOptions, Who
+from fastkube.store.parts import Host, Parts, Timing
 from fastkube.store.recovery import begin_log, check_new, found, membership_of, recover
 from fastkube.store.snapshot import backup, describe
 from fastkube.store.transport import AdminClient, TlsTransport

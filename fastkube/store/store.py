@@ -333,6 +333,8 @@ class Store(ReadHalf):
         self._closing = True
         self._lessor.close()
         if self.consensus is not None:
+            if first:
+                await self.consensus.leave()
             self.consensus.close()
         while self._busy or self._queued:
             waiter: asyncio.Future[None] = self._loop.create_future()

@@ -15,10 +15,11 @@ from simloop import SimClock, SimLoop, World
 from fastkube._raftlog import Entry, Message
 from fastkube.store import Store
 from fastkube.store.checkpoint import Checkpoints, put_back
-from fastkube.store.consensus import ANSWER, CALL, Parts, RaftReplica
+from fastkube.store.consensus import RaftReplica
 from fastkube.store.engine import DATA_FILE, Engine
 from fastkube.store.log import Identity, RaftLog
 from fastkube.store.members import NOBODY, Member, Membership, cluster_id
+from fastkube.store.parts import ANSWER, CALL, Parts
 from fastkube.store.recovery import begin_log, found, membership_of, recover
 from fastkube.store.snapshot import describe
 

@@ -208,7 +208,7 @@ class Observer:
 
     async def _watch(self, server: SimServer, turn: int) -> None:
         store = server.store
-        if store is None or store.revision < self.revision:
+        if store is None or self.life.settled or store.revision < self.revision:
             return
         try:
             async for events in store.watch(b"", TO_THE_END, self.revision + 1):
@@ -279,7 +279,16 @@ class Simulation:
     def _fault(self) -> None:
         if self.over:
             return
-        faults = (self._crash, self._crash, self._cut, self._cut_one_way, self._crash_all, self._change, self._full)
+        faults = (
+            self._crash,
+            self._crash,
+            self._cut,
+            self._cut_one_way,
+            self._crash_all,
+            self._change,
+            self._full,
+            self._compact,
+        )
         self.random.choice(faults)()
         self.world.later(self.random.uniform(0.2, 2.0), self._fault)
 
@@ -319,6 +328,13 @@ class Simulation:
         server = self._pick()
         server.folder.full = True
         self.world.later(self.random.uniform(0.2, 2.0), lambda: setattr(server.folder, "full", False))
+
+    def _compact(self) -> None:
+        """History goes, which servers that are behind, and watchers, may still have needed."""
+        server = self._pick()
+        store = server.store
+        if store is not None and store.revision > 20:
+            server.loop.call(self._quietly(store.compact(store.revision - self.random.randint(0, 20))))
 
     def _change(self) -> None:
         """A member joins as a learner and becomes a voter, or one goes, or another is to lead."""
@@ -368,7 +384,8 @@ class Simulation:
         for server in net.servers.values():
             server.folder.full = False
         self._run_until(world.now + 3.0)
-        members = {one.id for one in net.membership.members} & net.servers.keys()
+        newest = max((one for one in net.servers.values() if one.store is not None), key=_applied)
+        members = {one.id for one in newest.replica.membership.members} & net.servers.keys()
         servers = [net.servers[one] for one in sorted(members)]
         done = []
 
@@ -411,6 +428,11 @@ class Simulation:
             report = check(server.path)
             if not report.ok:
                 raise Violation(f"server {server.id}: {report.problems[:3]}")
+
+
+def _applied(server: SimServer) -> int:
+    assert server.store is not None
+    return server.store.applied
 
 
 def simulate(seed: int, duration_s: float = 12.0) -> Simulation:
