@@ -30,13 +30,13 @@ from fastkube.controllers.services import (
     trigger_time,
 )
 from fastkube.controllers.slices import MANAGED_BY, SERVICE_NAME, SLICES, Group, Plan, Target, identity, port_key
+from fastkube.controllers.topology_hints import ZONE, Impossible, spread, zone_ratios
 from fastkube.errors import ApiError
 
 NODES = "v1/nodes"
 
 MANAGER = "endpointslice-controller.k8s.io"
 TOPOLOGY_MODE = "service.kubernetes.io/topology-mode"
-ZONE = "topology.kubernetes.io/zone"
 _OWN_LABELS = frozenset({SERVICE_NAME, MANAGED_BY, HEADLESS_LABEL})
 
 
@@ -47,6 +47,8 @@ class View(NamedTuple):
     zones: dict[str, str]
     """The zone of each node that a Pod runs on, where it has one."""
     endpoints_max: int
+    nodes: Objects
+    """All, where the Service asks for hints that depend on them."""
 
 
 def view(context: Context, key: str) -> View | None:
@@ -62,7 +64,13 @@ def view(context: Context, key: str) -> View | None:
         zone = (node["metadata"].get("labels") or {}).get(ZONE) if node is not None else None
         if zone:
             zones[str(name)] = zone
-    return View(service, slices, pods, zones, context.options.max_endpoints_per_slice)
+    nodes = caches.list(NODES) if _wants_shares(service) else []
+    return View(service, slices, pods, zones, context.options.max_endpoints_per_slice, nodes)
+
+
+def _wants_shares(service: Object) -> bool:
+    """Whether endpoints are to be shared out among zones."""
+    return str((service["metadata"].get("annotations") or {}).get(TOPOLOGY_MODE)).lower() == "auto"
 
 
 def _is_ours(found: Object) -> bool:
@@ -75,14 +83,16 @@ def reconcile(view: View) -> Sequence[Action]:
     strange = [found for found in view.slices if found["addressType"] not in families]
     actions: list[Action] = [Delete(SLICES, found, ignore=GONE) for found in strange]
     labels = _labels(service)
+    told: list[Action] = []
     annotations = {TRIGGER_TIME: trigger_time(service, view.pods)}
     for family in families:
         slices = [found for found in view.slices if found["addressType"] == family and not is_terminating(found)]
         target = Target(service, family, labels, annotations, view.endpoints_max, True, partial(_failed, service))
-        actions += Plan(target, _desired(view, family), slices).actions()
-    if not actions:
-        return ()
-    return [Together(actions)]
+        groups = _desired(view, family)
+        if _wants_shares(service):
+            told += _share_out(view, family, groups)
+        actions += Plan(target, groups, slices).actions()
+    return [*told, Together(actions)] if actions else (told or ())
 
 
 def _labels(service: Object) -> dict[str, str]:
@@ -137,6 +147,28 @@ def _endpoint(view: View, pod: Object, address: str) -> Object:
     if ready and (hints := _hints(service, made)):
         made["hints"] = hints
     return made
+
+
+def _share_out(view: View, family: str, groups: dict[str, Group]) -> list[Action]:
+    """Give the ready endpoints hints for zones, in place; events when that begins to work, or cannot be done."""
+    ready = [
+        endpoint
+        for _, group in sorted(groups.items())
+        for _, endpoint in sorted(group.endpoints.items())
+        if endpoint["conditions"]["ready"]
+    ]
+    service = view.service
+    hinted = any("hints" in endpoint for found in view.slices for endpoint in found.get("endpoints") or ())
+    try:
+        zones = spread(ready, zone_ratios(view.nodes))
+    except Impossible as error:
+        return [Tell(service, "Warning", "TopologyAwareHintsDisabled", f"{error}, addressType: {family}")]
+    for endpoint, zone in zip(ready, zones, strict=True):
+        endpoint["hints"] = {"forZones": [{"name": zone}]}
+    if hinted:
+        return []
+    message = f"Topology Aware Hints has been enabled, addressType: {family}"
+    return [Tell(service, "Normal", "TopologyAwareHintsEnabled", message)]
 
 
 def _hints(service: Object, endpoint: Object) -> Object | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
 from kubeobjects import deleting, obj, owned_by, pod, writes
 
-from fastkube.controllers import endpoints, endpointslice
+from fastkube.controllers import endpoints, endpointslice, topology_hints
 from fastkube.controllers.actions import Create, Delete, Update
 
 Object = dict[str, Any]
@@ -34,7 +35,7 @@ def backend(number: int, *, port_name: str = "", port: int = 8080, **more: Any) 
 
 
 def slices(svc: Object, pods: list[Object], present: list[Object] | None = None, limit: int = 100, **more: Any) -> Any:
-    view = endpointslice.View(svc, present or [], pods, more.get("zones", {}), limit)
+    view = endpointslice.View(svc, present or [], pods, more.get("zones", {}), limit, more.get("nodes", []))
     return endpointslice.reconcile(view)
 
 
@@ -200,3 +201,48 @@ def test_endpoints_go_with_their_service() -> None:
     assert isinstance(delete, Delete)
     own = obj("Endpoints", "mine")
     assert endpoints.reconcile(endpoints.View(None, own, [])) == ()
+
+
+# ---------------------------------------------------------------- hints by the CPU of zones
+
+
+def node(name: str, zone: str, cpu: str = "4", **labels: str) -> Object:
+    ready = [{"type": "Ready", "status": "True"}]
+    labels = {"topology.kubernetes.io/zone": zone, **labels} if zone else labels
+    status = {"conditions": ready, "allocatable": {"cpu": cpu}}
+    return obj("Node", name, namespace="", m_labels=labels, status=status)
+
+
+@pytest.mark.parametrize(
+    ("zones", "cpu", "expected"),
+    [
+        ("aabb", {"a": "4", "b": "4"}, "aabb"),
+        ("aaab", {"a": "4", "b": "4"}, "aabb"),
+        ("aaaaaa", {"a": "4", "b": "4"}, "aaabbb"),
+        ("aaaabbbb", {"a": "6", "b": "2"}, "aaaaaabb"),
+        ("cccccc", {"a": "4", "b": "4"}, "bbbaaa"),
+    ],
+)
+def test_endpoints_are_shared_out_by_cpu(zones: str, cpu: dict[str, str], expected: str) -> None:
+    ratios = topology_hints.zone_ratios([node(zone, zone, amount) for zone, amount in cpu.items()])
+    given = topology_hints.spread([{"zone": zone} for zone in zones], ratios)
+    assert Counter(given) == Counter(expected)
+    for zone, share in topology_hints.shares(ratios, len(zones)).items():
+        assert share.least <= Counter(given)[zone] <= share.most
+
+
+@pytest.mark.parametrize(
+    ("zones", "nodes", "why"),
+    [
+        ("ab", [node("a", "a")], "Nodes only ready in one zone"),
+        ("ab", [node("a", "a"), node("b", "")], "Insufficient Node information"),
+        ("ab", [], "Insufficient Node information"),
+        ("a", [node("a", "a"), node("b", "b")], "Insufficient number of endpoints (1 endpoints, 2 zones)"),
+        (["a", ""], [node("a", "a"), node("b", "b")], "One or more endpoints do not have a zone specified"),
+        ("ab", [node("a", "a", "1"), node("b", "b", "9")], "Unable to allocate minimum required endpoints"),
+    ],
+)
+def test_where_there_can_be_no_hints(zones: Any, nodes: list[Object], why: str) -> None:
+    with pytest.raises(topology_hints.Impossible) as caught:
+        topology_hints.spread([{"zone": zone} for zone in zones], topology_hints.zone_ratios(nodes))
+    assert str(caught.value).startswith(why)

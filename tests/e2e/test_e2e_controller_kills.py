@@ -1,5 +1,5 @@
 """Controllers that are killed (-9), that take over from each other, or that are told late what happens: whatever comes
-in between, there are never more Pods than allowed, each index of a Job succeeds once, and in the end all is as wanted.
+in between, never are more Pods wanted or made than allowed, each index of a Job succeeds once, and in the end all is as wanted.
 
 A watch of its own sees every state of every Pod, and checks the invariants at each of them.
 """
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def workloads() -> list[Object]:
 
 
 class Witness:
-    """Sees every change of every Pod, and notes what must not be."""
+    """Sees every change of every Pod and ReplicaSet, and notes what must not be."""
 
     def __init__(self, client: Client) -> None:
         self.faults: list[str] = []
@@ -71,34 +71,55 @@ class Witness:
         self._client = client
         self._pods: dict[str, Object] = {}
         self._counted: set[str] = set()
+        self._wanted: dict[str, int] = {}
+        self._most_wanted: dict[str, int] = {}
+        self._most_alive: dict[str, int] = {}
 
     async def follow(self) -> None:
-        async with self._client.watch("v1/pods", "default", send_initial_events=True) as watch:
-            async for kind, pod in watch:
-                if kind in ("ADDED", "MODIFIED", "DELETED"):
-                    self._see(kind, pod)
+        await asyncio.gather(
+            self._follow("v1/pods", self._see_pod), self._follow("apps/v1/replicasets", self._see_replicaset)
+        )
 
-    def _see(self, kind: str, pod: Object) -> None:
+    async def _follow(self, resource: str, see: Callable[[str, Object], None]) -> None:
+        async with self._client.watch(resource, "default", send_initial_events=True) as watch:
+            async for kind, obj in watch:
+                if kind in ("ADDED", "MODIFIED", "DELETED"):
+                    see(kind, obj)
+
+    def _see_pod(self, kind: str, pod: Object) -> None:
         uid, app = pod["metadata"]["uid"], pod["metadata"].get("labels", {}).get("app")
         if kind == "DELETED":
             self._pods.pop(uid, None)
         else:
             self._pods[uid] = pod
         if app == "web":
-            self._check_surge()
+            owner = pod["metadata"]["ownerReferences"][0]["uid"]
+            alive = sum(
+                found["metadata"]["ownerReferences"][0]["uid"] == owner and "deletionTimestamp" not in found["metadata"]
+                for found in self._pods.values()
+            )
+            self._most_alive[owner] = max(alive, self._most_alive.get(owner, 0))
         elif app == "db" and kind == "ADDED":
             self._check_order(pod)
         elif app == "job" and pod.get("status", {}).get("phase") == "Succeeded" and uid not in self._counted:
             self._counted.add(uid)
             self.succeeded[pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"]] += 1
 
-    def _check_surge(self) -> None:
-        alive = sum(
-            pod["metadata"]["labels"].get("app") == "web" and "deletionTimestamp" not in pod["metadata"]
-            for pod in self._pods.values()
-        )
-        if alive > REPLICAS + SURGE:
-            self.faults.append(f"{alive} Pods of the Deployment at once")
+    def _see_replicaset(self, kind: str, found: Object) -> None:
+        """All ReplicaSets of the Deployment together may ask for so many Pods and not one more."""
+        uid = found["metadata"]["uid"]
+        self._wanted[uid] = 0 if kind == "DELETED" else found["spec"]["replicas"]
+        self._most_wanted[uid] = max(self._wanted[uid], self._most_wanted.get(uid, 0))
+        if sum(self._wanted.values()) > REPLICAS + SURGE:
+            self.faults.append(f"{sum(self._wanted.values())} Pods of the Deployment are wanted at once")
+
+    def check(self) -> None:
+        """What was seen as a whole."""
+        for uid, alive in self._most_alive.items():
+            if alive > self._most_wanted[uid]:
+                self.faults.append(f"a ReplicaSet of {self._most_wanted[uid]} had {alive} Pods")
+        assert self.faults == []
+        assert self.succeeded == Counter({str(index): 1 for index in range(COMPLETIONS)})
 
     def _check_order(self, pod: Object) -> None:
         """A StatefulSet makes a Pod only when those before it are ready."""
@@ -157,8 +178,7 @@ async def observed(cluster: Cluster, managers: Managers) -> AsyncIterator[tuple[
             await managers.end()
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
-        assert witness.faults == []
-        assert witness.succeeded == Counter({str(index): 1 for index in range(COMPLETIONS)})
+        witness.check()
 
 
 async def settled(client: Client, timeout_s: float = 120.0) -> None:

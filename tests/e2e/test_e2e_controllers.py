@@ -98,6 +98,19 @@ def test_an_approved_request_is_signed_by_the_cluster(kubectl: Kubectl) -> None:
     certificate.verify_directly_issued_by(authority)
 
 
+def test_a_kubelets_request_is_approved_by_itself(kubectl: Kubectl) -> None:
+    name = f"node-{kubectl.namespace}"
+    role = "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient"
+    kubectl("create", "clusterrolebinding", name, f"--clusterrole={role}", "--group=system:nodes")
+    usages = ["digital signature", "client auth"]
+    request = request_for("system:node:node-0", "system:nodes")
+    asked = signing_request(name, "kube-apiserver-client-kubelet", usages, request)
+    node = ("--as=system:node:node-0", "--as-group=system:nodes", "--as-group=system:authenticated")
+    kubectl("create", "-f", "-", *node, input=json.dumps(asked))
+    eventually(path(kubectl, f"csr {name}", "{.status.conditions[*].reason}"), "AutoApproved")
+    eventually(lambda: bool(path(kubectl, f"csr {name}", "{.status.certificate}")()))
+
+
 def test_a_token_secret_lets_its_account_in_until_it_is_deleted(kubectl: Kubectl) -> None:
     kubectl("create", "serviceaccount", "robot")
     apply(
