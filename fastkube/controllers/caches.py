@@ -90,6 +90,12 @@ def by_attached_volume(obj: Object) -> Iterable[str]:
     return (name,) if name else ()
 
 
+def by_pool(obj: Object) -> Iterable[str]:
+    """`driver/pool` of a ResourceSlice."""
+    spec = obj["spec"]
+    return (f"{spec['driver']}/{spec['pool']['name']}",)
+
+
 TRACKING_FINALIZER = "batch.kubernetes.io/job-tracking"
 
 
@@ -119,6 +125,7 @@ INDEXERS: dict[str, Indexer] = {
     "attached-node": by_attached_node,
     "attached-volume": by_attached_volume,
     "pod-cidr": by_pod_cidr,
+    "pool": by_pool,
     "service-account": by_service_account,
 }
 

@@ -83,5 +83,8 @@ class ControllerManagerOptions(LeaderElectionOptions):
     root_ca_file: str = option("", "CA certificate for kube-root-ca.crt; by default that of the client's connection.")
     cluster_signing_cert_file: str = option("", "CA certificate which certificate signing requests are signed with.")
     cluster_signing_key_file: str = option("", "Key of that CA.")
+    legacy_service_account_token_clean_up_period_s: float = option(
+        8760 * 3600.0, "How long a token that was made for an account by itself may be unused before it goes."
+    )
     service_account_private_key_file: str = option("", "RSA key that signs the tokens in Secrets.", metavar="FILE")
     cluster_signing_duration_s: float = option(8760 * 3600.0, "The longest validity of a signed certificate.")

@@ -308,6 +308,8 @@ class Authenticator:
             held = base64.b64decode(((secret or {}).get("data") or {}).get("token") or "")
             if secret is None or "deletionTimestamp" in secret["metadata"] or held != token.encode():
                 raise InvalidToken("the Secret of the token is gone or holds another")
+            if (secret["metadata"].get("labels") or {}).get("kubernetes.io/legacy-token-invalid-since"):
+                raise InvalidToken("the token has been marked as invalid")
             self._check_bound("serviceaccounts", namespace, {"name": name, "uid": uid}, now)
         return account_user(namespace, name, uid, {})
 

@@ -13,12 +13,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from kubeobjects import NOW, answer, asked, obj, status_of, writes
+from kubeobjects import NOW, answer, asked, obj, pod, status_of, writes
 
 from fastkube.api.tokens import KeyRing, make_key
 from fastkube.clock import rfc3339
-from fastkube.controllers import bootstrap_tokens, certificates, serviceaccount_tokens
-from fastkube.controllers.actions import Delete, Fail, Requeue, Review
+from fastkube.controllers import bootstrap_tokens, certificates, legacy_tokens, serviceaccount_tokens
+from fastkube.controllers.actions import Delete, Fail, Patch, Requeue, Review
 from fastkube.controllers.signing import CertificateAuthority
 
 Object = dict[str, Any]
@@ -266,3 +266,37 @@ def test_a_secret_goes_with_its_account_once_the_server_says_so(
     live = obj("ServiceAccount", "robot") if there else None
     actions = serviceaccount_tokens.reconcile(answer(view, {path: live}))
     assert isinstance(actions[0], Delete) == (expected is Delete)
+
+
+# ---------------------------------------------------------------- tokens of old
+
+PERIOD_S = 30 * 86400.0
+
+
+@pytest.mark.parametrize(
+    ("labels", "tracked_days", "mounted", "expected"),
+    [
+        ({}, 40, False, "marked"),
+        ({}, 20, False, "left"),
+        ({}, None, False, "left"),
+        ({}, 40, True, "left"),
+        ({legacy_tokens.LAST_USED: rfc3339(NOW - 86400)[:10]}, 40, False, "left"),
+        ({legacy_tokens.LAST_USED: rfc3339(NOW - 40 * 86400)[:10]}, 60, False, "marked"),
+        ({legacy_tokens.INVALID_SINCE: rfc3339(NOW - 86400)[:10]}, 60, False, "left"),
+        ({legacy_tokens.INVALID_SINCE: rfc3339(NOW - 40 * 86400)[:10]}, 80, False, "deleted"),
+    ],
+)
+def test_tokens_of_old_that_nobody_uses_go_in_two_steps(
+    labels: Object, tracked_days: int | None, mounted: bool, expected: str
+) -> None:
+    secret = token_secret()
+    secret["metadata"]["labels"] = labels
+    view = legacy_tokens.View([secret], PERIOD_S, NOW)
+    tracking, pods = asked(legacy_tokens.reconcile(view))
+    since = None if tracked_days is None else {"data": {"since": rfc3339(NOW - tracked_days * 86400)[:10]}}
+    user = pod("p")
+    user["spec"]["volumes"] = [{"name": "t", "secret": {"secretName": "t"}}] if mounted else []
+    actions = legacy_tokens.reconcile(answer(view, {tracking: since, pods: {"items": [user]}}))
+    assert [type(action) for action in writes(actions)] == {"left": [], "marked": [Patch], "deleted": [Delete]}[
+        expected
+    ]

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from kubeobjects import answer, asked, deleting, obj, owned_by, pod, writes
+from kubeobjects import NOW, answer, asked, deleting, obj, owned_by, pod, writes
 
-from fastkube.controllers.actions import Create, Delete, Fail, Patch, Tell, Update
+from fastkube.clock import rfc3339
+from fastkube.controllers import device_taint_eviction
+from fastkube.controllers.actions import Create, Delete, Fail, Patch, Requeue, Tell, Update
 from fastkube.controllers.resourceclaim import FINALIZER, POD_CLAIM_NAME, ClaimView, PodView, reconcile
 
 Object = dict[str, Any]
@@ -140,3 +142,36 @@ def test_a_deleted_claim_is_deallocated_once_nobody_holds_it() -> None:
     released, unguarded = perform(reconcile(ClaimView(deleting(claim(**ALLOCATED)), {})))
     assert (released["status"], unguarded["metadata"].get("finalizers")) == ({}, None)
     assert perform(reconcile(ClaimView(claim(**ALLOCATED), {}))) == []
+
+
+# ---------------------------------------------------------------- devices that must not be used
+
+
+def held(*tolerations: Object, ago_s: float = 10) -> device_taint_eviction.Held:
+    taint = {"key": "broken", "effect": "NoExecute", "timeAdded": rfc3339(NOW - ago_s)}
+    return device_taint_eviction.Held([taint], list(tolerations))
+
+
+@pytest.mark.parametrize(
+    ("tolerations", "expected"),
+    [
+        ([], "evicted"),
+        ([{"key": "other", "operator": "Exists"}], "evicted"),
+        ([{"key": "broken", "operator": "Exists"}], "stays"),
+        ([{"operator": "Exists", "tolerationSeconds": 5}], "evicted"),
+        ([{"operator": "Exists", "tolerationSeconds": 30}], "later"),
+        ([{"operator": "Exists", "effect": "NoSchedule"}], "evicted"),
+    ],
+)
+def test_a_tainted_device_drives_its_pods_away(tolerations: list[Object], expected: str) -> None:
+    view = device_taint_eviction.View([held(*tolerations)], [pod("a"), deleting(pod("b"))], NOW)
+    actions = device_taint_eviction.reconcile(view)
+    if expected == "evicted":
+        told, patch, delete = actions
+        assert isinstance(told, Tell) and told.reason == "DeviceTaintManagerEviction"
+        assert isinstance(patch, Patch) and isinstance(delete, Delete)
+        assert patch.body["status"]["conditions"][0]["reason"] == "DeletionByDeviceTaintManager"
+    else:
+        assert [action.after_s for action in actions if isinstance(action, Requeue)] == (
+            [20] if expected == "later" else []
+        )

@@ -1,5 +1,6 @@
 """Controllers that are killed (-9), that take over from each other, or that are told late what happens: whatever comes
-in between, never are more Pods wanted or made than allowed, each index of a Job succeeds once, and in the end all is as wanted.
+in between, never are more Pods wanted or made than allowed, each index of a Job succeeds once, and in the end all is as
+wanted.
 
 A watch of its own sees every state of every Pod, and checks the invariants at each of them.
 """
