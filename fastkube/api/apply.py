@@ -351,12 +351,18 @@ def apply(
     return Applied(_with_entries(merged, _write(managed)), changed)
 
 
+def metadata_of(config: Object) -> Object:
+    """The metadata of a configuration that nobody has checked yet."""
+    metadata = config.get("metadata")
+    return metadata if isinstance(metadata, dict) else {}
+
+
 def _check(config: Object, kind: str, writer: Writer) -> None:
-    given = (config.get("apiVersion") or "", config.get("kind") or "")
+    given = tuple(told if isinstance(told := config.get(key), str) else "" for key in ("apiVersion", "kind"))
     if given != (writer.api_version, kind):
         group, version = split_api_version(given[0])
         raise bad_request(f"invalid object type: {group}/{version}, Kind={given[1]}")
-    if (config.get("metadata") or {}).get("managedFields") is not None:
+    if metadata_of(config).get("managedFields") is not None:
         raise bad_request("metadata.managedFields must be nil")
 
 
@@ -365,7 +371,7 @@ def _check_types(whole: typed.Type, config: Object) -> None:
         return
     found = [f"{fault.path}: {fault.message}" for fault in typed.faults(whole, config)]
     told = found[0] if len(found) == 1 else "\n  ".join(("errors:", *found))
-    metadata = config.get("metadata") or {}
+    metadata = metadata_of(config)
     group, version = split_api_version(config["apiVersion"])
     name = f"{metadata.get('namespace', '')}/{metadata.get('name', '')}; {group}/{version}, Kind={config['kind']}"
     raise ApiError(500, "", f"failed to create typed patch object ({name}): {told}")

@@ -35,7 +35,7 @@ async def apply(registry: Registry, call: Call, facet: Facet, body: bytes) -> tu
 
     def build(old: Object, item: Item) -> Draft:
         merged = _merge(registry, call, facet, config, _live(call, facet, item))
-        claimed = (config.get("metadata") or {}).get("resourceVersion") or str(item.mod_revision)
+        claimed = merging.metadata_of(config).get("resourceVersion") or str(item.mod_revision)
         return facet.accept(call, item, merged, claimed, applied=True)
 
     for _ in range(_ATTEMPTS_MAX):
@@ -62,7 +62,7 @@ def _read(call: Call, body: bytes) -> Object:
         call.warnings += duplicates
     if not isinstance(config, dict):
         config = {}
-    namespace = (config.get("metadata") or {}).get("namespace")
+    namespace = merging.metadata_of(config).get("namespace")
     if namespace and call.rtype.namespaced and namespace != call.namespace:
         problem = "the namespace of the provided object does not match the namespace sent on the request"
         raise errors.bad_request(problem)
@@ -71,7 +71,7 @@ def _read(call: Call, body: bytes) -> Object:
 
 def _check_unborn(call: Call, config: Object) -> None:
     """A configuration that names a uid is about an object that was there already."""
-    uid = (config.get("metadata") or {}).get("uid")
+    uid = merging.metadata_of(config).get("uid")
     if uid:
         problem = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
         raise errors.conflict(call.rtype.storage_group, call.rtype.resource, call.name, problem)

@@ -156,3 +156,20 @@ async def test_apply_demands_the_uid_and_version_that_it_names(cluster: Cluster)
         await cluster.patch("configmaps", "b", {**config, "metadata": {"name": "b", **other}}, APPLY, field_manager="m")
     named = {**config, "metadata": {key: made["metadata"][key] for key in ("name", "uid", "resourceVersion")}}
     assert (await cluster.patch("configmaps", "a", named, APPLY, field_manager="me"))["data"]["n"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "message"),
+    [
+        ({"apiVersion": 1, "kind": "ConfigMap"}, 400, "invalid object type: /, Kind=ConfigMap"),
+        ({"apiVersion": "v1", "kind": ["x"]}, 400, "invalid object type: /v1, Kind="),
+        ({"metadata": 1}, 500, "failed to create typed patch object (/; /v1, Kind=ConfigMap): .metadata: expected map"),
+        ([], 400, "invalid object type: /, Kind="),
+        (None, 400, "invalid object type: /, Kind="),
+    ],
+)
+async def test_bodies_that_are_no_configurations(cluster: Cluster, body: Any, code: int, message: str):
+    whole = {"apiVersion": "v1", "kind": "ConfigMap", **body} if isinstance(body, dict) else body
+    await cluster.create("configmaps", config_map())
+    async with refused(code, message=message):
+        await cluster.patch("configmaps", "a", whole, APPLY, field_manager="me")
