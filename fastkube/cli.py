@@ -121,15 +121,17 @@ def scheduler(context: click.Context, /, kubeconfig: str | None, **values: Any) 
     if context.invoked_subcommand is not None:
         context.obj = kubeconfig
         return
-    if not kubeconfig:
-        raise click.UsageError("Missing option '--kubeconfig'.")
     from fastkube import cluster
+    from fastkube.scheduler import config as configs
 
     try:
         options = config.build(SchedulerOptions, values)
+        path = kubeconfig or (configs.load(options.config).client_connection.kubeconfig if options.config else "")
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    _serve(lambda stop: cluster.components(kubeconfig, stop, click.echo, scheduler=options))
+    if not path:
+        raise click.UsageError("Missing option '--kubeconfig'.")
+    _serve(lambda stop: cluster.components(path, stop, click.echo, scheduler=options))
 
 
 _CLUSTER = click.option(

@@ -90,7 +90,9 @@ def _bound(registry: Registry, call: Call, item: Item, body: Object) -> Object:
     for key in ("annotations", "labels"):
         if binding.get(key):
             metadata[key] = {**(metadata.get(key) or {}), **binding[key]}
-    _mark_scheduled(pod.setdefault("status", {}), registry.timestamp(call))
+    status = pod.setdefault("status", {})
+    status.pop("nominatedNodeName", None)  # where it might go is settled
+    _mark_scheduled(status, registry.timestamp(call))
     return pod
 
 

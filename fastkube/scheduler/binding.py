@@ -41,6 +41,8 @@ class Binding:
     started: float
     permits: dict[str, float]
     """Plugin → seconds to wait for its permission at most."""
+    nominated: bool = False
+    """Its status says where it is expected."""
 
     @property
     def pod(self) -> PodInfo:
@@ -161,6 +163,8 @@ class Binder:
     async def _carry_out(self, binding: Binding) -> None:
         try:
             waiting = self.waiting.get(binding.pod.uid)
+            if waiting is not None or self._pre_binders(binding):
+                await self._tell_expected(binding)
             if waiting is not None:
                 await self._wait(waiting)
             started = self._clock.monotonic()
@@ -185,6 +189,20 @@ class Binder:
             self.under_way -= 1
             if not self.under_way:
                 self._idle.set()
+
+    async def _tell_expected(self, binding: Binding) -> None:
+        """Binding will take a while: others see where the Pod is going, and it comes back there after a restart."""
+        pod, node = binding.pod, binding.node.name
+        if pod.nominated == node:
+            return
+        body = {"metadata": {"uid": pod.uid}, "status": {"nominatedNodeName": node}}
+        try:
+            await self._client.patch(
+                "v1/pods", pod.name, body, pod.namespace, kind="strategic", subresource="status", brief=True
+            )
+            binding.nominated = True
+        except ApiError as error:
+            log.warning("pod %s could not be nominated to %s: %s", pod.key, node, error.message)
 
     def _observe(self, point: str, started: float, binding: Binding) -> float:
         now = self._clock.monotonic()

@@ -1,8 +1,8 @@
 """KubeSchedulerConfiguration (kubescheduler.config.k8s.io/v1): read, defaulted and checked.
 
 Unknown fields, unknown plugins and values out of range are errors: nobody wants a scheduler with half a configuration.
-What upstream has and this scheduler has no use for (parallelism, profiling, the client's rate) is checked and ignored.
-Validation is fastkube.scheduler.config_validation.
+What upstream has and this scheduler has no use for (parallelism, profiling, the client's rate and encoding) is checked
+and ignored. Validation is fastkube.scheduler.config_validation.
 """
 
 from __future__ import annotations
@@ -133,7 +133,6 @@ class ClientConnectionConfig:
     """How the API server is reached; `kubeconfig` "" leaves it to the command line."""
 
     kubeconfig: str = ""
-    content_type: str = ""
     burst: int = 100
 
 
@@ -243,8 +242,8 @@ def _leader_election(told: Fields) -> LeaderElectionConfig:
 
 
 def _client_connection(told: Fields) -> ClientConnectionConfig:
-    config = ClientConnectionConfig(told.text("kubeconfig"), told.text("contentType"), told.number("burst", 100))
-    told.ignore("qps", "acceptContentTypes")
+    config = ClientConnectionConfig(told.text("kubeconfig"), told.number("burst", 100))
+    told.ignore("qps", "contentType", "acceptContentTypes")
     told.finish()
     return config
 

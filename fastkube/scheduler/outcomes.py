@@ -59,6 +59,8 @@ class Outcomes:
         pod, profile = binding.pod, binding.profile
         for plugin in reversed(profile.reserve):
             plugin.unreserve(binding.cycle, binding.node)
+        if binding.nominated:
+            self._status.clear_nomination(pod)
         if self._cache.forget(pod):
             # for others it is as if a Pod had gone; it would not help this one
             self._queue.move_all(ClusterEvent(ASSIGNED_POD, Action.DELETE, pod, None), but=pod.uid)

@@ -367,7 +367,9 @@ async def test_an_allocation_is_written_and_given_back(cluster: Cluster) -> None
         await create(client, node("n1"), node("n2"), user(name="p"))
         assert await bound(client, "p") == "n1"
         found = await client.get(f"{GROUP}/resourceclaims", "claim", "default")
-        uid = (await client.get("v1/pods", "p", "default"))["metadata"]["uid"]
+        running = await client.get("v1/pods", "p", "default")
+        uid = running["metadata"]["uid"]
+        assert "nominatedNodeName" not in running["status"]
         assert found["metadata"]["finalizers"] == ["resource.kubernetes.io/delete-protection"]
         assert found["status"]["reservedFor"] == [{"resource": "pods", "name": "p", "uid": uid}]
         assert found["status"]["allocation"] == {
