@@ -7,7 +7,6 @@ There is no fallback in the other direction: without FASTKUBE_PURE=1 a core that
 
 from __future__ import annotations
 
-import importlib.abc
 import importlib.machinery
 import importlib.util
 import os
@@ -20,7 +19,7 @@ _PREFIX = "fastkube._"
 _FOLDER = Path(__file__).parent
 
 
-class _PureFinder(importlib.abc.MetaPathFinder):
+class _PureFinder:
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -50,22 +51,22 @@ async def patch(registry: Registry, call: Call, content_type: str, body: bytes) 
     return facet.answer(call, await registry.modify(call, build, facet.rules)), False
 
 
-def _read_patch(call: Call, facet: Facet, kind: str, body: bytes) -> tuple[str, Apply]:
-    """How complaints show the patch ("" if they show its result), and what it does. It is read once, applied often."""
+def _read_patch(call: Call, facet: Facet, kind: str, body: bytes) -> tuple[Callable[[], str] | None, Apply]:
+    """How complaints show the patch (None: they show its result), and what it does. It is read once, applied often."""
     if kind not in (JSON, MERGE, STRATEGIC) or (kind == STRATEGIC and call.rtype.custom):
         raise ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type", details={})
     patch, duplicates = codec.decode_patch(body)
     call.faults += duplicates
     if kind == JSON:
-        return "", lambda obj: patches.json_patch(obj, patch)
+        return None, lambda obj: patches.json_patch(obj, patch)
     if kind == MERGE:
-        return "", lambda obj: patches.merge_patch(obj, patch)
+        return None, lambda obj: patches.merge_patch(obj, patch)
     shape = decoding.schema_of(call.rtype, facet.group, facet.version, facet.kind)
-    return go_text(patch), lambda obj: patches.strategic_merge_patch(obj, patch, shape)
+    return partial(go_text, patch), lambda obj: patches.strategic_merge_patch(obj, patch, shape)
 
 
-def _build(call: Call, facet: Facet, shown: str, apply: Apply) -> Build:
-    """`shown` is what a complaint about the result quotes: the patch as text, or ("") the patched object."""
+def _build(call: Call, facet: Facet, shown: Callable[[], str] | None, apply: Apply) -> Build:
+    """`shown` is what a complaint about the result quotes: the patch as text, or (None) the patched object."""
 
     warned = len(call.warnings)
     schema = decoding.schema_of(call.rtype, facet.group, facet.version, facet.kind)
@@ -79,7 +80,7 @@ def _build(call: Call, facet: Facet, shown: str, apply: Apply) -> Build:
             decoding.fit(call, patched, schema)
         except decoding.Unreadable as problem:
             fault = patches.restore_fault(schema, patched) if shown else ""
-            told = shown or _as_go_patched(call, facet, item, apply, schema)
+            told = shown() if shown else _as_go_patched(call, facet, item, apply, schema)
             raise patches.undecodable(told, fault or str(problem)) from None
         metadata = patched.setdefault("metadata", {})
         check_name(call, metadata)

@@ -106,8 +106,20 @@ def keep_system_fields(new: Object, old: Object) -> None:
         new.setdefault("deletionGracePeriodSeconds", old["deletionGracePeriodSeconds"])
 
 
+def _unchanged(now: Object, was: Object) -> bool:
+    """Whether nothing but who manages which fields differs: what was stored had no fault, and is not being deleted."""
+    if now.keys() ^ was.keys() - _MANAGED or "deletionTimestamp" in was:
+        return False
+    return all(value == was.get(key) for key, value in now.items() if key != "managedFields")
+
+
+_MANAGED = frozenset(("managedFields",))
+
+
 def metadata_faults(rtype: ResourceType, strategy: Strategy, new: Object, old: Object) -> list[Cause]:
     """Faults of changed metadata: told twice, as upstream does (once for all kinds, once by the kind's validation)."""
+    if _unchanged(new["metadata"], old["metadata"]):
+        return meta.validate_managed_fields(new["metadata"].get("managedFields") or [])
     kube = not rtype.custom
     whole = meta.validate_object_meta(new, rtype.namespaced, meta.path_segment, kube_finalizers=kube)
     changed = meta.validate_object_meta_update(new, old, kube_finalizers=kube)
