@@ -339,7 +339,8 @@ class Registry:
             return Stored(value, item.mod_revision)
         if call.companions:
             return await self._put_accompanied(call, key, value, item)
-        return Stored(value, await self.store.update(key, value, item.mod_revision))
+        lease = await self._leases.get(strategy.ttl_s) if strategy.ttl_s else 0
+        return Stored(value, await self.store.update(key, value, item.mod_revision, lease))
 
     async def _remove_finished(self, call: Call, key: bytes, item: Item, old: Object) -> None:
         """Removes an object whose last finalizer goes; raises RevisionMismatch when it changed meanwhile."""

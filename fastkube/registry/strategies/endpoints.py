@@ -28,6 +28,7 @@ def _default_ports(ports: list[Object] | None) -> None:
 class EndpointsStrategy(Strategy):
     has_generation = False
     has_status = False
+    allow_create_on_update = True
 
     def default(self, obj: Object) -> None:
         for subset in obj.get("subsets") or ():

@@ -19,6 +19,7 @@ _AMOUNTS = ("max", "min", "default", "defaultRequest", "maxLimitRequestRatio")
 class LimitRangeStrategy(Strategy):
     has_generation = False
     has_status = False
+    allow_create_on_update = True
 
     def default(self, obj: Object) -> None:
         for limit in (obj.get("spec") or {}).get("limits") or ():

@@ -63,6 +63,7 @@ def _system(errs: Errors, name: str, value: int, is_default: bool) -> None:
 class RuntimeClassStrategy(Strategy):
     has_generation = False
     has_status = False
+    allow_unconditional_update = False
 
     def default(self, obj: Object) -> None:
         default_amounts((obj.get("overhead") or {}).get("podFixed"))

@@ -24,6 +24,7 @@ _HINTS, _MODE = "service.kubernetes.io/topology-aware-hints", "service.kubernete
 
 class ServiceStrategy(Strategy):
     has_generation = False
+    allow_create_on_update = True
 
     def default(self, obj: Object) -> None:
         default_service(obj.setdefault("spec", {}))
@@ -54,7 +55,7 @@ class ServiceStrategy(Strategy):
         return errs
 
     def warnings(self, call: Call, obj: Object, old: Object | None) -> list[str]:
-        return service_warnings(obj, old)
+        return service_warnings(obj)
 
 
 def default_service(spec: Object) -> None:
@@ -126,28 +127,36 @@ def _ports_of(spec: Object) -> set[int]:
 # ---------------------------------------------------------------- warnings
 
 
-def service_warnings(obj: Object, old: Object | None) -> list[str]:
+def service_warnings(obj: Object) -> list[str]:
     told: list[str] = []
-    spec = obj["spec"]
-    annotations = obj["metadata"].get("annotations") or {}
-    if _HINTS in annotations:
+    spec, kind = obj["spec"], obj["spec"].get("type")
+    if _HINTS in (obj["metadata"].get("annotations") or {}):
         told.append(f"annotation {_HINTS} is deprecated, please use {_MODE} instead")
-    if is_headless(spec) and needs_address(spec):
-        if spec.get("loadBalancerIP"):
-            told.append("spec.loadBalancerIP is ignored for headless services")
-        if spec.get("externalIPs"):
-            told.append("spec.externalIPs is ignored for headless services")
-        if spec.get("sessionAffinity") not in (None, "", "None"):
-            told.append("spec.SessionAffinity is ignored for headless services")
-    for number, address in enumerate(spec.get("clusterIPs") or ()):
-        told += ip_warnings(f"spec.clusterIPs[{number}]", address) if address != "None" else ()
-    for number, address in enumerate(spec.get("externalIPs") or ()):
-        told += ip_warnings(f"spec.externalIPs[{number}]", address)
+    headless = kind == "ClusterIP" and is_headless(spec)
+    if headless:
+        ignored = [key for key in ("loadBalancerIP", "externalIPs") if spec.get(key)]
+        ignored += ["SessionAffinity"] if spec.get("sessionAffinity") != "None" else []
+        told += [f"spec.{key} is ignored for headless services" for key in ignored]
+    else:
+        told += _address_warnings("spec.clusterIPs", spec.get("clusterIPs"))
+    told += _address_warnings("spec.externalIPs", spec.get("externalIPs"))
+    if spec.get("externalIPs") and not headless and kind != "ExternalName":
+        told.append("spec.externalIPs is deprecated and may no longer be implemented in some clusters")
     if spec.get("loadBalancerIP"):
         told += ip_warnings("spec.loadBalancerIP", spec["loadBalancerIP"])
     for number, text in enumerate(spec.get("loadBalancerSourceRanges") or ()):
         told += cidr_warnings(f"spec.loadBalancerSourceRanges[{number}]", text)
+    if kind == "ExternalName" and spec.get("externalIPs"):
+        told.append('spec.externalIPs is ignored when spec.type is "ExternalName"')
+    if kind != "ExternalName" and spec.get("externalName"):
+        told.append('spec.externalName is ignored when spec.type is not "ExternalName"')
+    if spec.get("trafficDistribution") == "PreferClose":
+        told.append('spec.trafficDistribution: "PreferClose" is deprecated; use "PreferSameZone"')
     return told
+
+
+def _address_warnings(path: str, addresses: list[str] | None) -> list[str]:
+    return [text for number, one in enumerate(addresses or ()) for text in ip_warnings(f"{path}[{number}]", one)]
 
 
 STRATEGIES: dict[tuple[str, str], Strategy] = {("", "services"): ServiceStrategy()}

@@ -113,6 +113,7 @@ _ERROR_MAX_BYTES = 1024
 
 class VolumeAttachmentStrategy(Strategy):
     has_generation = False
+    allow_unconditional_update = False
 
     def default(self, obj: Object) -> None:
         inline = ((obj.get("spec") or {}).get("source") or {}).get("inlineVolumeSpec")
@@ -190,6 +191,7 @@ _TOKEN_IN_ATTRIBUTES = (
 
 class CSIDriverStrategy(Strategy):
     has_generation = False
+    allow_unconditional_update = False
     has_status = False
 
     def default(self, obj: Object) -> None:
@@ -258,6 +260,7 @@ _NODE_ID_MAX = 192
 
 class CSINodeStrategy(Strategy):
     has_generation = False
+    allow_unconditional_update = False
     has_status = False
 
     def validate(self, call: Call, obj: Object) -> list[Cause]:
@@ -304,6 +307,7 @@ def _node_driver(errs: Errors, path: str, driver: Object, names: set[str]) -> No
 
 class CSIStorageCapacityStrategy(Strategy):
     has_generation = False
+    allow_unconditional_update = False
     has_status = False
 
     def validate(self, call: Call, obj: Object) -> list[Cause]:
