@@ -4,8 +4,8 @@
     /openapi/v3                        which documents there are, each with a URL that holds its hash
     /openapi/v3/apis/apps/v1?hash=H    one group version; immutable under its hash, so clients keep it for good
 
-A document is made when it is first asked for. Those of built-in groups change only with the program, so their hashes
-are made of its version and the index costs nothing; those of custom groups are made of their content.
+A document is made when it is first asked for. Those of built-in groups change only with the program, those of custom
+groups with their definitions; hashes are made of that, so the index costs nothing.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class OpenApi:
         self._generation = -1
         self._v2: _Document | None = None
         self._v2_protobuf: _Document | None = None
-        self._v3: dict[str, _Document] = {}
+        self._v3: dict[str, tuple[str, _Document]] = {}
+        self._hashes: dict[str, str] = {}
         self._remotes: list[Documents] = []
 
     def use_remotes(self, remotes: list[Documents]) -> None:
@@ -59,7 +60,9 @@ class OpenApi:
         if self._generation != self._catalog.generation:
             self._generation = self._catalog.generation
             self._v2 = self._v2_protobuf = None
-            self._v3.clear()
+            self._hashes.clear()
+            names = self._names()
+            self._v3 = {name: made for name, made in self._v3.items() if name in names}
         path = request.info.path
         if path == "/openapi/v2":
             _only_get(request)
@@ -123,18 +126,25 @@ class OpenApi:
         return f"/openapi/v3/{name}?hash={self._hash(name)}"
 
     def _hash(self, name: str) -> str:
-        customs = (rtype for rtype in self._catalog.all() if rtype.custom)
-        if any(name == _name(rtype.group, version) for rtype in customs for version in rtype.versions):
-            return self._made(name).hash
-        return hashlib.sha512(f"{__version__} {name}".encode()).hexdigest().upper()
+        """Tells the states of a document apart without making it."""
+        found = self._hashes.get(name)
+        if found is None:
+            customs = [rtype for rtype in self._catalog.all() if rtype.custom]
+            spoken_of = [each for each in customs if any(name == _name(each.group, one) for one in each.versions)]
+            told = [__version__, name, *(rtype.extra["fingerprint"] for rtype in spoken_of)]
+            found = self._hashes[name] = hashlib.sha512(" ".join(told).encode()).hexdigest().upper()
+        return found
 
     def _made(self, name: str) -> _Document:
-        document = self._v3.get(name)
-        if document is None:
-            from fastkube.api import openapi
+        """The document, made anew only when what it speaks of has changed."""
+        state = self._hash(name)
+        known = self._v3.get(name)
+        if known is not None and known[0] == state:
+            return known[1]
+        from fastkube.api import openapi
 
-            made = openapi.v3(self._catalog, name, VERSION_INFO["gitVersion"])
-            document = self._v3[name] = _document(made)
+        document = _document(openapi.v3(self._catalog, name, VERSION_INFO["gitVersion"]))
+        self._v3[name] = (state, document)
         return document
 
     def _names(self) -> set[str]:

@@ -423,3 +423,24 @@ async def test_preconditions_of_a_definitions_deletion(api: Api) -> None:
     told = await refused(api, "DELETE", f"{CRDS}/widgets.{GROUP}", body)
     assert told["code"] == 409
     assert "Precondition failed: UID in precondition: other" in told["message"]
+
+
+async def test_documents_of_openapi_change_with_their_definitions_only(api: Api) -> None:
+    async def url(group: str) -> str:
+        found: str = (await api.get("/openapi/v3"))["paths"][f"apis/{group}/v1"]["serverRelativeURL"]
+        return found
+
+    await define(api)
+    before = await url(GROUP)
+    other = definition(plural="things", kind="Thing")
+    other["metadata"]["name"], other["spec"]["group"] = "things.other.com", "other.com"
+    await api.create(CRDS, other)
+    await asyncio.sleep(0.05)
+    assert await url(GROUP) == before
+    crd = await api.get(f"{CRDS}/widgets.{GROUP}")
+    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"] = schema(SIZED)
+    await api.request("PUT", f"{CRDS}/widgets.{GROUP}", crd)
+    after = await url(GROUP)
+    assert after != before
+    shown = (await api.get(after))["components"]["schemas"]["com.example.v1.Widget"]
+    assert shown["properties"]["spec"]["properties"]["size"]["maximum"] == 10

@@ -1,15 +1,18 @@
 """What the server knows of a custom kind: the catalog's entry, made of its definition.
 
 `extra` of the entry: `schemas`, `scale` (its paths), `columns`, `deprecations`, `subresources` (each by version, also
-of those not served), `strategy`, `terminating`, `stale` (stored objects may be of an older definition), `refresh`
-(makes what the present one asks of such an object) and `converter` (None: only apiVersion changes).
+of those not served), `strategy`, `terminating`, `fingerprint` (of the definition), `stale` (stored objects may be of an
+older one), `refresh` (makes what the present one asks of such an object), `converter` (None: only apiVersion changes).
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable
 from typing import Any
+
+import msgpack
 
 from fastkube.api import schema as schemas
 from fastkube.api.catalog import ResourceType, SubresourceInfo, split_api_version, version_rank
@@ -81,6 +84,7 @@ def make_type(crd: Object, post: Post) -> ResourceType:
             "deprecations": _deprecations(spec, names["kind"]),
             "subresources": {name: frozenset(part) for name, part in parts.items()},
             "terminating": "deletionTimestamp" in crd["metadata"],
+            "fingerprint": hashlib.sha256(msgpack.packb((spec, names))).hexdigest(),
             "stale": _is_stale(crd),
             "refresh": refresh,
             "converter": Converter(spec["conversion"], names["kind"], post, refresh) if converts else None,
