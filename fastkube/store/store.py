@@ -252,7 +252,8 @@ class Store(ReadHalf):
     async def lease_info(self, lease: int) -> LeaseInfo:
         """`lease_ttl` of the server that keeps the time. Raises LeaseNotFound."""
         if self.consensus is not None and not self._lessor.leads:
-            return LeaseInfo(*await self.consensus.call("lease_info", lease))
+            found = LeaseInfo(*await self.consensus.call("lease_info", lease))
+            return found._replace(keys=list(found.keys))
         return self.lease_ttl(lease)
 
     async def _lease_info_here(self, lease: int) -> LeaseInfo:

@@ -154,6 +154,7 @@ class SimReplication:
         server, net = self._server, self._server.net
         world = net.world
         server.engine = engine
+        server.watch_space(engine)
         checkpoints = server.checkpoints = SimCheckpoints(engine, server.boot)
         identity = Identity(net.cluster, server.id)
         if RaftLog.exists(server.folder):
@@ -249,6 +250,21 @@ class SimServer:
         self.store: Store | None = None
         self.replica: Any = None
         self.broken: set[int] = set()
+        self.data_full = False
+
+    def empty_disks(self) -> None:
+        self.folder.full = self.data_full = False
+
+    def watch_space(self, engine: Engine) -> None:
+        """The data's disk: LMDB asks for room before a transaction, and finds none while `data_full`."""
+        cover = engine.cover
+
+        def covered(coming_bytes: int, file_bytes: int) -> None:
+            if self.data_full:
+                raise OSError(28, "No space left on device")
+            cover(coming_bytes, file_bytes)
+
+        engine.cover = covered  # type: ignore[method-assign]
 
     @property
     def boot(self) -> str:

@@ -324,10 +324,11 @@ class Simulation:
         self.world.later(self.random.uniform(0.3, 3.0), lambda: self.net.cut.difference_update(ways))
 
     def _full(self) -> None:
-        """A disk is full for a while."""
+        """A disk is full for a while: that of the log, or of the data, or both."""
         server = self._pick()
-        server.folder.full = True
-        self.world.later(self.random.uniform(0.2, 2.0), lambda: setattr(server.folder, "full", False))
+        server.folder.full = self.random.random() < 0.7
+        server.data_full = not server.folder.full or self.random.random() < 0.5
+        self.world.later(self.random.uniform(0.2, 3.0), server.empty_disks)
 
     def _compact(self) -> None:
         """History goes, which servers that are behind, and watchers, may still have needed."""
@@ -382,7 +383,7 @@ class Simulation:
         net.cut.clear()
         net.loss = net.double = 0.0
         for server in net.servers.values():
-            server.folder.full = False
+            server.empty_disks()
         self._run_until(world.now + 3.0)
         newest = max((one for one in net.servers.values() if one.store is not None), key=_applied)
         members = {one.id for one in newest.replica.membership.members} & net.servers.keys()
