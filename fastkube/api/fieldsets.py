@@ -13,7 +13,8 @@ A set is a tree of dicts whose keys are path elements:
 holds three paths: spec.replicas, spec.template and spec.template.metadata. A node without entries is in the set; one
 with entries is only if "." is among them. The root alone is never in the set: there, {} is the empty set.
 
-Sets are never changed in place, so they may share their parts (and every empty node is `LEAF`).
+Sets are never changed in place, so they may share their parts (and every empty node is `LEAF`). Their algebra is in
+`_fieldsets.pyx`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 import orjson
 
 from fastkube._fields import LEAF
+from fastkube._fieldsets import difference, intersection, union, without
 from fastkube.api.field import quote
 
 __all__ = [
@@ -52,40 +54,6 @@ def is_member(node: FieldSet) -> bool:
     return not node or _SELF in node
 
 
-def difference(left: FieldSet, right: FieldSet) -> FieldSet:
-    """The paths of `left` that are not in `right`."""
-    return {key: rest for key, node in left.items() if (rest := _minus(node, right.get(key))) is not None}
-
-
-def _minus(left: FieldSet, right: FieldSet | None) -> FieldSet | None:
-    if right is None:
-        return left
-    out: FieldSet = {}
-    for key, node in left.items():
-        if key != _SELF and (rest := _minus(node, right.get(key))) is not None:
-            out[key] = rest
-    if not is_member(left) or is_member(right):
-        return out or None
-    if out:
-        out[_SELF] = LEAF
-        return out
-    return LEAF
-
-
-def without(left: FieldSet, right: FieldSet) -> FieldSet:
-    """The paths of `left` that are neither in `right` nor below anything in it."""
-    return {key: rest for key, node in left.items() if (rest := _cut(node, right.get(key))) is not None}
-
-
-def _cut(left: FieldSet, right: FieldSet | None) -> FieldSet | None:
-    if right is None:
-        return left
-    if is_member(right):
-        return None
-    out = {key: rest for key, node in left.items() if (rest := _cut(node, right.get(key))) is not None}
-    return _whole(out, is_member(left))
-
-
 def only(left: FieldSet, patterns: tuple[tuple[str, ...], ...]) -> FieldSet:
     """The paths of `left` that one of the patterns begins; "*" in a pattern is any element."""
     out: FieldSet = {}
@@ -107,49 +75,6 @@ def _matching(left: FieldSet, pattern: tuple[str, ...]) -> FieldSet:
         elif inner := _matching(node, rest):
             out[key] = inner
     return out
-
-
-def intersection(left: FieldSet, right: FieldSet) -> FieldSet:
-    """The paths in both."""
-    return {key: both for key, node in left.items() if key in right and (both := _common(node, right[key])) is not None}
-
-
-def _common(left: FieldSet, right: FieldSet) -> FieldSet | None:
-    out = {
-        key: both
-        for key, node in left.items()
-        if key != _SELF and key in right and (both := _common(node, right[key])) is not None
-    }
-    return _whole(out, is_member(left) and is_member(right))
-
-
-def union(left: FieldSet, right: FieldSet) -> FieldSet:
-    """The paths in either."""
-    if not left or not right:
-        return left or right
-    out = dict(left)
-    for key, node in right.items():
-        out[key] = _joined(out[key], node) if key in out else node
-    return out
-
-
-def _joined(left: FieldSet, right: FieldSet) -> FieldSet:
-    if left is right:
-        return left
-    out = union(left, right)
-    if not (left and right) and out:  # one of them is the node itself
-        return out if _SELF in out else {_SELF: LEAF, **out}
-    return out
-
-
-def _whole(children: FieldSet, member: bool) -> FieldSet | None:
-    """A node of these children, None if there is nothing in it."""
-    children.pop(_SELF, None)
-    if not children:
-        return LEAF if member else None
-    if member:
-        children[_SELF] = LEAF
-    return children
 
 
 def has(fields: FieldSet, path: tuple[str, ...]) -> bool:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 BUILDS = builds("_fields")
+SETS = builds("_fieldsets")
 
 
 def shapes(core):
@@ -28,6 +29,10 @@ def shapes(core):
             "free": core.Type(core.DEDUCED, element="f:free", open=True),
         },
     )
+
+
+def _with_leaf_self(node):
+    return {key: {} if key == "." else value for key, value in node.items()}
 
 
 texts = st.sampled_from(["", "a", "b", 'say "c"', "ü"])
@@ -62,8 +67,35 @@ objects = st.fixed_dictionaries(
 @given(objects, objects)
 def test_both_builds_find_the_same_fields(left, right):
     found = [
-        (core.made(kind, left), core.everything(kind, left), core.compare(kind, left, right))
+        (
+            core.made(kind, left),
+            core.everything(kind, left),
+            core.compare(kind, left, right),
+            core.applied(kind, left),
+            core.fits(kind, left),
+            core.merged(kind, left, right) if core.fits(kind, left) and core.fits(kind, right) else None,
+        )
         for core, kind in ((core, shapes(core)) for core in BUILDS.values())
+    ]
+    assert found[0] == found[-1]
+
+
+elements = st.sampled_from(["f:a", "f:b", 'k:{"name":"a"}', "v:1", "."])
+fields = st.recursive(
+    st.just({}), lambda inner: st.dictionaries(elements, inner, max_size=3).map(_with_leaf_self), max_leaves=8
+).map(lambda node: {key: value for key, value in node.items() if key != "."})
+
+
+@given(fields, fields)
+def test_both_builds_compute_the_same_sets(left, right):
+    found = [
+        (
+            core.union(left, right),
+            core.difference(left, right),
+            core.without(left, right),
+            core.intersection(left, right),
+        )
+        for core in SETS.values()
     ]
     assert found[0] == found[-1]
 
