@@ -1,6 +1,6 @@
 # make up      sets up, then runs the control plane with its embedded store and simulated nodes
 # make test    sets up, then runs the tests
-# others       make test-long, test-sim, test-clients, test-pure, bench, bench-micro, profile, lint, format, clean
+# others       make test-long, test-sim, test-clients, test-pure, bench, bench-sched, bench-micro, profile, lint, format, clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 CORES := $(wildcard fastkube/_*.pyx)
 NODES ?= 3
 
-.PHONY: up test test-long test-sim test-clients test-pure bench bench-micro profile lint format setup setup-dev kubectl clean
+.PHONY: up test test-long test-sim test-clients test-pure bench bench-sched bench-micro profile lint format setup setup-dev kubectl clean
 .DEFAULT_GOAL := up
 
 up: setup
@@ -60,6 +60,10 @@ test-pure: setup-dev
 # All subjects, this checkout compiled and pure beside the peers that are found: about 12 minutes on a quiet machine.
 bench: setup-dev
 	$(BIN)/python bench/suite.py
+
+# Scheduling: decisions of both builds over the number of nodes, and Pods bound end to end: about 4 minutes.
+bench-sched: setup-dev
+	$(BIN)/python -m bench.sched
 
 # Single operations: their time, and the instructions they take against bench/micro/instructions.json (needs valgrind).
 bench-micro: setup-dev

@@ -34,12 +34,12 @@ from fastkube.scheduler.live import LiveHandle
 from fastkube.scheduler.metrics import SUCCESS, Gauges, Metrics
 from fastkube.scheduler.options import SchedulerOptions, election_options
 from fastkube.scheduler.outcomes import Outcomes
-from fastkube.scheduler.pods import PodTrimmer
 from fastkube.scheduler.profile import PluginClass, Profile, known_plugins
 from fastkube.scheduler.queue import QueuedPod, SchedulingQueue
 from fastkube.scheduler.search import FitError, NoNodesError, Placement
 from fastkube.scheduler.serving import Endpoint
 from fastkube.scheduler.status import StatusWriter
+from fastkube.scheduler.trimming import PodTrimmer
 from fastkube.scheduler.watcher import PODS, Watcher
 
 log = logging.getLogger(__name__)

@@ -29,10 +29,10 @@ def configuration(**fields: Any) -> configs.SchedulerConfig:
 
 @contextlib.asynccontextmanager
 async def scheduling(
-    cluster: Cluster, config: configs.SchedulerConfig | None = None, **options: Any
+    cluster: Cluster, config: configs.SchedulerConfig | None = None, codec: str = "msgpack", **options: Any
 ) -> AsyncIterator[tuple[Client, Scheduler]]:
     """A client of the cluster and a scheduler that works beside it. All Pods and nodes are gone at the end."""
-    async with cluster.client() as client:
+    async with cluster.client(codec=codec) as client:
         told = SchedulerOptions(**{"leader_elect": False, **options})
         scheduler = Scheduler(client, RealClock(), told, config=config)
         await scheduler.start()

@@ -47,6 +47,13 @@ async def test_a_pod_is_bound_and_told_about(cluster: Cluster) -> None:
         )
 
 
+async def test_json_is_enough_as_any_api_server_speaks_it(cluster: Cluster) -> None:
+    async with scheduling(cluster, codec="json") as (client, _):
+        await create(client, node("n1"), pod("p"), pod("big", requests={"cpu": "64"}))
+        assert await bound(client, "p") == "n1"
+        assert (await condition(client, "big"))["reason"] == "Unschedulable"
+
+
 async def test_why_a_pod_does_not_fit_is_told_in_upstreams_words(cluster: Cluster) -> None:
     async with scheduling(cluster) as (client, _):
         await create(client, node("n1"), node("n2", taints=["k=v:NoSchedule"]), pod("big", requests={"cpu": "5"}))
