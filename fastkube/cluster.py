@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import gc
 import json
 import logging
 import secrets
@@ -405,6 +406,7 @@ async def apiserver(values: Mapping[str, Any], stop: asyncio.Event, announce: Ca
         return
     try:
         announce(f"fastkube {__version__} apiserver is ready: {server.api.url}")
+        gc.freeze()  # what the start has made lives as long as the process: the collector need not look at it again
         await stop.wait()
     finally:
         await server.stop()
@@ -448,6 +450,7 @@ async def up(values: Mapping[str, Any], stop: asyncio.Event, announce: Callable[
             server.api.write_kubeconfig(kubeconfig)
             await child.begin(server, values, up_options)
             _announce(announce, started, server, kubeconfig, child.names)
+            gc.freeze()
             ended = asyncio.ensure_future(child.process.wait())
             stopping = asyncio.ensure_future(stop.wait())
             await asyncio.wait((ended, stopping), return_when=asyncio.FIRST_COMPLETED)

@@ -103,6 +103,12 @@ class OpenedReads(ReadHalf):
     def scan(self, start: bytes, end: bytes, *, revision: int = 0) -> Iterator[Item]:
         return self._scanned(super().scan(start, end, revision=revision))
 
+    def values(self, start: bytes, end: bytes, *, revision: int = 0) -> Iterator[tuple[bytes, int]]:
+        """Of one resource, which is either encrypted or not."""
+        if self._transformer(start) is None:
+            return super().values(start, end, revision=revision)
+        return ((item.value, item.mod_revision) for item in self.scan(start, end, revision=revision))
+
     def _scanned(self, items: Iterator[Item]) -> Iterator[Item]:
         for item in items:
             yield self._item(item)

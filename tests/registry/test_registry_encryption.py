@@ -59,6 +59,7 @@ async def test_a_value_is_encrypted_on_the_disk_and_nowhere_else(tmp_path: Path,
     assert [item.value for item in store.range(b"/registry/secrets/", b"/registry/secrets0").items] == [VALUE]
     with closing(store.scan(b"/registry/secrets/", b"/registry/secrets0")) as items:
         assert [item.value for item in items] == [VALUE]
+    assert list(store.values(b"/registry/secrets/", b"/registry/secrets0")) == [(VALUE, revision)]
     await store.update(KEY, VALUE + b"x", revision)
     found = store.get(KEY)
     assert found is not None
