@@ -16,8 +16,9 @@ from fastkube.client.discovery import Discovery, discover
 from fastkube.client.events import EventRecorder
 from fastkube.client.leader import LeaderElector
 from fastkube.clock import Clock
-from fastkube.controllers.builtin import CONTROLLERS
+from fastkube.controllers.builtin import ALIASES, CONTROLLERS
 from fastkube.controllers.caches import Caches
+from fastkube.controllers.node_ipam import pools_of
 from fastkube.controllers.options import ControllerManagerOptions
 from fastkube.controllers.runner import Controller, Engine, Facts, Runner
 from fastkube.controllers.signing import Signers
@@ -43,17 +44,20 @@ class Running(Protocol):
 
 def enabled(options: ControllerManagerOptions) -> list[str]:
     """The names that --controllers asks for; raises ValueError for one that does not exist."""
-    asked = options.controllers
-    unknown = [name for name in asked if name != "*" and name.removeprefix("-") not in CONTROLLERS]
-    if unknown:
-        raise ValueError(f"{unknown[0].removeprefix('-')!r} is not in the list of known controllers")
-    chosen = []
-    for name, controller in CONTROLLERS.items():
-        if f"-{name}" in asked:
-            continue
-        if name in asked or ("*" in asked and not controller.optional):
-            chosen.append(name)
-    return chosen
+    wanted: set[str] = set()
+    unwanted: set[str] = set()
+    for text in options.controllers:
+        name = text.removeprefix("-")
+        name = ALIASES.get(name, name)
+        if name not in CONTROLLERS and text != "*":
+            raise ValueError(f"{name!r} is not in the list of known controllers")
+        (unwanted if text.startswith("-") else wanted).add(name)
+    by_default = "*" in wanted
+    return [
+        name
+        for name, controller in CONTROLLERS.items()
+        if name not in unwanted and (name in wanted or (by_default and not controller.optional))
+    ]
 
 
 class ControllerManager:
@@ -72,6 +76,8 @@ class ControllerManager:
         self.ready = asyncio.Event()
         self.running: dict[str, Running] = {}
         self._names = enabled(self.options)
+        if self.options.allocate_node_cidrs:
+            pools_of(self.options)  # a range that cannot be used is told at the start
         self._client = client
         self._clock = clock
         self._given_factory = factory

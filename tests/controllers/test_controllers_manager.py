@@ -1,0 +1,52 @@
+"""Which controllers there are and which of them run."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastkube.client import Client
+from fastkube.clock import RealClock
+from fastkube.controllers.builtin import ALIASES, CONTROLLERS
+from fastkube.controllers.manager import ControllerManager, enabled
+from fastkube.controllers.options import ControllerManagerOptions
+
+OPTIONAL = {"bootstrap-signer-controller", "token-cleaner-controller", "simulated-provisioner"}
+
+
+def chosen(*names: str) -> set[str]:
+    return set(enabled(ControllerManagerOptions(controllers=names)))
+
+
+def test_all_but_the_optional_run_by_default() -> None:
+    assert set(enabled(ControllerManagerOptions())) == set(CONTROLLERS) - OPTIONAL
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (("job-controller",), {"job-controller"}),
+        (("*", "-job-controller"), set(CONTROLLERS) - OPTIONAL - {"job-controller"}),
+        (("*", "bootstrapsigner", "tokencleaner"), set(CONTROLLERS) - {"simulated-provisioner"}),
+        (("*", "-nodelifecycle"), set(CONTROLLERS) - OPTIONAL - {"node-lifecycle-controller"}),
+        (("job", "-job"), set()),
+    ],
+)
+def test_controllers_are_chosen_by_name(asked: tuple[str, ...], expected: set[str]) -> None:
+    assert chosen(*asked) == expected
+
+
+@pytest.mark.parametrize("name", ["nonsense", "-nonsense", "-"])
+def test_an_unknown_controller_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="is not in the list of known controllers"):
+        chosen("*", name)
+
+
+def test_older_names_are_of_controllers_that_there_are() -> None:
+    assert set(ALIASES.values()) <= set(CONTROLLERS)
+
+
+async def test_a_range_of_pod_addresses_that_cannot_be_used_is_told_at_the_start() -> None:
+    options = ControllerManagerOptions(allocate_node_cidrs=True, cluster_cidr="nonsense")
+    async with Client("http://127.0.0.1:1") as client:
+        with pytest.raises(ValueError, match="cluster-cidr"):
+            ControllerManager(client, RealClock(), options)
