@@ -192,6 +192,7 @@ class Server:
 
         `shared_port`: this is one of several frontends, and the bootstrap objects are there.
         """
+        from fastkube.registry.attendants import builtin_attendants
         from fastkube.registry.bootstrap import bootstrap
         from fastkube.registry.custom.keeper import Keeper
         from fastkube.registry.registry import Registry
@@ -215,7 +216,7 @@ class Server:
         stack.callback(chain.close)
         addresses = ServiceAddresses(self.store, options.service_cluster_ip_range, options.service_node_port_range)
         stack.callback(addresses.close)
-        attendants = {("", "services"): addresses}
+        attendants = builtin_attendants(self.store, addresses)
         registry = Registry(self.store, catalog, clock=self.clock, admission=chain, attendants=attendants)
         keeper = Keeper(self.store, catalog, self.clock, HookClient(lookups).post, works=not shared_port)
         stack.push_async_callback(keeper.close)

@@ -15,6 +15,7 @@ from fastkube.api.catalog import Catalog
 from fastkube.clock import ManualClock
 from fastkube.errors import ApiError
 from fastkube.registry.answers import Stored
+from fastkube.registry.attendants import builtin_attendants
 from fastkube.registry.bootstrap import bootstrap
 from fastkube.registry.deletion import DeleteOptions
 from fastkube.registry.listing import ListOptions
@@ -140,7 +141,8 @@ async def running(
         Lookups(store, catalog), clock, Authorizer(("RBAC",), store, catalog), enable=enable, disable=disable
     )
     addresses = ServiceAddresses(store, CIDR)
-    registry = Registry(store, catalog, clock=clock, admission=chain, attendants={("", "services"): addresses})
+    attendants = builtin_attendants(store, addresses)
+    registry = Registry(store, catalog, clock=clock, admission=chain, attendants=attendants)
     await bootstrap(registry, CIDR)
     try:
         yield Cluster(store, registry, clock, addresses)

@@ -55,3 +55,20 @@ async def test_only_allocated_devices_have_a_status(cluster: Cluster):
     async with refused(422, "Invalid", 'status.allocation.devices.results[0].request: Invalid value: "x"'):
         wrong = {"allocation": {"devices": {"results": [{**RESULT, "request": "x"}]}}}
         await cluster.patch(f"{CLAIMS}/status", "a", {"status": wrong})
+
+
+async def test_admin_access_is_for_namespaces_that_are_marked(cluster: Cluster):
+    asked = {"spec.devices.requests.0.exactly.adminAccess": True}
+    problem = "spec.devices.requests[0].adminAccess: Forbidden: admin access to devices requires the `{}: true` label"
+    label = "resource.kubernetes.io/admin-access"
+    async with refused(422, "Invalid", problem.format(label)):
+        await cluster.create(CLAIMS, good(CLAIMS, asked))
+    await cluster.create(CLAIMS, good(CLAIMS))
+    granted = status(allocation={"devices": {"results": [{**RESULT, "adminAccess": True}]}})
+    async with refused(422, "Invalid", "status.allocation.devices.results[0].adminAccess: Forbidden"):
+        await cluster.patch(f"{CLAIMS}/status", "a", granted)
+    await cluster.patch("namespaces", "default", {"metadata": {"labels": {label: "true"}}})
+    await cluster.create(CLAIMS, good(CLAIMS, {**asked, "metadata.name": "b"}))
+    await cluster.patch(f"{CLAIMS}/status", "a", granted)
+    await cluster.patch("namespaces", "default", {"metadata": {"labels": {label: None}}})
+    await cluster.patch(f"{CLAIMS}/status", "a", {"metadata": {"labels": {"x": "y"}}})

@@ -15,6 +15,7 @@ from yarl import URL
 
 from fastkube.api.catalog import Catalog
 from fastkube.clock import RealClock
+from fastkube.registry.attendants import builtin_attendants
 from fastkube.registry.bootstrap import bootstrap
 from fastkube.registry.custom.keeper import Keeper
 from fastkube.registry.registry import Registry
@@ -187,7 +188,8 @@ async def running(directory: Path, **options: Any) -> AsyncIterator[Api]:
         stack.callback(chain.close)
         addresses = ServiceAddresses(store, settings.service_cluster_ip_range)
         stack.callback(addresses.close)
-        registry = Registry(store, catalog, clock=clock, admission=chain, attendants={("", "services"): addresses})
+        attendants = builtin_attendants(store, addresses)
+        registry = Registry(store, catalog, clock=clock, admission=chain, attendants=attendants)
         keeper = Keeper(store, catalog, clock, HookClient(lookups).post)
         stack.push_async_callback(keeper.close)
         await bootstrap(registry, settings.service_cluster_ip_range)
