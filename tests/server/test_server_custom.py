@@ -12,6 +12,8 @@ import pytest
 from apis import Api, running
 from customs import CRDS, GROUP, WIDGETS, condition, define, definition, schema, version, widget
 
+from fastkube.registry.custom import keeper
+
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
 SIZED = {
     "type": "object",
@@ -444,3 +446,29 @@ async def test_documents_of_openapi_change_with_their_definitions_only(api: Api)
     assert after != before
     shown = (await api.get(after))["components"]["schemas"]["com.example.v1.Widget"]
     assert shown["properties"]["spec"]["properties"]["size"]["maximum"] == 10
+
+
+async def test_verification_of_stored_objects(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once all objects are known to be as their definition has them they are read as they are stored; not before."""
+    monkeypatch.setattr(keeper, "_GRACE_S", 0.01)
+    await define(api, version(whole=schema({"type": "object", "properties": {"size": {"type": "integer"}}})))
+    await api.create(WIDGETS, widget("a", {"size": 2}))
+
+    async def change(spec: dict[str, Any]) -> bool:
+        """Whether objects are brought up to date on reading, some time after a change."""
+        crd = await api.get(f"{CRDS}/widgets.{GROUP}")
+        crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"] = schema(spec)
+        assert (await api.request("PUT", f"{CRDS}/widgets.{GROUP}", crd)).status == 200
+        await asyncio.sleep(0.1)
+        rtype = api.server.catalog.get(GROUP, "widgets")
+        assert rtype is not None
+        return rtype.stale
+
+    more = {"type": "object", "properties": {"size": {"type": "integer"}, "more": {"type": "string"}}}
+    assert not await change(more)
+    assert (await api.get(f"{WIDGETS}/a"))["spec"] == {"size": 2}
+    assert await change(SIZED)
+    assert (await api.get(f"{WIDGETS}/a"))["spec"] == {"size": 2, "color": "red"}
+    await api.merge(f"{WIDGETS}/a", {"metadata": {"labels": {"l": "1"}}})
+    assert not await change({**SIZED, "description": "the same"})
+    assert (await api.get(f"{WIDGETS}/a"))["spec"] == {"size": 2, "color": "red"}

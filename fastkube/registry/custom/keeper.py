@@ -30,6 +30,7 @@ PREFIX = b"/registry/apiextensions.k8s.io/customresourcedefinitions/"
 _END = PREFIX[:-1] + b"0"  # "0" follows "/"
 _REMOVAL_POLL_S = 0.5
 _CHUNK = 500
+_GRACE_S = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -49,17 +50,21 @@ class Keeper:
         self._types: dict[bytes, tuple[Object, ResourceType]] = {}
         self._waiting: dict[bytes, None] = {}
         self._wake = asyncio.Event()
+        self._doubtful: dict[bytes, ResourceType] = {}
+        self._doubt = asyncio.Event()
         self._subscription = store.subscribe(PREFIX, _END, self._on_events)
         for item in store.range(PREFIX, _END).items:
             self._keep(item.key, item.value, item.mod_revision)
-        self._worker = asyncio.get_running_loop().create_task(self._work()) if works else None
+        self._tasks = [asyncio.create_task(self._verify())]
+        if works:
+            self._tasks.append(asyncio.create_task(self._work()))
         self._wake.set()
 
     async def close(self) -> None:
         self._subscription.cancel()
-        if self._worker is not None:
-            self._worker.cancel()
-            await asyncio.gather(self._worker, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # ---------------------------------------------------------------- the catalog
 
@@ -89,6 +94,9 @@ class Keeper:
         rtype = make_type(crd, self._post)
         self._types[key] = (shape, rtype)
         self._catalog.add(rtype)
+        if rtype.stale:
+            self._doubtful[key] = rtype
+            self._doubt.set()
 
     def _forget(self, key: bytes) -> None:
         crd = self._crds.pop(key, None)
@@ -104,6 +112,35 @@ class Keeper:
         known = self._types.pop(key, None)
         if known is not None:
             self._catalog.remove(known[1])
+
+    async def _verify(self) -> None:
+        """Looks once through the objects of kinds whose definition has changed: where all of them are as the present
+        one would have stored them (most changes only add to a schema), reading need not bring them up to date."""
+        while True:
+            await self._doubt.wait()
+            self._doubt.clear()
+            await self._clock.sleep(_GRACE_S)  # writes that began under the old definition have ended then
+            doubtful, self._doubtful = self._doubtful, {}
+            for key, rtype in doubtful.items():
+                try:
+                    fresh = await self._all_fresh(rtype)
+                except StoreError:
+                    self._doubtful[key] = rtype
+                    self._doubt.set()
+                    continue
+                if fresh and rtype.extra["stale"]:
+                    rtype.extra["stale"] = False
+
+    async def _all_fresh(self, rtype: ResourceType) -> bool:
+        start, end = rtype.key_prefix, rtype.key_prefix[:-1] + b"0"
+        while items := self._store.range(start, end, limit=_CHUNK).items:
+            for item in items:
+                obj = msgpack.unpackb(item.value)
+                if obj["apiVersion"] != rtype.storage_api_version or rtype.extra["refresh"](obj) != obj:
+                    return False
+            start = items[-1].key + b"\0"
+            await asyncio.sleep(0)
+        return True
 
     # ---------------------------------------------------------------- the work
 
