@@ -482,6 +482,8 @@ async def _up_manually(
     """`up --clock manual`: one process, since everything has to share one clock."""
     from fastkube.embedded import Embedded, until_stopped
 
+    if options.servers != 1:
+        raise StartError("servers: not with --clock manual, which only one process can follow")
     if values.get("frontends"):
         raise StartError("frontends: not with --clock manual, which only one process can follow")
     started = time.monotonic()

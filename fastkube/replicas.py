@@ -44,6 +44,9 @@ from fastkube.store.transport import AdminClient, PeerFiles
 
 _SERVERS_FILE = "servers.json"
 _RESTART_S = 1.0
+_NOT_SHARED = ("unix_socket", "http_port", "audit_log_path")
+"""Options of the first server alone: what they name cannot be had by several."""
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -165,7 +168,7 @@ async def _keep_running(values: Mapping[str, Any], plan: _Plan, place: int) -> N
     for cls in (StoreOptions, ServerOptions, ReplicationOptions):
         for entry in config.options_of(cls):
             value = given.get(entry.field, entry.default)
-            if value != entry.default and value is not None and entry.field != "unix_socket":
+            if value != entry.default and value is not None and entry.field not in _NOT_SHARED:
                 told = ",".join(map(str, value)) if entry.repeated else str(value)
                 words.append(f"--{entry.flag}={told}s" if entry.is_duration else f"--{entry.flag}={told}")
     while True:
