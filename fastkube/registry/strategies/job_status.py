@@ -152,7 +152,8 @@ def _counts(errs: Errors, now: _Job, was: _Job) -> None:
     terminating, ready = now.count("terminating"), now.count("ready")
     if now.finished and terminating > 0 and (not was.finished or _changed(now, was, "terminating")):
         errs.append(field.invalid("status.terminating", terminating, "terminating>0 is invalid for finished job"))
-    if (_changed(now, was, "ready") or _changed(now, was, "active")) and ready > now.count("active"):
+    fits = now.status.get("ready") is None or ready <= now.count("active")
+    if not fits and (_changed(now, was, "ready") or _changed(now, was, "active")):
         errs.append(field.invalid("status.ready", ready, "cannot set more ready pods than active"))
 
 

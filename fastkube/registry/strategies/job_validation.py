@@ -307,7 +307,8 @@ def job_update(errs: Errors, new: Object, old: Object) -> None:
 
 
 def _struct_immutable(errs: Errors, key: str, struct: str, now: Object, was: Object) -> None:
-    if not checks.equal(now.get(key), was.get(key)):
+    """Nothing and an empty struct differ."""
+    if (now.get(key) is None) != (was.get(key) is None) or not checks.equal(now.get(key), was.get(key)):
         errs.append(field.invalid(f"spec.{key}", shown(struct, now.get(key)), field.IMMUTABLE))
 
 
