@@ -38,7 +38,7 @@ def handle_path(server: ApiServer, request: Request) -> Answer | Awaitable[Answe
 
 
 def _index(server: ApiServer, request: Request) -> Answer:
-    paths = {path for path in _EXACT if path not in ("/", CLOCK_PATH) and not path.endswith("/")}
+    paths = {path for path in _EXACT if not path.endswith("/") and not path.startswith("/fastkube/")}
     paths.update(server.health.paths())
     paths.update(server.openapi.paths())
     for rtype in server.catalog.all():
@@ -160,7 +160,7 @@ _EXACT: dict[str, Callable[[ApiServer, Request], Answer | Awaitable[Answer]]] = 
     "/": _index,
     "/.well-known/openid-configuration": _issuer,
     "/api": _discovery,
-    "/configz": _configuration,
+    "/fastkube/configz": _configuration,
     "/apis": _discovery,
     CLOCK_PATH: _clock,
     "/metrics": _metrics,

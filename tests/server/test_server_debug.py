@@ -1,4 +1,4 @@
-"""/debug/pprof and /configz."""
+"""/debug/pprof and /fastkube/configz."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from apis import ALICE, Api, running
 
 
 async def test_the_options_in_force(api: Api):
-    told = (await api.get("/configz"))["apiserver.fastkube.dev"]
+    told = (await api.get("/fastkube/configz"))["apiserver.fastkube.dev"]
     assert told["max-requests-inflight"] == 400 and told["authorization-mode"] == ["Node", "RBAC"]
-    assert (await api.request("GET", "/configz", token=ALICE)).status == 403
+    assert (await api.request("GET", "/fastkube/configz", token=ALICE)).status == 403
 
 
 async def test_stacks_and_samples_of_the_running_server(api: Api):
