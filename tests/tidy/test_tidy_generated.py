@@ -19,6 +19,12 @@ def test_the_committed_schemas_are_what_the_generator_writes() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_page_of_what_is_supported_is_what_the_code_says() -> None:
+    command = [sys.executable, str(ROOT / "tools" / "supported.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def references(told: Any) -> Iterator[str]:
     code = told if isinstance(told, str) else told[0]
     if "@" in code:
