@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 CORES := $(wildcard fastkube/_*.pyx)
 NODES ?= 3
 
-.PHONY: up test test-long test-sim test-clients test-pure bench bench-sched bench-micro profile lint format setup setup-dev kubectl clean
+.PHONY: up test test-long test-sim test-clients test-pure bench bench-sched bench-controllers bench-micro profile lint format setup setup-dev kubectl clean
 .DEFAULT_GOAL := up
 
 up: setup
@@ -64,6 +64,10 @@ bench: setup-dev
 # Scheduling: decisions of both builds over the number of nodes, and Pods bound end to end: about 4 minutes.
 bench-sched: setup-dev
 	$(BIN)/python -m bench.sched
+
+# Deployments, rollouts, namespaces: the work of the controllers in a whole control plane.
+bench-controllers: setup-dev
+	$(BIN)/python -m bench.controllers
 
 # Single operations: their time, and the instructions they take against bench/micro/instructions.json (needs valgrind).
 bench-micro: setup-dev
