@@ -8,6 +8,11 @@ from kinds import GOOD, complaints, complaints_about_update
 
 SEALED = "Forbidden: field is immutable when `immutable` is set"
 FIXED = "field is immutable"
+LABEL = (
+    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with "
+    "an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is "
+    "'[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
+)
 BAD_IP = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
 BAD_CIDR = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
 
@@ -245,6 +250,16 @@ NEW: list[tuple[str, dict[str, Any], list[str]]] = [
         [
             "metadata.name: Forbidden: priority class names with 'system-' prefix are reserved for system use only. "
             "error: globalDefault of system-cluster-critical PriorityClass must be false"
+        ],
+    ),
+    (
+        "runtimeclasses.node.k8s.io",
+        {"handler": "H_", "overhead.podFixed": {"hugepages-2Mi": "2Mi", "odd": "1"}},
+        [
+            f'handler: Invalid value: "H_": {LABEL}',
+            'overhead.limits[odd]: Invalid value: "odd": must be a standard resource type or fully qualified',
+            'overhead.limits[odd]: Invalid value: "odd": must be a standard resource for containers',
+            "overhead: Forbidden: HugePages require cpu or memory",
         ],
     ),
     # ---- networking

@@ -71,17 +71,16 @@ class RuntimeClassStrategy(Strategy):
     def validate(self, call: Call, obj: Object) -> list[Cause]:
         errs: Errors = []
         checks.label(errs, "handler", obj.get("handler") or "")
-        for resource, amount in ((obj.get("overhead") or {}).get("podFixed") or {}).items():
-            path = f"overhead.podFixed[{resource}]"
-            resources.container_name(errs, path, resource)
-            resources.value(errs, path, resource, amount)
+        fixed = (obj.get("overhead") or {}).get("podFixed")
+        if fixed:
+            resources.requirements(errs, "overhead", {"limits": fixed})
         scheduling = obj.get("scheduling") or {}
         errs += validate_labels(scheduling.get("nodeSelector") or {}, "scheduling.nodeSelector")
         _tolerations(errs, "scheduling.tolerations", scheduling.get("tolerations") or [])
         return errs
 
     def validate_update(self, call: Call, new: Object, old: Object) -> list[Cause]:
-        errs: Errors = []
+        errs = self.validate(call, new)
         checks.immutable(errs, "handler", new.get("handler") or "", old.get("handler") or "")
         return errs
 

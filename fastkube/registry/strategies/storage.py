@@ -209,33 +209,37 @@ class CSIDriverStrategy(Strategy):
 
     def validate(self, call: Call, obj: Object) -> list[Cause]:
         errs: Errors = []
-        spec = obj["spec"]
-        policies = ("File", "None", "ReadWriteOnceWithFSType")
-        checks.one_of(errs, "spec.fsGroupPolicy", spec["fsGroupPolicy"], policies)
-        _token_requests(errs, "spec.tokenRequests", spec.get("tokenRequests") or [])
-        for mode in spec["volumeLifecycleModes"]:
+        _driver(errs, obj["spec"])
+        for mode in obj["spec"]["volumeLifecycleModes"]:
             checks.one_of(errs, "spec.volumeLifecycleModes", mode, ("Persistent", "Ephemeral"))
-        period = spec.get("nodeAllocatableUpdatePeriodSeconds")
-        if period is not None and period < _UPDATE_PERIOD_MIN_S:
-            problem = f"must be greater than or equal to {_UPDATE_PERIOD_MIN_S} seconds"
-            errs.append(field.invalid("spec.nodeAllocatableUpdatePeriodSeconds", period, problem))
-        in_secrets = spec.get("serviceAccountTokenInSecrets")
-        if in_secrets is not None and not spec.get("tokenRequests"):
-            problem = "must be unset when tokenRequests is empty"
-            errs.append(field.invalid("spec.serviceAccountTokenInSecrets", in_secrets, problem))
         return errs
 
     def validate_update(self, call: Call, new: Object, old: Object) -> list[Cause]:
-        errs = self.validate(call, new)
+        errs: Errors = []
         now, was = new["spec"], old["spec"]
         checks.immutable(errs, "spec.attachedRequired", now["attachRequired"], was.get("attachRequired"))
         checks.fields_immutable(errs, "spec", now, was, "volumeLifecycleModes")
+        _driver(errs, now)
         return errs
 
     def warnings(self, call: Call, obj: Object, old: Object | None) -> list[str]:
         spec = obj["spec"]
         unset = spec.get("serviceAccountTokenInSecrets") is None
         return [_TOKEN_IN_ATTRIBUTES] if spec.get("tokenRequests") and unset else []
+
+
+def _driver(errs: Errors, spec: Object) -> None:
+    """What may change of a driver."""
+    checks.one_of(errs, "spec.fsGroupPolicy", spec["fsGroupPolicy"], ("File", "None", "ReadWriteOnceWithFSType"))
+    _token_requests(errs, "spec.tokenRequests", spec.get("tokenRequests") or [])
+    period = spec.get("nodeAllocatableUpdatePeriodSeconds")
+    if period is not None and period < _UPDATE_PERIOD_MIN_S:
+        problem = f"must be greater than or equal to {_UPDATE_PERIOD_MIN_S} seconds"
+        errs.append(field.invalid("spec.nodeAllocatableUpdatePeriodSeconds", period, problem))
+    in_secrets = spec.get("serviceAccountTokenInSecrets")
+    if in_secrets is not None and not spec.get("tokenRequests"):
+        problem = "must be unset when tokenRequests is empty"
+        errs.append(field.invalid("spec.serviceAccountTokenInSecrets", in_secrets, problem))
 
 
 def _token_requests(errs: Errors, path: str, requests: list[Object]) -> None:
