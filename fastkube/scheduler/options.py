@@ -22,7 +22,7 @@ class SchedulerOptions(LeaderElectionOptions):
         "How long a Pod may stay unschedulable before it is tried again without cause.",
         flag="pod-max-in-unschedulable-pods-duration",
     )
-    bindings_in_flight: int = option(64, "Bindings that wait for the API server at a time.")
+    bindings_in_flight: int = option(256, "Bindings that wait for the API server at a time.")
     scheduler_seed: int = option(0, "Seed of the choice among equal nodes; 0 takes a new one at each start.")
     scheduler_metrics_address: str = option(
         "", "HOST:PORT of an HTTP endpoint with /metrics, /healthz, /livez and /readyz; none when empty."
