@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """What got slower between two results of `make bench`: bench/compare.py results/A results/B.
 
-A figure counts as changed when its medians differ by more than `--tolerance` and the ranges of its runs do not overlap.
+A figure counts as changed when its medians differ by more than `--tolerance` and the ranges of its runs do not overlap;
+with fewer than two runs on either side that says little, and is told.
 Ends with 1 when a figure got worse.
 """
 
@@ -47,7 +48,10 @@ def changes(before: dict[str, Any], after: dict[str, Any], tolerance: float) -> 
                 word = "better" if better > 1 else "WORSE"
                 told = f"{better:.2f}x" if better > 1 else f"1/{1 / better:.2f}"
                 found.append(
-                    (better, [name, figure.title.strip(), f"{was:,.4g}", f"{now:,.4g} {figure.unit}", told, word])
+                    (
+                        better,
+                        [name, figure.key.replace("_", " "), f"{was:,.4g}", f"{now:,.4g} {figure.unit}", told, word],
+                    )
                 )
     found.sort(key=lambda one: one[0])
     return [row for _, row in found], any(better < 1 for better, _ in found)
@@ -64,6 +68,8 @@ def main(before: Path, after: Path, tolerance: float) -> None:
     print(f"{old['commit']} → {new['commit']}")
     if old["machine"]["cpu"] != new["machine"]["cpu"] or old["machine"]["cores"] != new["machine"]["cores"]:
         print("measured on different machines: the changes may be theirs")
+    if min(old["runs"], new["runs"]) < 2:
+        print("one run on a side: differences may be chance")
     print(report.table(["contender", "figure", "before", "after", "change", ""], found) if found else "nothing changed")
     sys.exit(1 if worse else 0)
 

@@ -231,7 +231,8 @@ def _plot_memory(path: Path, details: dict[str, Any]) -> None:
     axes.set_ylabel("MB")
     axes.set_ylim(bottom=0)
     axes.grid(visible=True, alpha=0.3)
-    axes.legend()
+    if axes.lines:
+        axes.legend()
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
