@@ -435,3 +435,18 @@ async def test_a_version_with_objects_stays(api: Api) -> None:
     crd = await api.get(path)
     crd["spec"]["versions"] = [each for each in crd["spec"]["versions"] if each["name"] == "v2"]
     assert (await api.request("PUT", path, crd)).status == 200
+
+
+async def test_a_served_kind_keeps_certificates(api: Api) -> None:
+    """Before it is served a webhook may lack them: whoever injects them comes later."""
+    url = {"url": "https://hook.example.com/"}
+    conversion = webhook(clientConfig={**url, "caBundle": "bm9uZQ=="})
+    assert await causes(api, definition(plural="hooked", kind="Hooked", conversion=conversion)) == []
+    await define(api, plural="hooked", kind="Hooked", conversion=webhook(clientConfig=url))
+    path = f"{CRDS}/hooked.{GROUP}"
+    crd = await api.get(path)
+    crd["spec"]["conversion"] = conversion
+    response = await api.request("PUT", path, crd)
+    assert [each["message"] for each in response.json["details"]["causes"]] == [
+        'Invalid value: "bm9uZQ==": unable to load root certificates: unable to parse bytes as PEM block'
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,7 +15,8 @@ REVIEW_VERSIONS = ("v1", "v1beta1")
 _STRATEGIES = ("None", "Webhook")
 
 
-def faults(conversion: Object | None, path: str) -> list[Cause]:
+def faults(conversion: Object | None, path: str, *, any_bundle: bool = True) -> list[Cause]:
+    """`any_bundle`: a caBundle without certificates may stay, or may yet be mended (before the kind is served)."""
     if conversion is None:
         return []
     strategy = conversion.get("strategy") or ""
@@ -32,7 +34,23 @@ def faults(conversion: Object | None, path: str) -> list[Cause]:
         found.append(field.required(f"{path}.webhookClientConfig", told))
     else:
         found += _client_faults(config, f"{path}.webhookClientConfig")
+        if not any_bundle and not has_valid_bundle(conversion):
+            told = "unable to load root certificates: unable to parse bytes as PEM block"
+            found.append(field.invalid(f"{path}.webhookClientConfig.caBundle", config["caBundle"], told))
     return found + _review_faults(versions, f"{path}.conversionReviewVersions")
+
+
+def has_valid_bundle(conversion: Object) -> bool:
+    """Whether the webhook's caBundle holds certificates, or there is none."""
+    from cryptography import x509
+
+    bundle = ((conversion.get("webhook") or {}).get("clientConfig") or {}).get("caBundle")
+    if not bundle:
+        return True
+    try:
+        return bool(x509.load_pem_x509_certificates(binascii.a2b_base64(bundle)))
+    except ValueError:
+        return False
 
 
 def _client_faults(config: Object, path: str) -> list[Cause]:
@@ -103,9 +121,9 @@ def _review_faults(versions: list[str], path: str) -> list[Cause]:
     for index, version in enumerate(versions):
         if version in seen:
             found.append(field.invalid(f"{path}[{index}]", version, "duplicate version"))
+            continue
         seen.add(version)
-        if told := names.dns1035_label(version):
-            found.append(field.invalid(f"{path}[{index}]", version, ",".join(told)))
+        found += [field.invalid(f"{path}[{index}]", version, told) for told in names.dns1035_label(version)]
     if not seen.intersection(REVIEW_VERSIONS):
         found.append(field.invalid(path, versions, f"must include at least one of {', '.join(REVIEW_VERSIONS)}"))
     return found

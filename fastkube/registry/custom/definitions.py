@@ -169,7 +169,13 @@ def _spec_faults(spec: Object, old: Object | None) -> list[Cause]:
     found += columns.column_faults(common.get("additionalPrinterColumns"), "spec.additionalPrinterColumns")
     if fields := common.get("selectableFields"):
         found += _selectable_faults(fields, spec, "spec.selectableFields")
-    return found + conversions.faults(spec.get("conversion"), "spec.conversion")
+    return found + conversions.faults(spec.get("conversion"), "spec.conversion", any_bundle=_takes_any_bundle(old))
+
+
+def _takes_any_bundle(old: Object | None) -> bool:
+    if old is None or not is_true(old, "Established"):
+        return True
+    return not conversions.has_valid_bundle((old.get("spec") or _NOTHING).get("conversion") or _NOTHING)
 
 
 def _schemas_required(common: Object, versions: list[Object]) -> list[Cause]:
