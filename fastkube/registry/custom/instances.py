@@ -6,6 +6,7 @@ status is written through it alone; without it, it is a field like any other and
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -27,12 +28,16 @@ _NOT_CHECKED = Cause(
 
 
 class VersionRules:
-    """What one version of a kind asks of its objects, compiled when the first of them is written."""
+    """What one version of a kind asks of its objects; `load` gives its schema, compiled when the first is written."""
 
-    def __init__(self, schema: Object, status: bool, scale: dict[str, str]) -> None:
-        self.schema = schema
+    def __init__(self, load: Callable[[], Object], status: bool, scale: dict[str, str]) -> None:
+        self._load = load
         self.status = status
         self.scale = scale
+
+    @cached_property
+    def schema(self) -> Object:
+        return self._load()
 
     @cached_property
     def values(self) -> jsonschema.Check | None:

@@ -8,6 +8,7 @@ and whoever is late finds it done.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -46,8 +47,8 @@ class Keeper:
         self._catalog = catalog
         self._clock = clock
         self._post = post
-        self._crds: dict[bytes, tuple[int, Object]] = {}
-        self._types: dict[bytes, tuple[Object, ResourceType]] = {}
+        self._names: dict[bytes, Object] = {}
+        self._types: dict[bytes, tuple[bytes, ResourceType]] = {}
         self._waiting: dict[bytes, None] = {}
         self._wake = asyncio.Event()
         self._doubtful: dict[bytes, ResourceType] = {}
@@ -78,12 +79,12 @@ class Keeper:
 
     def _keep(self, key: bytes, value: bytes, revision: int) -> None:
         crd = msgpack.unpackb(value)
-        self._crds[key] = (revision, crd)
+        self._names[key] = _claims(crd)
         self._waiting[key] = None
         if not is_served(crd):
             self._withdraw(key)
             return
-        shape = _shape(crd)
+        shape = _digest(crd)
         known = self._types.get(key)
         if known is not None and known[0] == shape:
             return
@@ -91,7 +92,7 @@ class Keeper:
             self._withdraw(key)
         from fastkube.registry.custom.kinds import make_type  # with all that judges objects, when there are any
 
-        rtype = make_type(crd, self._post)
+        rtype = make_type(crd, value, self._post)
         self._types[key] = (shape, rtype)
         self._catalog.add(rtype)
         if rtype.stale:
@@ -99,14 +100,12 @@ class Keeper:
             self._doubt.set()
 
     def _forget(self, key: bytes) -> None:
-        crd = self._crds.pop(key, None)
+        claims = self._names.pop(key, None)
         self._waiting.pop(key, None)
         self._withdraw(key)
-        if crd is not None:  # its names are free now
-            group = crd[1]["spec"]["group"]
-            self._waiting.update(
-                (other, None) for other, (_, each) in self._crds.items() if each["spec"]["group"] == group
-            )
+        if claims is not None:  # its names are free now
+            group = claims["spec"]["group"]
+            self._waiting.update((other, None) for other, each in self._names.items() if each["spec"]["group"] == group)
 
     def _withdraw(self, key: bytes) -> None:
         known = self._types.pop(key, None)
@@ -160,7 +159,7 @@ class Keeper:
 
     def _again(self, key: bytes, delay_s: float) -> None:
         def put() -> None:
-            if key in self._crds:
+            if key in self._names:
                 self._waiting[key] = None
                 self._wake.set()
 
@@ -168,15 +167,15 @@ class Keeper:
 
     async def _settle(self, key: bytes) -> None:
         """Brings one definition a step further, if there is one to take."""
-        kept = self._crds.get(key)
-        if kept is None:
+        item = self._store.get(key)
+        if item is None:
             return
-        revision, crd = kept
+        revision, crd = item.mod_revision, msgpack.unpackb(item.value)
         now = rfc3339(self._clock.time())
         if "deletionTimestamp" in crd["metadata"]:
             await self._end(key, revision, crd, now)
             return
-        others = [each for other, (_, each) in self._crds.items() if other != key]
+        others = [each for other, each in self._names.items() if other != key]
         await self._write(key, revision, crd, establishing.established(crd, others, now))
 
     async def _write(self, key: bytes, revision: int, old: Object, new: Object) -> None:
@@ -225,11 +224,15 @@ class Keeper:
         return False
 
 
-def _shape(crd: Object) -> Object:
-    """What the catalog's entry is made of."""
-    return {
-        "spec": crd["spec"],
-        "names": crd["status"]["acceptedNames"],
-        "stored": crd["status"].get("storedVersions"),
-        "terminating": "deletionTimestamp" in crd["metadata"],
-    }
+def _claims(crd: Object) -> Object:
+    """What other definitions of the group must know of one; its schemas stay in the store."""
+    status = crd.get("status") or {}
+    return {"spec": {"group": crd["spec"]["group"]}, "status": {"acceptedNames": status.get("acceptedNames")}}
+
+
+def _digest(crd: Object) -> bytes:
+    """Stands for all that the catalog's entry is made of."""
+    status = crd["status"]
+    terminating = "deletionTimestamp" in crd["metadata"]
+    parts = (crd["spec"], status["acceptedNames"], status.get("storedVersions"), terminating)
+    return hashlib.sha256(msgpack.packb(parts)).digest()

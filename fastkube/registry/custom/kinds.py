@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgpack
@@ -45,18 +46,27 @@ def schema_of(version: Object) -> Object:
     return found
 
 
-def make_type(crd: Object, post: Post) -> ResourceType:
-    """The catalog's entry of an established definition. `post` asks webhooks."""
+def make_type(crd: Object, packed: bytes, post: Post) -> ResourceType:
+    """The catalog's entry of an established definition. `post` asks webhooks.
+
+    Schemas are large and most of them are never used: they are taken from `packed`, the stored form, when they are.
+    """
     spec = crd["spec"]
     group, names = spec["group"], crd["status"]["acceptedNames"]
-    by_name: dict[str, Object] = {each["name"]: each for each in spec["versions"]}
+    by_name: dict[str, Object] = {each["name"]: {**each, "schema": None} for each in spec["versions"]}
+
+    def source(version: str) -> Object:
+        versions = msgpack.unpackb(packed)["spec"]["versions"]
+        return schema_of(next(each for each in versions if each["name"] == version))
+
+    sources = Lazy(source)
     served = sorted((name for name, each in by_name.items() if each.get("served")), key=version_rank, reverse=True)
     storage = next(name for name, each in by_name.items() if each.get("storage"))
     parts = {name: each.get("subresources") or {} for name, each in by_name.items()}
-    rules = {name: _rules(each, parts[name]) for name, each in by_name.items()}
+    rules = {name: _rules(partial(sources.__getitem__, name), part) for name, part in parts.items()}
     whole = bool(spec.get("preserveUnknownFields"))
     converts = (spec.get("conversion") or {}).get("strategy") == "Webhook"
-    schemas_by_version = Lazy(lambda version: _schema(_OPEN if whole else schema_of(by_name[version])))
+    schemas_by_version = Lazy(lambda version: _schema(_OPEN if whole else sources[version]))
     refresh = _refresher(schemas_by_version, by_name)
     return ResourceType(
         group=group,
@@ -122,9 +132,9 @@ def _schema(source: Object) -> schemas.Schema:
     return made
 
 
-def _rules(version: Object, parts: Object) -> VersionRules:
+def _rules(load: Callable[[], Object], parts: Object) -> VersionRules:
     scale = {key: path for key, path in (parts.get("scale") or {}).items() if path}
-    return VersionRules(schema_of(version), "status" in parts, scale)
+    return VersionRules(load, "status" in parts, scale)
 
 
 def _subresources(group: str, kind: str, served: list[str], parts: dict[str, Object]) -> dict[str, SubresourceInfo]:
