@@ -16,6 +16,10 @@ LABEL = (
 BAD_IP = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
 BAD_CIDR = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
 
+NESTED = "true"
+for _variable in "abcde":
+    NESTED = f"device.attributes.all({_variable}, {NESTED})"
+
 NEW: list[tuple[str, dict[str, Any], list[str]]] = [
     # ---- Service
     ("services", {"spec.ports": None}, ["spec.ports: Required value"]),
@@ -365,6 +369,16 @@ NEW: list[tuple[str, dict[str, Any], list[str]]] = [
             "int",
             'spec.extendedResourceName: Invalid value: "x": must be a valid extended resource name',
         ],
+    ),
+    (
+        "deviceclasses.resource.k8s.io",
+        {"spec.selectors.0.cel.expression": NESTED},
+        ["spec.selectors[0].cel.expression: Forbidden: too complex, exceeds cost limit"],
+    ),
+    (
+        "deviceclasses.resource.k8s.io",
+        {"spec.selectors.0.cel.expression": "device.attributes['e.com'].model.matches('a.*') && device.driver != 'x'"},
+        [],
     ),
     (
         "resourceclaims.resource.k8s.io",

@@ -130,11 +130,13 @@ def selector(errs: Errors, path: str, told: Object) -> None:
     if len(expression.encode()) > _EXPRESSION_MAX_BYTES:
         errs.append(field.too_long(at, _EXPRESSION_MAX_BYTES))
         return
-    from fastkube.cel.devices import fault  # most servers never load CEL
+    from fastkube.cel import devices  # most servers never load CEL
 
-    problem = fault(expression)
+    problem = devices.fault(expression)
     if problem is not None:
         errs.append(field.invalid(at, expression, problem))
+    elif devices.is_too_complex(expression):
+        errs.append(field.forbidden(at, "too complex, exceeds cost limit"))
 
 
 def toleration(errs: Errors, path: str, told: Object) -> None:

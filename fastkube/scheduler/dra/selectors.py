@@ -6,12 +6,9 @@ from typing import Any
 
 from fastkube import cel
 from fastkube.cel.amounts import parse_quantity, parse_semver
-from fastkube.cel.devices import selector
+from fastkube.cel.devices import COST_LIMIT, selector
 
 Object = dict[str, Any]
-
-COST_LIMIT = 1_000_000
-"""What a selector may take for one device."""
 
 
 class SelectorError(Exception):
