@@ -54,28 +54,49 @@ def explain(history: list[Operation]) -> str:
 
 
 def _is_linearizable(operations: list[Operation]) -> bool:
-    # Reads that never returned say nothing.
-    operations = [one for one in operations if one.returned is not None or one.kind != "read"]
-    operations.sort(key=lambda one: one.invoked)
-    finished = sum(1 << place for place, one in enumerate(operations) if one.returned is not None)
-    tried: set[tuple[int, object]] = set()
-    stack: list[tuple[int, object]] = [(0, None)]
+    """Behind are `base` operations that returned, of those that follow the ones in `mask`, and `used` open ones."""
+    closed = sorted((one for one in operations if one.returned is not None), key=lambda one: one.invoked)
+    # Whatever never returned is taken only where it has an effect: a read that was not answered says nothing.
+    opened = [one for one in operations if one.returned is None and one.kind != "read"]
+    tried: set[tuple[int, int, int, object]] = set()
+    stack: list[tuple[int, int, int, object]] = [(0, 0, 0, None)]
     while stack:
-        done, value = stack.pop()
-        if done & finished == finished:
-            return True
-        if (done, value) in tried:
+        state = stack.pop()
+        if state in tried:
             continue
-        tried.add((done, value))
-        # Whatever was invoked after the first return among those left cannot come next.
-        limit = min(
-            one.returned for place, one in enumerate(operations) if not done >> place & 1 and one.returned is not None
-        )
-        for place, one in enumerate(operations):
-            if one.invoked > limit:
-                break
-            if not done >> place & 1:
-                fits, after = step(value, one)
-                if fits:
-                    stack.append((done | 1 << place, after))
+        tried.add(state)
+        base, mask, used, value = state
+        if base == len(closed):
+            return True
+        limit, candidates = _candidates(closed, base, mask)
+        for place, one in enumerate(opened):
+            if not used >> place & 1 and one.invoked <= limit:
+                _, after = step(value, one)
+                if after != value:
+                    stack.append((base, mask, used | 1 << place, after))
+        for place in reversed(candidates):
+            fits, after = step(value, closed[place])
+            if fits:
+                stack.append((*_done(base, mask, place), used, after))
     return False
+
+
+def _candidates(closed: list[Operation], base: int, mask: int) -> tuple[float, list[int]]:
+    """Those that may come next: none of the others returned before they were invoked. And when the first returned."""
+    limit, found = float("inf"), []
+    for place in range(base, len(closed)):
+        one = closed[place]
+        if one.invoked > limit:
+            break
+        if not mask >> (place - base) & 1 and one.returned is not None:
+            found.append(place)
+            limit = min(limit, one.returned)
+    return limit, found
+
+
+def _done(base: int, mask: int, place: int) -> tuple[int, int]:
+    mask |= 1 << (place - base)
+    while mask & 1:
+        mask >>= 1
+        base += 1
+    return base, mask
