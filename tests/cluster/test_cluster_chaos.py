@@ -23,7 +23,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "sim"))
 from linearizable import Operation, explain
 
 KEYS = ("red", "green", "blue")
-LEADER_WITHIN_S = 1.5
 
 
 class Load:
@@ -166,5 +165,4 @@ async def test_death_standstill_and_partition(tmp_path: Path) -> None:
 async def test_fifty_rounds(tmp_path: Path) -> None:
     load, took = await live_through(tmp_path, rounds=50, seed=2, clients=8)
     assert len(load.history) > 500
-    late = [seconds for seconds in took if seconds > LEADER_WITHIN_S]
-    assert not late, f"a new leader took {late} s"
+    assert len(took) >= 8, "leaders were to be killed"
