@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fastkube.client.leader_options import LeaderElectionOptions
 from fastkube.config import option
-from fastkube.scheduler.config import LeaderElectionConfig
+
+if TYPE_CHECKING:
+    from fastkube.scheduler.config import LeaderElectionConfig
 
 LEASE = "kube-scheduler"
 

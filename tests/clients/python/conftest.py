@@ -7,11 +7,6 @@ import os
 import pytest
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        item.add_marker(pytest.mark.clients)
-
-
 @pytest.fixture(scope="session")
 def kubeconfig() -> str:
     return os.environ["KUBECONFIG"]

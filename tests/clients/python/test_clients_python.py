@@ -17,6 +17,8 @@ from lightkube.models.meta_v1 import LabelSelector, ObjectMeta
 from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import ConfigMap, Namespace, Pod
 
+pytestmark = pytest.mark.clients
+
 # ---------------------------------------------------------------- kubernetes_asyncio
 
 
