@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 _WAITING_SHARE = 0.25
 """Of its time, a request may wait so much for a seat."""
 
+_KNOWN_PATHS_MAX = 4096
+_known_paths: dict[tuple[str, str], RequestInfo] = {}
+
 Stage = Callable[["ApiServer", Request], "Answer | Awaitable[Answer | Streamed | None] | None"]
 
 
@@ -43,11 +46,21 @@ def identify(server: ApiServer, request: Request) -> None:
 
 
 def parse_path(server: ApiServer, request: Request) -> None:
+    """Attributes say nothing but what the path does and nobody changes them, so those of a path are kept."""
+    asked = (request.method, request.head.path)
+    known = _known_paths.get(asked)
+    if known is not None:
+        request.info = known
+        return
     path, query = split_target(request.head.path)
     if query:
         request.query_text = query
         request.query = parse_query(query)
     request.info = RequestInfo(request.method, path, request.query)
+    if not query:
+        if len(_known_paths) >= _KNOWN_PATHS_MAX:
+            _known_paths.clear()
+        _known_paths[asked] = request.info
 
 
 def authenticate(server: ApiServer, request: Request) -> Awaitable[None] | None:
