@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import time
@@ -393,3 +394,42 @@ def test_a_taint_drives_pods_away_that_do_not_tolerate_it(kubectl: Kubectl, node
     nodes = path(kubectl, "pods -l app=moving", "{.items[*].spec.nodeName}")
     eventually(lambda: node in nodes().split() or len(nodes().split()) != 2, False)
     kubectl("taint", "node", node, "broken-")
+
+
+# ---------------------------------------------------------------- a flood
+
+
+async def owned_by_one(cluster: Cluster, namespace: str, dependents: int) -> None:
+    """Of many dependents none is left when their owner has gone, and nothing else is gone with them."""
+    async with cluster.client(batch=True) as client:
+        gate = asyncio.Semaphore(64)
+
+        async def create(name: str, owner: Object | None) -> None:
+            metadata: Object = {"name": name, "namespace": namespace, "labels": {"flood": "yes"}}
+            if owner is not None:
+                uid = owner["metadata"]["uid"]
+                metadata["ownerReferences"] = [{"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": uid}]
+            async with gate:
+                await client.create("v1/configmaps", {"metadata": metadata}, namespace)
+
+        owner = await client.create("v1/configmaps", {"metadata": {"name": "owner"}}, namespace)
+        await asyncio.gather(*(create(f"owned-{number}", owner) for number in range(dependents)))
+        await asyncio.gather(*(create(f"free-{number}", None) for number in range(50)))
+        await client.delete("v1/configmaps", "owner", namespace)
+        async with asyncio.timeout(120):
+            while True:
+                found = (await client.list("v1/configmaps", namespace, label_selector="flood=yes"))["items"]
+                if len(found) <= 50:
+                    break
+                await asyncio.sleep(0.2)
+        assert {item["metadata"]["name"] for item in found} == {f"free-{number}" for number in range(50)}
+
+
+async def test_dependents_go_with_their_owner_and_nothing_else(cluster: Cluster, namespace: str) -> None:
+    await owned_by_one(cluster, namespace, 300)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+async def test_ten_thousand_dependents_go_with_their_owner(cluster: Cluster, namespace: str) -> None:
+    await owned_by_one(cluster, namespace, 10_000)
