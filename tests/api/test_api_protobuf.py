@@ -126,6 +126,8 @@ def objects(name: str, depth: int = 3) -> st.SearchStrategy[Object]:
         code = (told if isinstance(told, str) else told[0]).rstrip("*!0")
         if field not in ("apiVersion", "kind"):
             made[field] = values(code, depth - 1)
+            if code[0] == "[":
+                made[field] = st.lists(values(code[1:], depth - 1), min_size=1, max_size=2)  # empty ones are not sent
         elif not table("schemas")[name].get("kinds"):  # of a kind itself they are not on the wire
             made[field] = TEXTS
     return st.fixed_dictionaries({}, optional=made)
