@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,6 +62,8 @@ class Checkpoints:
         self._engine = engine
         self._boot = boot
         self._pin: Pin | None = None
+        self._recording = threading.Lock()
+        self._recorded = 0
         self.applied = 0
         """What the last checkpoint has; the log is needed from here on."""
 
@@ -74,7 +77,18 @@ class Checkpoints:
             raise
 
     def record(self, pin: Pin) -> None:
-        """Raises OSError and lmdb.Error; then the checkpoint before stays the last one."""
+        """Raises OSError and lmdb.Error; then the checkpoint before stays the last one.
+
+        One that comes late, when a newer commit is recorded already (`now`, on the loop), is left: its pages may be
+        reused by now.
+        """
+        with self._recording:
+            commit = _txn_id(pin.root)
+            if commit >= self._recorded:
+                self._write(pin)
+                self._recorded = commit
+
+    def _write(self, pin: Pin) -> None:
         self._engine.env.sync(True)
         packed = msgpack.packb((_FORMAT, self._boot, pin.applied, pin.root))
         path = self._engine.path / CHECKPOINT_FILE

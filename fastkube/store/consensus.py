@@ -329,7 +329,8 @@ class RaftReplica:
 
         def done(error: Exception | None) -> None:
             if self._closed or self._checkpointing is not pin:
-                return  # the map was replaced meanwhile: there is a newer checkpoint
+                checkpoints.end(pin, False)  # the map, or all data, was replaced meanwhile: there is a newer one
+                return
             self._checkpointing = None
             checkpoints.end(pin, error is None)
             if error is None:

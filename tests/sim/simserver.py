@@ -125,10 +125,10 @@ class SimCheckpoints(Checkpoints):
         super().__init__(engine, boot)
         self.synced = b""
 
-    def record(self, pin: Any) -> None:
+    def _write(self, pin: Any) -> None:
         with open(self._engine.path / DATA_FILE, "rb") as data:
             self.synced = data.read(self._engine.file_bytes)
-        super().record(pin)
+        super()._write(pin)
 
 
 class WatchedReplica(RaftReplica):
