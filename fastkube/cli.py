@@ -6,11 +6,10 @@ Imports are inside the commands: a start must not pay for parts that it does not
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,13 +17,10 @@ from fastkube import __version__, config
 from fastkube.cluster import StoreOptions, UpOptions
 from fastkube.controllers.options import ControllerManagerOptions
 from fastkube.nodes.options import FleetOptions
+from fastkube.process import die, serve
 from fastkube.scheduler.options import SchedulerOptions
 from fastkube.server.options import ServerOptions
 from fastkube.store.options import ReplicationOptions
-
-COLLECTOR_THRESHOLDS = (50_000, 20, 100)
-"""Objects decoded from requests and watches die by their reference counts: with CPython's own thresholds (700, 10, 10)
-the collector, which finds next to nothing, takes a quarter of the time of a busy server or scheduler."""
 
 if TYPE_CHECKING:
     from fastkube.store.transport import AdminClient
@@ -63,41 +59,13 @@ def main(config: str | None) -> None:
     """
 
 
-def _die(message: str) -> NoReturn:
-    click.echo(f"fastkube: {message}", err=True)
-    sys.exit(1)
-
-
-def _serve(start: Callable[[asyncio.Event], Awaitable[None]]) -> None:
-    """Run until SIGTERM or SIGINT; errors that a user can mend are one line, others keep their traceback."""
-    import gc
-
-    import uvloop
-
-    from fastkube.cluster import StartError
-
-    gc.set_threshold(*COLLECTOR_THRESHOLDS)
-
-    async def whole() -> None:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        await start(stop)
-
-    try:
-        uvloop.run(whole())
-    except StartError as error:
-        _die(str(error))
-
-
 @main.command()
 @config.add_flags(UpOptions, StoreOptions, FleetOptions, ServerOptions, SchedulerOptions, ControllerManagerOptions)
 def up(**values: Any) -> None:
     """Run the whole control plane: API server, scheduler, controllers and simulated nodes."""
     from fastkube import cluster
 
-    _serve(lambda stop: cluster.up(values, stop, announce=click.echo))
+    serve(lambda stop: cluster.up(values, stop, announce=click.echo))
 
 
 @main.command()
@@ -109,7 +77,7 @@ def apiserver(**values: Any) -> None:
     """
     from fastkube import cluster
 
-    _serve(lambda stop: cluster.apiserver(values, stop, announce=click.echo))
+    serve(lambda stop: cluster.apiserver(values, stop, announce=click.echo))
 
 
 @main.group(invoke_without_command=True)
@@ -131,7 +99,7 @@ def scheduler(context: click.Context, /, kubeconfig: str | None, **values: Any) 
         raise click.UsageError(str(error)) from error
     if not path:
         raise click.UsageError("Missing option '--kubeconfig'.")
-    _serve(lambda stop: cluster.components(path, stop, click.echo, scheduler=options))
+    serve(lambda stop: cluster.components(path, stop, click.echo, scheduler=options))
 
 
 _CLUSTER = click.option(
@@ -185,7 +153,7 @@ def _tell(work: Callable[..., Coroutine[Any, Any, str]], *words: Any, **values: 
     try:
         click.echo(asyncio.run(work(*words, **values)), nl=False)
     except (OSError, ValueError, ApiError) as error:
-        _die(str(error))
+        die(str(error))
 
 
 @main.command("controller-manager")
@@ -196,7 +164,7 @@ def controller_manager(kubeconfig: str, **values: Any) -> None:
     from fastkube import cluster
 
     options = config.build(ControllerManagerOptions, values)
-    _serve(lambda stop: cluster.components(kubeconfig, stop, click.echo, controllers=options))
+    serve(lambda stop: cluster.components(kubeconfig, stop, click.echo, controllers=options))
 
 
 @main.command()
@@ -207,15 +175,7 @@ def nodes(kubeconfig: str, **values: Any) -> None:
     from fastkube import cluster
 
     options = config.build(FleetOptions, values)
-    _serve(lambda stop: cluster.components(kubeconfig, stop, click.echo, fleet=options))
-
-
-@main.command(hidden=True)
-def components() -> None:
-    """Scheduler, controllers and nodes of `up`, in one process; what to run is read from standard input."""
-    from fastkube import cluster
-
-    _serve(cluster.components_from_stdin)
+    serve(lambda stop: cluster.components(kubeconfig, stop, click.echo, fleet=options))
 
 
 @main.command(hidden=True)
@@ -223,7 +183,7 @@ def frontend() -> None:
     """One of the processes that serve the secure port; what to serve is read from standard input."""
     from fastkube import frontends
 
-    _serve(frontends.frontend_from_stdin)
+    serve(frontends.frontend_from_stdin)
 
 
 @main.group()
@@ -254,9 +214,9 @@ def _tell_clock(kubeconfig: str, duration: str) -> None:
     try:
         click.echo(asyncio.run(drive_clock(kubeconfig, duration)))
     except (OSError, ConfigError) as error:
-        _die(str(error))
+        die(str(error))
     except ApiError as error:
-        _die("this control plane was not started with --clock manual" if error.code == 404 else error.message)
+        die("this control plane was not started with --clock manual" if error.code == 404 else error.message)
 
 
 @main.command()
@@ -293,7 +253,7 @@ def _ask(method: str, *arguments: Any, **flags: str) -> Any:
     try:
         return asyncio.run(_client(flags).call(method, *arguments))
     except (OSError, StoreError, StartError) as error:
-        _die(str(error))
+        die(str(error))
 
 
 def _client(flags: dict[str, str]) -> AdminClient:
@@ -381,7 +341,7 @@ def _member_id(text: str) -> int:
     try:
         return int(text, 16)
     except ValueError:
-        _die(f"{text!r} is no member ID: see `fastkube member list`")
+        die(f"{text!r} is no member ID: see `fastkube member list`")
 
 
 @main.group()
@@ -399,12 +359,12 @@ def snapshot_save(file: Path, **flags: str) -> None:
     from fastkube.store import StoreError
 
     if file.exists():
-        _die(f"{file} exists")
+        die(f"{file} exists")
     try:
         client = _client(flags) if flags["endpoints"] or is_member(flags["data_dir"]) else None
         size = asyncio.run(save_snapshot(file, flags["data_dir"], client))
     except (OSError, StoreError, StartError) as error:
-        _die(str(error))
+        die(str(error))
     click.echo(f"Snapshot saved at {file} ({size} bytes)")
 
 
@@ -420,7 +380,7 @@ def snapshot_restore(file: Path, data_dir: str, **values: Any) -> None:
     try:
         click.echo(restore_store(file, Path(data_dir), config.build(ReplicationOptions, values)))
     except StartError as error:
-        _die(str(error))
+        die(str(error))
 
 
 @main.command()

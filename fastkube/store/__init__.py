@@ -1,5 +1,10 @@
 """MVCC on LMDB with etcd's semantics; knows nothing about Kubernetes. DESIGN.md beside this file says why it is so."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from fastkube.store.errors import (
     Compacted,
     CorruptStore,
@@ -19,8 +24,6 @@ from fastkube.store.errors import (
     StoreLocked,
     StoreUnavailable,
 )
-from fastkube.store.frontend import FrontendStore
-from fastkube.store.gateway import Gateway
 from fastkube.store.ops import (
     ABSENT,
     ANY,
@@ -39,10 +42,24 @@ from fastkube.store.ops import (
 from fastkube.store.options import ReplicationOptions
 from fastkube.store.reader import StoreReader
 from fastkube.store.records import DELETE, PUT, Deleted, Event, Item
-from fastkube.store.replication import Replication
 from fastkube.store.snapshot import BackupFailed, restore
 from fastkube.store.store import LeaseInfo, Status, Store
 from fastkube.store.watch import Subscription, Watcher
+
+if TYPE_CHECKING:
+    from fastkube.store.frontend import FrontendStore
+    from fastkube.store.gateway import Gateway
+    from fastkube.store.replication import Replication
+
+_WHEN_ASKED_FOR = {"FrontendStore": "frontend", "Gateway": "gateway", "Replication": "replication"}
+"""What a single server in a single process does without, and need not wait for at its start."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHEN_ASKED_FOR:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_WHEN_ASKED_FOR[name]}"), name)
+
 
 __all__ = [
     "ABSENT",

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fastkube.config import option
-from fastkube.store.log import Identity
-from fastkube.store.members import Membership, cluster_id, founders, member_id, parse_initial_cluster
-from fastkube.store.transport import SNAPSHOT_BYTES_PER_S, PeerFiles
+
+if TYPE_CHECKING:
+    from fastkube.store.log import Identity
+    from fastkube.store.members import Membership
+    from fastkube.store.transport import PeerFiles
+
+SNAPSHOT_BYTES_PER_S = 64 << 20
 
 LOG_FOLDER = "raft"
 
@@ -59,6 +63,8 @@ class ReplicationOptions:
             raise ValueError("election-timeout: must be at least five heartbeat intervals and at most 50000")
 
     def validate_cluster(self) -> None:
+        from fastkube.store.members import parse_initial_cluster
+
         cluster = parse_initial_cluster(self.initial_cluster)
         if self.name not in cluster:
             raise ValueError(f'initial-cluster: could not find local member "{self.name}" in it')
@@ -67,6 +73,9 @@ class ReplicationOptions:
 
     def founder(self) -> Who:
         """What a founding member knows from --initial-cluster alone."""
+        from fastkube.store.log import Identity
+        from fastkube.store.members import cluster_id, founders, member_id, parse_initial_cluster
+
         token = self.initial_cluster_token
         known = founders(parse_initial_cluster(self.initial_cluster), token)
         cluster = cluster_id([one.id for one in known.members], token)
@@ -74,8 +83,12 @@ class ReplicationOptions:
 
     @property
     def files(self) -> PeerFiles:
+        from fastkube.store.transport import PeerFiles
+
         return PeerFiles(self.peer_cert_file, self.peer_key_file, self.peer_trusted_ca_file)
 
     @property
     def advertised(self) -> tuple[str, ...]:
+        from fastkube.store.members import parse_initial_cluster
+
         return parse_initial_cluster(self.initial_cluster)[self.name]

@@ -44,7 +44,6 @@ _BACKOFF_S = (0.02, 0.05, 0.1, 0.2, 0.5)
 _BUFFER_BYTES = 32 << 20
 _CHUNK_BYTES = 256 << 10
 _SNAPSHOT_TRIES = 5
-SNAPSHOT_BYTES_PER_S = 64 << 20
 
 
 class PeerFiles(NamedTuple):

@@ -44,9 +44,10 @@ MAY_IMPORT = {
     "frontends": None,
     "replicas": None,
     "embedded": None,
+    "process": None,
     "testing": None,
     "cli": None,
-    "__main__": {"cli"},
+    "__main__": {"cli", "cluster", "process"},
 }
 
 
