@@ -133,6 +133,7 @@ class Server:
                 self.data_dir.mkdir(parents=True, exist_ok=True)
                 self.store = await self._open_store()
                 stack.push_async_callback(self.store.close)
+                self._compact_regularly(stack)
                 await self._await_majority()
                 users = {token: UserInfo(user, COMPONENT_USERS[user]) for user, token in self.tokens.items()}
                 self.api = await self._api_server(Catalog.builtin(), users, stack)
@@ -164,6 +165,14 @@ class Server:
         if options is not None and options.enabled:
             write_endpoints(self.data_dir, options.advertised, options.files)
         return store
+
+    def _compact_regularly(self, stack: contextlib.AsyncExitStack) -> None:
+        from fastkube.store.compaction import compact_regularly
+
+        interval_s = self._options.etcd_compaction_interval_s
+        if interval_s:
+            task = asyncio.ensure_future(compact_regularly(self.store, self.clock, interval_s))
+            stack.callback(task.cancel)
 
     async def _await_majority(self) -> None:
         """Nothing can be read or written before there is a leader: a server waits for the others."""

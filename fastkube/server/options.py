@@ -114,6 +114,8 @@ class ServerOptions:
 
     profiling: bool = option(True, "Serve /debug/pprof, by py-spy.")
 
+    etcd_compaction_interval_s: float = option(300.0, "Age from which on history is given up; 0 keeps all of it.")
+
     # The cluster.
     service_cluster_ip_range: str = option("10.96.0.0/16", "Addresses of Services.", metavar="CIDR")
     service_node_port_range: str = option("30000-32767", "Ports of Services of type NodePort.", metavar="FIRST-LAST")

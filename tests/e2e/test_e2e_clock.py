@@ -90,6 +90,17 @@ def test_a_token_expires(still: Cluster, manual: Kubectl) -> None:
     )
 
 
+def test_history_is_given_up_after_a_while(still: Cluster, manual: Kubectl) -> None:
+    manual("create", "configmap", "a", "--from-literal=n=1")
+    version = manual("get", "configmap", "a", "-o", "jsonpath={.metadata.resourceVersion}")
+    listed = f"/api/v1/namespaces/{manual.namespace}/configmaps?resourceVersion={version}&resourceVersionMatch=Exact"
+    manual("patch", "configmap", "a", "-p", '{"data":{"n":"2"}}')
+    assert '"n":"1"' in manual("get", "--raw", listed)
+    still.clock.advance(660)
+    assert "is too old" in manual.fails("get", "--raw", listed)
+    assert manual("get", "configmap", "a", "-o", "jsonpath={.data.n}") == "2"
+
+
 def test_time_stands_still_between(still: Cluster) -> None:
     before = still.clock.time()
     time.sleep(0.05)
