@@ -145,8 +145,12 @@ class Cluster:
         return self._whole.server.api.ca_file
 
     def environment(self) -> dict[str, str]:
-        """This process's environment with KUBECONFIG of this cluster: for clients that are started as processes."""
-        return {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
+        """This process's environment with KUBECONFIG of this cluster: for clients that are started as processes.
+
+        kubectl keeps what it discovers by host and port, which another cluster may have had: it gets a folder here.
+        """
+        own = {"KUBECONFIG": str(self.kubeconfig), "KUBECACHEDIR": str(self.data_dir / "kubectl")}
+        return {**os.environ, **own}
 
     def kubectl(
         self,
@@ -165,9 +169,13 @@ class Cluster:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT if both else subprocess.PIPE,
             text=True,
-            check=check,
+            check=False,
             timeout=timeout_s,
         )
+        if check and done.returncode:
+            failure = subprocess.CalledProcessError(done.returncode, done.args, done.stdout, done.stderr)
+            failure.add_note(done.stderr or done.stdout)
+            raise failure
         return done.stdout
 
     def client(self, **options: Any) -> Client:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import Kubectl
+from kubectl_runner import Kubectl
 
 from fastkube.testing import Cluster
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Kubectl
+from kubectl_runner import Kubectl
 
 from fastkube.api import schema
 from fastkube.api.schema import Schema

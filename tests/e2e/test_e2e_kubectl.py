@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import Kubectl
+from kubectl_runner import Kubectl
 
 from fastkube.testing import Cluster
 

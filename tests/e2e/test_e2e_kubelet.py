@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from conftest import Kubectl
+from kubectl_runner import Kubectl
 
 POD = """
 apiVersion: v1

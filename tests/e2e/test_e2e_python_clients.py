@@ -14,7 +14,7 @@ from typing import Any
 import kr8s
 import kubernetes
 import pytest
-from conftest import Kubectl
+from kubectl_runner import Kubectl
 from kubernetes.client.exceptions import ApiException
 
 from fastkube.testing import Cluster
