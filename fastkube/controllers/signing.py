@@ -79,9 +79,12 @@ class CertificateAuthority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(start)
             .not_valid_after(end)
-            .add_extension(_key_usage(usages), critical=True)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         )
+        if (
+            usage := _key_usage(usages)
+        ) is not None:  # as upstream: none rather than an empty one, which OpenSSL refuses
+            builder = builder.add_extension(usage, critical=True)
         if extended := [EXTENDED_KEY_USAGES[usage] for usage in usages if usage in EXTENDED_KEY_USAGES]:
             identifiers = [x509.ObjectIdentifier(dotted) for dotted in extended]
             builder = builder.add_extension(x509.ExtendedKeyUsage(identifiers), critical=False)
@@ -119,14 +122,16 @@ def _date(seconds: float) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(int(seconds), datetime.UTC)
 
 
-def _key_usage(usages: Sequence[str]) -> x509.KeyUsage:
-    """Raises ValueError for a usage that does not exist."""
+def _key_usage(usages: Sequence[str]) -> x509.KeyUsage | None:
+    """None where only extended usages are asked for. Raises ValueError for a usage that does not exist."""
     from cryptography import x509
 
     for usage in usages:
         if usage not in KEY_USAGES and usage not in EXTENDED_KEY_USAGES:
             raise ValueError(f"unrecognized usage values: {[usage]}")
     wanted = {KEY_USAGES[usage] for usage in usages if usage in KEY_USAGES}
+    if not wanted:
+        return None
     return x509.KeyUsage(**{field: field in wanted for field in set(KEY_USAGES.values())})
 
 

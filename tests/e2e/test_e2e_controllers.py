@@ -97,6 +97,8 @@ def test_an_approved_request_is_signed_by_the_cluster(kubectl: Kubectl) -> None:
     with open(kubectl.cluster.ca_file, "rb") as file:
         authority = x509.load_pem_x509_certificate(file.read())
     certificate.verify_directly_issued_by(authority)
+    with pytest.raises(x509.ExtensionNotFound):  # OpenSSL refuses a certificate whose key usage is empty
+        certificate.extensions.get_extension_for_class(x509.KeyUsage)
 
 
 def test_a_kubelets_request_is_approved_by_itself(kubectl: Kubectl) -> None:
