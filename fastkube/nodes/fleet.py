@@ -267,7 +267,7 @@ class Fleet:
             pod = self._pods[key] = _Pod(obj["metadata"]["uid"], name)
             self._reserve(node, pod, (obj.get("status") or {}).get("podIP"))
         pod.turn += 1
-        stage = self._life.next_stage(obj)
+        stage = stages.START_EPHEMERAL if status.awaits_ephemeral(obj) else self._life.next_stage(obj)
         if stage is not None:
             due = self._clock.monotonic() + self._life.delay_s(stage, obj, self._clock.time())
             heapq.heappush(self._due, (due, next(self._order), key, pod.turn, stage, obj))
@@ -350,6 +350,8 @@ class Fleet:
 
     def _status(self, node: _Node, pod: _Pod, which: str, obj: Object) -> Object:
         now = rfc3339(self._clock.time())
+        if which == stages.START_EPHEMERAL.status:
+            return status.ephemeral(obj, now)
         if which != "running":
             return status.ended(obj, now, which == "failed")
         if obj["spec"].get("hostNetwork"):

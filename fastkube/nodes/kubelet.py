@@ -130,7 +130,8 @@ class Kubelet:
     async def _refuse_forwarding(self, request: web.BaseRequest, parts: list[str]) -> web.Response:
         from aiohttp import web
 
-        return web.Response(status=501, text="nothing listens in a simulated Pod: there is no port to forward\n")
+        # without a colon: kubectl takes what parses as a YAML mapping for a Status, and shows its empty message
+        return web.Response(status=501, text="nothing listens in a simulated Pod, so there is no port to forward\n")
 
     # -- logs --------------------------------------------------------------------------------------------------------
 

@@ -149,6 +149,10 @@ class Stage:
         )
 
 
+START_EPHEMERAL = Stage("start-ephemeral", "Pod", (), (), (), 0, Delay(), "ephemeral", False, None)
+"""Not part of any file: a kubelet starts ephemeral containers at once, whatever the Pod's life is."""
+
+
 def parse(document: Object) -> Stage:
     """A Stage from its object; raises StageError for what is not understood, rather than leaving it out."""
     name = str((document.get("metadata") or {}).get("name") or "?")

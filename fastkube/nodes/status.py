@@ -83,6 +83,8 @@ def running(pod: Object, now: str, host_ip: str, pod_ip: str) -> Object:
         "startTime": now,
         "containerStatuses": [_container(pod, each, alive, True, True) for each in spec["containers"]],
     }
+    if spec.get("ephemeralContainers"):
+        status |= ephemeral(pod, now)
     if spec.get("initContainers"):
         status["initContainerStatuses"] = [
             _container(pod, each, alive, True, True)
@@ -91,6 +93,27 @@ def running(pod: Object, now: str, host_ip: str, pod_ip: str) -> Object:
             for each in spec["initContainers"]
         ]
     return status
+
+
+def awaits_ephemeral(pod: Object) -> bool:
+    """Whether a running Pod has ephemeral containers (kubectl debug) that have not been started."""
+    wanted = pod["spec"].get("ephemeralContainers")
+    if not wanted:
+        return False
+    status = pod.get("status") or {}
+    return status.get("phase") == "Running" and len(wanted) > len(status.get("ephemeralContainerStatuses") or ())
+
+
+def ephemeral(pod: Object, now: str) -> Object:
+    """Ephemeral containers that have not been started run; the status of the others stays."""
+    present = {each["name"]: each for each in (pod.get("status") or {}).get("ephemeralContainerStatuses") or ()}
+    alive = {"running": {"startedAt": now}}
+    return {
+        "ephemeralContainerStatuses": [
+            present.get(each["name"]) or _container(pod, each, alive, False, False)
+            for each in pod["spec"]["ephemeralContainers"]
+        ]
+    }
 
 
 def ended(pod: Object, now: str, failed: bool) -> Object:
@@ -114,6 +137,11 @@ def ended(pod: Object, now: str, failed: bool) -> Object:
         "conditions": conditions,
         "containerStatuses": statuses,
     }
+    if spec.get("ephemeralContainers"):
+        status["ephemeralContainerStatuses"] = [
+            _container(pod, each, _ended(pod, each, now, 0, started_at), False, False)
+            for each in spec["ephemeralContainers"]
+        ]
     if spec.get("initContainers"):
         status["initContainerStatuses"] = [
             _container(pod, each, _ended(pod, each, now, 0, started_at), True, False) for each in spec["initContainers"]

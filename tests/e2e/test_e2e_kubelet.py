@@ -94,7 +94,22 @@ def test_port_forwarding_is_refused_by_name(pod: Kubectl) -> None:
     words = ["kubectl", "-n", pod.namespace, "port-forward", "pod/a", ":80"]
     with subprocess.Popen(words, env=pod.cluster.environment(), stderr=subprocess.PIPE, text=True) as forwarding:
         assert forwarding.stderr is not None
-        assert "simulated Pod" in forwarding.stderr.read() or forwarding.wait(20) != 0
+        assert "nothing listens in a simulated Pod" in forwarding.stderr.read()
+
+
+def test_ephemeral_containers_are_started(pod: Kubectl) -> None:
+    for name in ("one", "two"):
+        pod("debug", "pod/a", "--image=busybox", "--container", name, "--", "sh")
+        started = f"jsonpath={{.status.ephemeralContainerStatuses[?(@.name=='{name}')].state.running.startedAt}}"
+        pod("wait", "pod/a", f"--for={started}", "--timeout=20s")
+    assert pod("exec", "a", "-c", "two", "--", "echo", "hi") == "hi\n"
+
+
+@pytest.mark.parametrize("annotation", ["fastkube.io/run-for=0s", "helm.sh/hook=test"])
+def test_a_pod_that_is_not_restarted_ends(kubectl: Kubectl, annotation: str) -> None:
+    kubectl("run", "brief", "--image=busybox", "--restart=Never", "--annotations", annotation)
+    kubectl("wait", "pod/brief", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=20s")
+    assert "exits with 0" in kubectl("logs", "brief")
 
 
 def test_a_nodes_kubelet_by_proxy(pod: Kubectl) -> None:
