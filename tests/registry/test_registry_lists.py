@@ -66,6 +66,20 @@ async def test_tokens_that_nobody_gave_out_are_refused(cluster: Cluster, token: 
         cluster.list("configmaps", {"continue": token})
 
 
+@pytest.mark.parametrize(
+    ("token", "problem"),
+    [
+        ("a!", "illegal base64 data at input byte 1"),
+        ("abc", "invalid character 'i' looking for beginning of value"),
+        ("eyJ2IjoibWV0YS5rOHMuaW8vdjEi", "unexpected end of JSON input"),
+        ("W10", "server does not recognize this encoded version"),
+    ],
+)
+async def test_bad_tokens_are_told_in_gos_words(cluster: Cluster, token: str, problem: str):
+    async with refused(400, "BadRequest", f"continue key is not valid: {problem}"):
+        cluster.list("configmaps", {"continue": token})
+
+
 async def test_exact_and_not_older_than(cluster: Cluster):
     first = await cluster.create("configmaps", config_map("a"), namespace="kube-public")
     version = first["metadata"]["resourceVersion"]
