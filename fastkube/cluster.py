@@ -18,6 +18,7 @@ import json
 import logging
 import secrets
 import socket
+import ssl
 import sys
 import tempfile
 import time
@@ -52,6 +53,13 @@ CLOCK_TIMEOUT_S = 3600.0
 
 class StartError(Exception):
     """What keeps a part from starting and its user can mend: a taken port, a locked store, a bad file."""
+
+
+def _told(error: OSError) -> str:
+    """The system's words without its number: `FILE: No such file or directory`."""
+    if isinstance(error, ssl.SSLError) or not error.strerror:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
 
 
 @dataclass(frozen=True)
@@ -142,7 +150,9 @@ class Server:
                 await self._publish_address()
                 if self._options.frontends:
                     await self._start_frontends(stack)
-            except (OSError, ValueError, StoreError) as error:
+            except OSError as error:
+                raise StartError(_told(error)) from error
+            except (ValueError, StoreError) as error:
                 raise StartError(str(error)) from error
             self._stack = stack.pop_all()
 
@@ -402,7 +412,11 @@ async def _all(works: list[asyncio.Future[None]]) -> None:
 
 
 def _take_options(values: Mapping[str, Any], *classes: type) -> list[Any]:
-    return [config.build(cls, dict(values)) for cls in classes]
+    """Raises StartError for values that cannot be."""
+    try:
+        return [config.build(cls, dict(values)) for cls in classes]
+    except ValueError as error:
+        raise StartError(str(error)) from error
 
 
 async def apiserver(values: Mapping[str, Any], stop: asyncio.Event, announce: Callable[[str], None]) -> None:
@@ -439,10 +453,13 @@ async def _started(server: Server, stop: asyncio.Event) -> bool:
 
 async def up(values: Mapping[str, Any], stop: asyncio.Event, announce: Callable[[str], None]) -> None:
     """`fastkube up`: the first line that is announced says that everything is ready."""
+    from fastkube.nodes.options import FleetOptions
     from fastkube.server.options import ServerOptions
 
     started = time.monotonic()
-    store_options, up_options, server_options = _take_options(values, StoreOptions, UpOptions, ServerOptions)
+    store_options, up_options, server_options, *_ = _take_options(
+        values, StoreOptions, UpOptions, ServerOptions, FleetOptions
+    )
     if up_options.clock == "manual":
         await _up_manually(values, up_options, stop, announce)
         return
@@ -580,7 +597,11 @@ async def components_from_stdin(stop: asyncio.Event) -> None:
         controllers=controllers if order["controllers"] else None,
         fleet=fleet,
     )
-    async with parts.running() as work:
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            work = await stack.enter_async_context(parts.running())
+        except ValueError as error:
+            raise StartError(str(error)) from error
         print(json.dumps(parts.names), flush=True)
         parent = asyncio.ensure_future(reader.read())
         stopping = asyncio.ensure_future(stop.wait())

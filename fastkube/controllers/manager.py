@@ -50,7 +50,7 @@ def enabled(options: ControllerManagerOptions) -> list[str]:
         name = text.removeprefix("-")
         name = ALIASES.get(name, name)
         if name not in CONTROLLERS and text != "*":
-            raise ValueError(f"{name!r} is not in the list of known controllers")
+            raise ValueError(f"controllers: {name!r} is not in the list of known controllers")
         (unwanted if text.startswith("-") else wanted).add(name)
     by_default = "*" in wanted
     return [

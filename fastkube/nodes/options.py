@@ -21,3 +21,7 @@ class FleetOptions:
     pod_cidr: str = option("10.128.0.0/9", "Range of Pod IPs, a /24 of it for each node.", flag="cluster-cidr")
     stages: tuple[str, ...] = option((), "YAML files of Stages which replace the built-in life of Pods.")
     resource_metrics: bool = option(True, "Answer metrics.k8s.io (kubectl top) for an API server of this machine.")
+
+    def __post_init__(self) -> None:
+        if self.nodes < 0:
+            raise ValueError(f"nodes: {self.nodes} is less than 0")

@@ -98,7 +98,11 @@ class Listeners:
         if self._pki is not None:
             authorities.append(str(self._pki.ca_cert))
         if options.tls_cert_file:
-            context.load_cert_chain(options.tls_cert_file, options.tls_private_key_file)
+            try:
+                context.load_cert_chain(options.tls_cert_file, options.tls_private_key_file)
+            except ssl.SSLError:
+                told = f"{options.tls_cert_file}, {options.tls_private_key_file}: not a certificate and its key (PEM)"
+                raise ValueError(told) from None
             self.ca_file = options.tls_cert_file
         elif self._pki is not None:
             context.load_cert_chain(self._pki.server_cert, self._pki.server_key)
