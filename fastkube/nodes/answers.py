@@ -62,7 +62,8 @@ def container_status(pod: Object, container: str) -> Object | None:
 
 
 def log_of(pod: Object, container: str) -> list[LogLine]:
-    """Every line of the container's log; without an annotation, when it started and how it ended."""
+    """Every line of the container's log; without an annotation what its own command prints, if that is one that is
+    answered (as below), else when it started and how it ended."""
     status = container_status(pod, container) or {}
     state = status.get("state") or {}
     ended = state.get("terminated") or {}
@@ -70,10 +71,24 @@ def log_of(pod: Object, container: str) -> list[LogLine]:
     told = _annotation(pod, LOGS, container)
     if told is not None:
         return [LogLine(started_at, line) for line in told.splitlines()]
+    printed = _own_output(pod, container)
+    if printed is not None:
+        return [LogLine(started_at, line) for line in printed.splitlines()]
     lines = [LogLine(started_at, f"simulated container {container} of image {status.get('image', '')} has started")]
     if ended:
         lines.append(LogLine(ended["finishedAt"], f"simulated container {container} exits with {ended['exitCode']}"))
     return lines
+
+
+def _own_output(pod: Object, container: str) -> str | None:
+    """What the command in the container's spec prints; None for one that nobody answers."""
+    for kind in ("containers", "initContainers", "ephemeralContainers"):
+        for each in pod["spec"].get(kind) or ():
+            command = [*(each.get("command") or ()), *(each.get("args") or ())]
+            if each["name"] == container and len(command) > 1:
+                output = run(pod, container, command)
+                return None if output.code == 127 else output.stdout + output.stderr
+    return None
 
 
 def run(pod: Object, container: str, command: list[str], stdin: str = "") -> Output:

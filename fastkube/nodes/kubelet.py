@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from fastkube.client import Client
 from fastkube.clock import Clock, parse_rfc3339, rfc3339
 from fastkube.errors import ApiError
-from fastkube.nodes import answers
+from fastkube.nodes import answers, status
 from fastkube.nodes.answers import LogLine, Output
 from fastkube.nodes.metrics import ResourceMetrics, running
 
@@ -195,12 +195,26 @@ class Kubelet:
 
         async def work(session: _Session) -> Output:
             await session.write(_STDOUT, _log_text(answers.log_of(pod, container), {}))
+            if session.reads:  # a container that reads is taken for a shell, with which it ends
+                output = await session.shell(lambda line: answers.run(pod, container, ["sh", "-c", line]))
+                if pod["spec"].get("restartPolicy") != "Always":
+                    await self._end(pod, output.code)
+                return output
             while await self._goes_on(pod, container):
                 if await session.gone(FOLLOW_INTERVAL_S):
                     break
             return Output()
 
         return await _Session.serve(request, work)
+
+    async def _end(self, pod: Object, code: int) -> None:
+        metadata = pod["metadata"]
+        ended = status.ended(pod, rfc3339(self._clock.time()), code != 0)
+        body = {"metadata": {"uid": metadata["uid"]}, "status": ended}
+        with contextlib.suppress(ApiError):  # it is gone already
+            await self._client.patch(
+                "v1/pods", metadata["name"], body, metadata["namespace"], kind="strategic", subresource="status"
+            )
 
     # -- usage -------------------------------------------------------------------------------------------------------
 

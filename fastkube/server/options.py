@@ -110,7 +110,7 @@ class ServerOptions:
     max_mutating_requests_inflight: int = option(200, "Requests that write, under way at the same time.")
     enable_priority_and_fairness: bool = option(True, "Queue what is too much rather than refuse it.")
     shutdown_delay_duration_s: float = option(0.0, "How long to serve on, no longer ready, before stopping.")
-    shutdown_grace_s: float = option(1.5, "How long requests under way may take to finish when the server stops.")
+    shutdown_grace_s: float = option(1.0, "How long requests under way may take to finish when the server stops.")
 
     profiling: bool = option(True, "Serve /debug/pprof, by py-spy.")
 

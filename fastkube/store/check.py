@@ -53,6 +53,12 @@ class Report(NamedTuple):
     def ok(self) -> bool:
         return not self.problems
 
+    def __str__(self) -> str:
+        found = "the store is sound" if self.ok else "\n".join((f"{len(self.problems)} problems:", *self.problems))
+        where = f"revision {self.revision}, compacted to {self.compacted}, applied {self.applied}"
+        held = f"{self.keys} keys, {self.versions} versions, {self.log_revisions} revisions of history"
+        return f"{found}\n{where}: {held}, {self.leases} leases"
+
 
 def check(path: str | os.PathLike[str]) -> Report:
     """Check the store at `path`. Raises CorruptStore when there is no store that could be read."""

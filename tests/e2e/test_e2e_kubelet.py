@@ -90,6 +90,17 @@ def test_a_shell_reads_its_commands(pod: Kubectl) -> None:
     assert (left.value.returncode, left.value.stdout) == (4, "x\n")
 
 
+def test_attach_to_a_container_that_reads_is_a_shell(kubectl: Kubectl) -> None:
+    said = kubectl("run", "a", "--image=busybox", "-i", "--restart=Never", "--rm", "-q", input="echo one\nexit\n")
+    assert "one" in said.splitlines()
+
+
+def test_a_container_prints_what_its_own_command_does(kubectl: Kubectl) -> None:
+    kubectl("run", "a", "--image=busybox", "--restart=Never", "--", "echo", "hello")
+    kubectl("wait", "pod/a", "--for=jsonpath={.status.containerStatuses[0].started}=true", "--timeout=30s")
+    assert kubectl("logs", "a") == "hello\n"
+
+
 def test_port_forwarding_is_refused_by_name(pod: Kubectl) -> None:
     words = ["kubectl", "-n", pod.namespace, "port-forward", "pod/a", ":80"]
     with subprocess.Popen(words, env=pod.cluster.environment(), stderr=subprocess.PIPE, text=True) as forwarding:
