@@ -18,7 +18,10 @@ from fastkube.testing import Cluster
 
 HERE = Path(__file__).parent
 LANGUAGES = {
-    "python": ("", [[sys.executable, "-m", "pytest", "-q", "-m", "", "-p", "no:cacheprovider", "python"]]),
+    "python": (
+        "",
+        [[sys.executable, "-m", "pytest", "-q", "-m", "", "-p", "no:cacheprovider", "python/python_clients.py"]],
+    ),
     "go": ("go", [["go", "test", "-count=1", "./..."]]),
     "javascript": ("npm", [["npm", "install", "--no-package-lock", "--no-audit", "--no-fund"], ["npm", "test"]]),
     "java": ("mvn", [["mvn", "-q", "-B", "test"]]),

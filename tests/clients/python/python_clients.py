@@ -1,4 +1,8 @@
-"""kubernetes_asyncio and lightkube: what they are used for. The kubernetes, kr8s and kopf packages are in tests/e2e."""
+"""kubernetes_asyncio and lightkube: what they are used for. The kubernetes, kr8s and kopf packages are in tests/e2e.
+
+Not named test_*.py: the suite does not need these packages, so it must not find them (tests/clients/test_clients.py runs
+this file by its name).
+"""
 
 from __future__ import annotations
 
@@ -16,8 +20,6 @@ from lightkube.models.core_v1 import Container, PodSpec, PodTemplateSpec
 from lightkube.models.meta_v1 import LabelSelector, ObjectMeta
 from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import ConfigMap, Namespace, Pod
-
-pytestmark = pytest.mark.clients
 
 # ---------------------------------------------------------------- kubernetes_asyncio
 
