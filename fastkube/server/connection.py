@@ -45,6 +45,9 @@ SEND_TIMEOUT_S = 60.0
 _LINGER_S = 1.0
 """After the last answer what the client still sends is thrown away for so long: a reset could overtake the answer."""
 
+_REFUSED_LINGER_S = 0.2
+"""The same after what was no HTTP."""
+
 _LAST_WRITES_S = 0.05
 """How long the last answers may take to leave when the server stops."""
 
@@ -210,7 +213,8 @@ class Connection(BaseProtocol):
             self.transport.write(_NO_METHOD % (len(body), body))
         else:
             self.transport.write(_NO_HTTP)
-        self.close()
+        self._closing = True  # more of it may be under way
+        self._manager.loop.call_later(_REFUSED_LINGER_S, self._close_now)
 
     # ---------------------------------------------------------------- for requests under way
 

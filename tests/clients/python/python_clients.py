@@ -1,7 +1,7 @@
 """kubernetes_asyncio and lightkube: what they are used for. The kubernetes, kr8s and kopf packages are in tests/e2e.
 
-Not named test_*.py: the suite does not need these packages, so it must not find them (tests/clients/test_clients.py runs
-this file by its name).
+Not named test_*.py: the suite does not install these packages, so it must not find them; tests/clients/test_clients.py
+runs this file by its name.
 """
 
 from __future__ import annotations
