@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 from fastkube import __version__, config
 from fastkube.clock import Clock, RealClock
 from fastkube.config import option
+from fastkube.process import until_stopped
 
 if TYPE_CHECKING:
     from fastkube.api.catalog import Catalog
@@ -441,15 +442,12 @@ async def apiserver(values: Mapping[str, Any], stop: asyncio.Event, announce: Ca
 async def _started(server: Server, stop: asyncio.Event) -> bool:
     """A member may wait long for others; False if it was stopped before it was ready."""
     starting = asyncio.ensure_future(server.start())
-    stopping = asyncio.ensure_future(stop.wait())
-    await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
+    await until_stopped(stop, starting)
     if not starting.done():
         starting.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await starting
         return False
-    await starting
     return True
 
 
@@ -480,13 +478,7 @@ async def up(values: Mapping[str, Any], stop: asyncio.Event, announce: Callable[
             await child.begin(server, values, up_options)
             _announce(announce, started, server, kubeconfig, child.names)
             gc.freeze()
-            ended = asyncio.ensure_future(child.process.wait())
-            stopping = asyncio.ensure_future(stop.wait())
-            await asyncio.wait((ended, stopping), return_when=asyncio.FIRST_COMPLETED)
-            stopping.cancel()
-            if ended.done() and not stop.is_set():
-                raise StartError(f"the components ended with exit status {ended.result()}")
-            ended.cancel()
+            await child.until_stopped(stop)
         finally:
             await child.end()
             await server.stop()
@@ -508,7 +500,7 @@ async def _up_manually(
     values: Mapping[str, Any], options: UpOptions, stop: asyncio.Event, announce: Callable[[str], None]
 ) -> None:
     """`up --clock manual`: one process, since everything has to share one clock."""
-    from fastkube.embedded import Embedded, until_stopped
+    from fastkube.embedded import Embedded
 
     if options.servers != 1:
         raise StartError("servers: not with --clock manual, which only one process can follow")
@@ -521,7 +513,7 @@ async def _up_manually(
         kubeconfig = path or whole.server.data_dir / "kubeconfig"
         _announce(announce, started, whole.server, kubeconfig, whole.names)
         announce("  clock       stands still; `fastkube clock advance 1h` lets an hour pass")
-        await until_stopped(work, stop)
+        await until_stopped(stop, work)
 
 
 class _Child:
@@ -547,6 +539,14 @@ class _Child:
         if not line:
             raise StartError("the scheduler, controllers and nodes did not start; what they said stands above")
         self.names = json.loads(line)
+
+    async def until_stopped(self, stop: asyncio.Event) -> None:
+        """Until `stop` is set; raises StartError when it ends before that."""
+        ended = asyncio.ensure_future(self.process.wait())
+        await until_stopped(stop, ended)
+        if ended.done() and not stop.is_set():
+            raise StartError(f"the components ended with exit status {ended.result()}")
+        ended.cancel()
 
     async def end(self) -> None:
         """Close its standard input, which ends it; what does not end by that is killed."""
@@ -606,12 +606,8 @@ async def components_from_stdin(stop: asyncio.Event) -> None:
             raise StartError(str(error)) from error
         print(json.dumps(parts.names), flush=True)
         parent = asyncio.ensure_future(reader.read())
-        stopping = asyncio.ensure_future(stop.wait())
-        await asyncio.wait((work, parent, stopping), return_when=asyncio.FIRST_COMPLETED)
+        await until_stopped(stop, work, parent)
         parent.cancel()
-        stopping.cancel()
-        if work.done():
-            await work
 
 
 def _preload() -> None:
@@ -637,11 +633,7 @@ async def components(kubeconfig: str, stop: asyncio.Event, announce: Callable[[s
         parts = Components(make_client, clock, **options)
         async with parts.running() as work:
             announce(f"fastkube {__version__} is ready: {', '.join(parts.names)}")
-            stopping = asyncio.ensure_future(stop.wait())
-            await asyncio.wait((work, stopping), return_when=asyncio.FIRST_COMPLETED)
-            stopping.cancel()
-            if work.done():
-                await work
+            await until_stopped(stop, work)
     except ValueError as error:
         raise StartError(str(error)) from error
 

@@ -84,12 +84,3 @@ class Embedded:
         if isinstance(self.clock, ManualClock):
             self.clock.attach(lambda: client.busy)
         return client
-
-
-async def until_stopped(work: asyncio.Task[None], stop: asyncio.Event) -> None:
-    """Returns when `stop` is set; raises what a component failed with."""
-    stopping = asyncio.ensure_future(stop.wait())
-    await asyncio.wait((work, stopping), return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if work.done():
-        await work

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 from fastkube.clock import RealClock
 from fastkube.cluster import COMPONENT_USERS, Server, StartError, StoreOptions, store_path
 from fastkube.config import build
+from fastkube.process import until_stopped
 from fastkube.store import FrontendStore, StoreError
 
 if TYPE_CHECKING:
@@ -74,9 +75,7 @@ async def frontend_from_stdin(stop: asyncio.Event) -> None:
     try:
         print("ready", flush=True)
         parent = asyncio.ensure_future(reader.read())
-        stopping = asyncio.ensure_future(stop.wait())
-        await asyncio.wait((parent, stopping), return_when=asyncio.FIRST_COMPLETED)
+        await until_stopped(stop, parent)
         parent.cancel()
-        stopping.cancel()
     finally:
         await server.stop()

@@ -10,7 +10,7 @@ import gc
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 COLLECTOR_THRESHOLDS = (50_000, 20, 100)
 """Objects decoded from requests and watches die by their reference counts: with CPython's own thresholds (700, 10, 10)
@@ -42,3 +42,13 @@ def serve(start: Callable[[asyncio.Event], Awaitable[None]]) -> None:
         uvloop.run(whole())
     except StartError as error:
         die(str(error))
+
+
+async def until_stopped(stop: asyncio.Event, *works: asyncio.Future[Any]) -> None:
+    """Returns when `stop` is set or one of `works` has ended, and raises what that failed with; the rest goes on."""
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait((stopping, *works), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    for work in works:
+        if work.done():
+            await work

@@ -144,13 +144,7 @@ async def up_replicated(values: Mapping[str, Any], stop: asyncio.Event, announce
             announce(f"  servers     {', '.join(f'https://127.0.0.1:{port}' for port in plan.secure_ports)}")
             announce(f"  running     {', '.join([f'{len(plan.names)} API servers', *child.names])}")
             announce(f"  try         fastkube member list --data-dir {data_dir}")
-            ended = asyncio.ensure_future(child.process.wait())
-            stopping = asyncio.ensure_future(stop.wait())
-            await asyncio.wait((ended, stopping), return_when=asyncio.FIRST_COMPLETED)
-            stopping.cancel()
-            if ended.done() and not stop.is_set():
-                raise StartError(f"the components ended with exit status {ended.result()}")
-            ended.cancel()
+            await child.until_stopped(stop)
         finally:
             await child.end()
             await server.stop()

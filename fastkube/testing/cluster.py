@@ -17,7 +17,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from fastkube.clock import Clock, ManualClock
-from fastkube.embedded import Embedded, until_stopped
+from fastkube.embedded import Embedded
+from fastkube.process import until_stopped
 
 if TYPE_CHECKING:
     from fastkube.client import Client
@@ -125,7 +126,7 @@ class Cluster:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         async with self._whole.running(self.kubeconfig) as work:
             started.set_result(None)
-            await until_stopped(work, self._stop)
+            await until_stopped(self._stop, work)
 
     # -- use ---------------------------------------------------------------------------------------------------------
 
