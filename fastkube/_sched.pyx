@@ -417,18 +417,22 @@ class Nodes:
         self, node: cython.Py_ssize_t, request: Request, tallies: list, carried: Bundle, sign: cython.longlong
     ) -> object:
         """Take a Pod's part of a node (sign 1) or give it back (-1), in the columns and in its tallies."""
-        k: cython.Py_ssize_t
         tally: Tally
         self.check_slot(node)
         if request.columns[request.fit_size - 1] >= self.width:
             raise ValueError(f"no resource column {request.columns[request.fit_size - 1]}")
-        for k in range(request.size):
-            self.requested[request.columns[k] * self.capacity + node] += sign * request.amounts[k]
+        self.take(node, request, sign)
         for tally in tallies:
             tally.add(node, sign)
         carried.add(node, sign)
         self.touch(node)
         return None
+
+    @cython.cfunc
+    def take(self, node: cython.Py_ssize_t, request: Request, sign: cython.longlong) -> cython.void:
+        k: cython.Py_ssize_t
+        for k in range(request.size):
+            self.requested[request.columns[k] * self.capacity + node] += sign * request.amounts[k]
 
     @cython.cfunc
     def draw(self, count: cython.ulonglong) -> cython.ulonglong:
@@ -957,6 +961,38 @@ class Plan:
             if code:
                 return code
         return 0
+
+    def crowding(self, node: cython.Py_ssize_t, requests: list[Request]) -> tuple[int, list[int]]:
+        """Which of some Pods on a node must leave it for this one to fit, those at the end of the list first.
+
+        Says (0, places in `requests`), or (verdict, []) when it would not fit without any of them. Nothing is changed.
+        Only for plans without rules, which the Pods that are taken away would matter to.
+        """
+        screen: Screen = self.screen
+        nodes: Nodes = self.nodes
+        request: Request
+        verdict: cython.uint
+        k: cython.Py_ssize_t
+        nodes.check_slot(node)
+        screen.check_capacity()
+        if self.has_rules:
+            raise ValueError("the plan has rules")
+        if screen.refused[node]:
+            return screen.refused[node], []
+        for request in requests:
+            nodes.take(node, request, -1)
+        verdict = screen.fit(node) if screen.fits else 0
+        away: list[int] = []
+        for k in range(len(requests)):
+            request = requests[k]
+            nodes.take(node, request, 1)
+            if verdict == 0 and screen.fits and screen.fit(node):
+                nodes.take(node, request, -1)
+                away.append(k)
+        for k in away:
+            request = requests[k]
+            nodes.take(node, request, 1)
+        return verdict, away
 
     def verdicts(self, extra: array | None = None) -> dict[int, int]:
         """Verdict → number of nodes, over all nodes; each node's stands in nodes.verdicts until the next call."""

@@ -196,6 +196,8 @@ class Preemptor:
         if not lesser:
             return (NO_VICTIMS,)
         lesser.sort(key=lambda other: (-other.priority, start_time(other, now)))
+        if not plan.core.has_rules and (extra is None or not extra[info.slot]):
+            return _crowding(plan, info, lesser, budgets, now)
         with self._cache.trial(info) as trial:
             for other in lesser:
                 trial.remove(other)
@@ -209,8 +211,32 @@ class Preemptor:
 
             violated = _not_put_back(violating, trial, fits)
             harmless = _not_put_back(others, trial, fits)
-        victims = sorted((*violated, *harmless), key=lambda other: (-other.priority, start_time(other, now)))
-        return Victims(info, tuple(victims), len(violated)) if victims else (NO_VICTIMS,)
+        return _least_important_last(info, violated, harmless, now)
+
+
+def _crowding(
+    plan: Plan, info: NodeInfo, lesser: list[PodInfo], budgets: list[Budget], now: float
+) -> Victims | tuple[str, ...]:
+    """The victims where only resources matter: what a trial would come to, by arithmetic."""
+    violating, others = _split_by_budgets(lesser, budgets) if budgets else ([], lesser)
+    ordered = violating + others
+    verdict, away = plan.core.crowding(info.slot, [other.spec.request for other in ordered])
+    if verdict:
+        return tuple(reason.text for reason in plan.explain(verdict))
+    violated = [ordered[place] for place in away if place < len(violating)]
+    harmless = [ordered[place] for place in away if place >= len(violating)]
+    return _least_important_last(info, violated, harmless, now)
+
+
+def _least_important_last(
+    info: NodeInfo, violated: list[PodInfo], harmless: list[PodInfo], now: float
+) -> Victims | tuple[str, ...]:
+    victims = violated + harmless
+    if not victims:
+        return (NO_VICTIMS,)
+    if violated and harmless:  # each is in order already
+        victims.sort(key=lambda other: (-other.priority, start_time(other, now)))
+    return Victims(info, tuple(victims), len(violated))
 
 
 class _Known:
