@@ -33,6 +33,9 @@ WatchEvents = list[WatchEvent]
 Transform = Callable[[Object], Object]
 Indexer = Callable[[Object], Iterable[str]]
 
+NOT_FOR_PAGES = (401, 403, 404, 410, 429, 503, 504)
+"""Refusals of a streaming list that one of pages would meet as well; after any other pages are asked for, as client-go
+does: a server whose etcd cannot report progress begins a streaming list and then says 500."""
 WATCH_TIMEOUT_S = (300, 600)
 """A watch is asked to last a random time in this range, so that those of many clients do not end together."""
 BACKOFF_S = (0.8, 30.0)
@@ -251,10 +254,11 @@ class Informer:
                 return watch
             except ApiError as error:
                 watch.close()
-                if error.code not in (400, 422):
+                if error.code in NOT_FOR_PAGES:
                     raise
-                log.info("%s: the server offers no streaming lists: %s", self.resource, error.message)
-                self._watch_list = False
+                log.info("%s: the server gives no streaming list: %s", self.resource, error.message)
+                if error.code in (400, 422):
+                    self._watch_list = False
         revision = await self._take_pages()
         return self._watch_from(revision)
 

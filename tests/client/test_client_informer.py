@@ -63,8 +63,8 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("speaks_msgpack", [True, False], ids=["msgpack", "json"])
-@pytest.mark.parametrize("watch_list", [True, False], ids=["watch-list", "pages"])
-async def test_the_copy_follows_the_server(toy: ToyServer, speaks_msgpack: bool, watch_list: bool) -> None:
+@pytest.mark.parametrize("watch_list", [True, False, "broken"], ids=["watch-list", "pages", "broken-watch-list"])
+async def test_the_copy_follows_the_server(toy: ToyServer, speaks_msgpack: bool, watch_list: bool | str) -> None:
     toy.msgpack, toy.watch_list = speaks_msgpack, watch_list
     await toy.put(pod("a"))
     await toy.put(pod("b"))

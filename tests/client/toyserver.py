@@ -22,7 +22,10 @@ _PATH = re.compile(r"^/apis?/(?:[^/]+/)?v1(?:/namespaces/(?P<ns>[^/]+))?/(?P<plu
 
 
 class ToyServer:
-    """`url` once started. Switches: `msgpack`, `watch_list`, `refuse` (status, headers) answers to give first."""
+    """`url` once started. Switches: `msgpack`, `watch_list`, `refuse` (status, headers) answers to give first.
+
+    `watch_list` "broken": streaming lists are begun, and end with an error, as where etcd cannot report progress.
+    """
 
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str, str], Object] = {}
@@ -30,7 +33,7 @@ class ToyServer:
         self.revision = 1
         self.compacted = 0
         self.msgpack = True
-        self.watch_list = True
+        self.watch_list: bool | str = True
         self.refuse: list[tuple[int, dict[str, str]]] = []
         self.requests: list[tuple[str, str, str]] = []
         self.hang: asyncio.Event | None = None
@@ -204,6 +207,10 @@ class ToyServer:
                 await response.write(orjson.dumps(event) + b"\n")
 
         try:
+            if initial and self.watch_list == "broken":
+                await send("ERROR", {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "disabled",
+                                     "reason": "InternalError", "code": 500})  # fmt: skip
+                return response
             if initial:
                 for (kind, n, _), obj in list(self.objects.items()):
                     if kind == plural and ns in ("", n):
