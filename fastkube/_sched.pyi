@@ -11,7 +11,6 @@ NONZERO_CPU: int
 NONZERO_MEMORY: int
 FIRST_SCALAR: int
 FIT: int
-CODES_MAX: int
 REQUEST_COLUMNS_MAX: int
 NODES_MAX: int
 LEAST_ALLOCATED: int
@@ -25,9 +24,6 @@ class Scorer(Protocol):
     @property
     def weight(self) -> int: ...
     def fill(self, nodes: array[int], count: int, out: array[int]) -> None: ...
-
-def mark(codes: array[int], mask: int, code: int) -> None: ...
-def expand(mask: int, length: int) -> array[int]: ...
 
 class Request:
     size: int

@@ -33,6 +33,8 @@ from math import sqrt
 
 import cython
 
+from fastkube._columns import CODES_MAX, grown, mark, widened, zeros
+
 COMPILED: bool = cython.compiled
 
 MAX_SCORE = 100
@@ -48,7 +50,6 @@ FIRST_SCALAR = 6
 allocatable of their own. Scalar and extended resources follow."""
 
 FIT = 255
-CODES_MAX = 254
 REQUEST_COLUMNS_MAX = 22
 NODES_MAX = 1 << 24
 SPARE_MAX = 8  # sets of columns that are kept for Screens to come
@@ -57,38 +58,6 @@ LEAST_ALLOCATED = 0
 MOST_ALLOCATED = 1
 REQUESTED_TO_CAPACITY_RATIO = 2
 BALANCED = 3
-
-
-def _zeros(typecode: str, length: int) -> array:
-    return array(typecode, bytes(array(typecode).itemsize * length))
-
-
-def _grown(old: object, typecode: str, length: int, fill: int) -> array:
-    """A longer copy; memoryviews cannot be resized in place."""
-    new = array(typecode, memoryview(old).tolist())  # type: ignore[arg-type]
-    new.extend(array(typecode, [fill]) * (length - len(new)))
-    return new
-
-
-def mark(codes: cython.uchar[::1], mask: int, code: int) -> None:
-    """Put `code` at the slots of a mask where there is 0."""
-    slot: cython.Py_ssize_t
-    value: cython.uchar = code
-    if not 0 < code <= CODES_MAX:
-        raise ValueError(f"a code is from 1 to {CODES_MAX}, not {code}")
-    if mask < 0 or mask >> len(codes):
-        raise ValueError("the mask names nodes that do not exist")
-    bits: bytes = mask.to_bytes((len(codes) + 7) // 8, "little")
-    for slot in range(len(codes)):
-        if codes[slot] == 0 and bits[slot >> 3] >> (slot & 7) & 1:
-            codes[slot] = value
-
-
-def expand(mask: int, length: int) -> array:
-    """A mask as a byte for each of `length` slots."""
-    out = _zeros("B", length)
-    mark(out, mask, 1)
-    return out
 
 
 @cython.cclass
@@ -152,7 +121,7 @@ class Topology:
 
     def grow(self, capacity: int) -> None:
         old = len(self.domain)
-        self._hold(_grown(self.domains, "i", capacity, -1))
+        self._hold(grown(self.domains, "i", capacity, -1))
         if self.identity:
             for node in range(old, capacity):
                 self.domain[node] = node
@@ -183,11 +152,11 @@ class Tally:
         node: cython.Py_ssize_t
         self.topology = topology
         self.size = max(topology.size, 1)
-        self.sums = _zeros("q", self.size)
+        self.sums = zeros("q", self.size)
         self.counts = self.sums
         self.restricted = eligible is not None
-        self.eligible = _zeros("B", 0) if eligible is None else eligible
-        self.present = _zeros("i", self.size if self.restricted else 0)
+        self.eligible = zeros("B", 0) if eligible is None else eligible
+        self.present = zeros("i", self.size if self.restricted else 0)
         self.domains = 0
         self.total = 0
         self._lowest = 0
@@ -204,10 +173,10 @@ class Tally:
     def _stretch(self, domain: cython.Py_ssize_t) -> cython.void:
         if domain >= self.size:
             self.size = max(domain + 1, 2 * self.size)
-            self.sums = _grown(self.sums, "q", self.size, 0)
+            self.sums = grown(self.sums, "q", self.size, 0)
             self.counts = self.sums
             if self.restricted:
-                self.present = _grown(self.present, "i", self.size, 0)
+                self.present = grown(self.present, "i", self.size, 0)
 
     @cython.ccall
     def add(self, node: cython.Py_ssize_t, delta: cython.longlong) -> object:
@@ -302,9 +271,9 @@ class Nodes:
         self.width = width
         self.clock = 1
         self.topologies = []
-        self.allocatable = _zeros("q", capacity * width)
-        self.requested = _zeros("q", capacity * width)
-        self.versions = _zeros("q", capacity)
+        self.allocatable = zeros("q", capacity * width)
+        self.requested = zeros("q", capacity * width)
+        self.versions = zeros("q", capacity)
         self.version = self.versions
         self.set_order([])
         self.nominated = {}
@@ -315,7 +284,7 @@ class Nodes:
         """For a Screen: refused, verdict, score, seen. Those of a former one save the touching of fresh memory."""
         if not self.spare:
             size = self.capacity
-            return _zeros("B", size), _zeros("I", size), _zeros("i", size), _zeros("q", size)
+            return zeros("B", size), zeros("I", size), zeros("i", size), zeros("q", size)
         columns: tuple = self.spare.pop()
         for column in (columns[0], columns[3]):  # verdict and score count only where `seen` says so
             view = memoryview(column).cast("B")
@@ -329,40 +298,29 @@ class Nodes:
     def _make_scratch(self) -> None:
         self.spare = []
         self.blank = bytes(8 * self.capacity)
-        self.candidates = _zeros("i", self.capacity)
+        self.candidates = zeros("i", self.capacity)
         self.feasible = self.candidates
-        self.total = _zeros("q", self.capacity)
-        self.scored = _zeros("q", self.capacity)
+        self.total = zeros("q", self.capacity)
+        self.scored = zeros("q", self.capacity)
         self.scratch = self.scored
-        self.blame = _zeros("B", self.capacity)
-        self.verdicts = _zeros("I", self.capacity)
+        self.blame = zeros("B", self.capacity)
+        self.verdicts = zeros("I", self.capacity)
         self.told = self.verdicts
 
     def grow(self, capacity: int, width: int) -> None:
         """Make room for more slots and resource columns; what is there keeps its place."""
         if capacity < self.capacity or width < self.width or capacity > NODES_MAX:
             raise ValueError(f"no room for {capacity} nodes and {width} resources")
-        self.allocatable = self.widened(self.allocatable, capacity, width)
-        self.requested = self.widened(self.requested, capacity, width)
+        self.allocatable = widened(self.allocatable, self.capacity, self.width, capacity, width)
+        self.requested = widened(self.requested, self.capacity, self.width, capacity, width)
         if capacity > self.capacity:
-            self.versions = _grown(self.versions, "q", capacity, 0)
+            self.versions = grown(self.versions, "q", capacity, 0)
             self.version = self.versions
             for topology in self.topologies:
                 topology.grow(capacity)
             self.capacity = capacity
             self._make_scratch()
         self.width = width
-
-    def widened(self, old: cython.longlong[::1], capacity: cython.Py_ssize_t, width: cython.Py_ssize_t) -> array:
-        """A copy with room for more, each value at its column and node."""
-        column: cython.Py_ssize_t
-        node: cython.Py_ssize_t
-        new = _zeros("q", capacity * width)
-        view: cython.longlong[::1] = new
-        for column in range(self.width):
-            for node in range(self.capacity):
-                view[column * capacity + node] = old[column * self.capacity + node]
-        return new
 
     @cython.cfunc
     def touch(self, node: cython.Py_ssize_t) -> cython.void:

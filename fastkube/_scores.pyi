@@ -7,10 +7,6 @@ PLAIN: int
 NORMALIZED: int
 REVERSED: int
 
-def add_where(values: array[int], mask: int, amount: int) -> None: ...
-def among(verdicts: array[int], wanted: list[int], slots: array[int]) -> array[int]: ...
-def lowest(values: array[int]) -> int: ...
-
 class Constant:
     name: str
     weight: int

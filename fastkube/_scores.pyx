@@ -12,6 +12,8 @@ from math import log
 
 import cython
 
+from fastkube._columns import lowest, zeros
+
 COMPILED: bool = cython.compiled
 
 PLAIN = 0
@@ -22,49 +24,6 @@ REVERSED = 2
 """The greatest value becomes 0, and 0 becomes 100."""
 
 _INT64_MAX = (1 << 63) - 1
-
-
-def _zeros(typecode: str, length: int) -> array:
-    return array(typecode, bytes(array(typecode).itemsize * length))
-
-
-def add_where(values: cython.longlong[::1], mask: int, amount: cython.longlong) -> None:
-    """Add `amount` to the values of the slots in a mask."""
-    slot: cython.Py_ssize_t
-    length: int = mask.bit_length()
-    if mask < 0 or length > len(values):
-        raise ValueError("the mask names nodes that do not exist")
-    bits: bytes = mask.to_bytes((length + 7) // 8, "little")
-    for slot in range(len(bits) * 8):
-        if bits[slot >> 3] >> (slot & 7) & 1:
-            values[slot] += amount
-
-
-def among(verdicts: cython.uint[::1], wanted: list[int], slots: array) -> array:
-    """Of the slots (a byte for each) those whose verdict is one of the wanted ones; `slots` is changed."""
-    view: cython.uchar[::1] = slots
-    slot: cython.Py_ssize_t
-    last: cython.uint = 0
-    found: cython.uchar = 0 in wanted
-    if len(view) != len(verdicts):
-        raise ValueError("there must be a byte for each verdict")
-    for slot in range(len(view)):
-        if view[slot]:
-            if verdicts[slot] != last:
-                last = verdicts[slot]
-                found = last in wanted
-            view[slot] = found
-    return slots
-
-
-def lowest(values: cython.longlong[::1]) -> int:
-    """The least of the values, at most 0."""
-    k: cython.Py_ssize_t
-    least: cython.longlong = 0
-    for k in range(len(values)):
-        if values[k] < least:
-            least = values[k]
-    return least
 
 
 @cython.final
@@ -212,9 +171,9 @@ class SpreadScore:
         self.weight = weight
         self.parts = [(tally, tally.topology if hosts is None else hosts, hosts, skew) for tally, hosts, skew in parts]
         self.require_all = require_all
-        self.marks = _zeros("q", 1)
+        self.marks = zeros("q", 1)
         self.epoch = 0
-        self.sums = _zeros("d", 1)
+        self.sums = zeros("d", 1)
 
     def fill(self, nodes: cython.int[::1], count: cython.Py_ssize_t, out: cython.longlong[::1]) -> None:
         """Scores of nodes[:count] into out[:count]."""
@@ -222,7 +181,7 @@ class SpreadScore:
         scored: cython.longlong = 0
         size: cython.longlong
         if len(self.sums) < count:
-            self.sums = _zeros("d", len(nodes))
+            self.sums = zeros("d", len(nodes))
         for k in range(count):
             out[k] = 0
             self.sums[k] = 0.0
@@ -266,7 +225,7 @@ class SpreadScore:
         found: cython.longlong = 0
         lacking: cython.longlong = 0
         if len(self.marks) < size:
-            self.marks = _zeros("q", size)
+            self.marks = zeros("q", size)
         self.epoch += 1
         for k in range(count):
             if out[k] < 0:
@@ -353,9 +312,9 @@ class Ranking:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self.ranks = _zeros("q", capacity * RANK_SIZE)
-        self.seen = _zeros("q", capacity)
-        self.ranked = _zeros("B", capacity)
+        self.ranks = zeros("q", capacity * RANK_SIZE)
+        self.seen = zeros("q", capacity)
+        self.ranked = zeros("B", capacity)
         self.begin(0)
 
     def begin(self, start: int) -> None:

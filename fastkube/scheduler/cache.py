@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from fastkube import _sched
+from fastkube import _columns, _sched
 from fastkube.scheduler import resources
 from fastkube.scheduler.nodes import NodeIndex, NodeInfo
 from fastkube.scheduler.pods import PodInfo, PodParser, PodSpec
@@ -164,7 +164,7 @@ class Cache:
         """A byte for each slot, 1 where there is a node; the caller's own."""
         if self._everywhere_generation != self.static_generation:
             self._everywhere_generation = self.static_generation
-            self._everywhere = _sched.expand(self.index.all, self.nodes.capacity)
+            self._everywhere = _columns.expand(self.index.all, self.nodes.capacity)
         return self._everywhere[:]
 
     def column(self, resource: str) -> int:

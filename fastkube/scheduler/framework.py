@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fastkube import _sched, _scores
+from fastkube import _columns, _sched, _scores
 from fastkube.clock import Clock
 from fastkube.scheduler.cache import Cache
 from fastkube.scheduler.events import ClusterEvent, Interest
@@ -100,10 +100,10 @@ class Reasons:
     def code(self, reason: Reason) -> int:
         found = self._codes.get(reason)
         if found is None:
-            if len(self._reasons) == _sched.CODES_MAX - 1:
+            if len(self._reasons) == _columns.CODES_MAX - 1:
                 self._reasons.append(self.OTHER)
-            found = min(len(self._reasons) + 1, _sched.CODES_MAX)
-            if found < _sched.CODES_MAX:
+            found = min(len(self._reasons) + 1, _columns.CODES_MAX)
+            if found < _columns.CODES_MAX:
                 self._reasons.append(reason)
             self._codes[reason] = found
         return found

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from fastkube import _sched, _scores
+from fastkube import _columns, _sched
 from fastkube.scheduler.cache import Cache
 from fastkube.scheduler.framework import Cycle, Plugin, Reason, Reasons, Refusal, Rejected
 from fastkube.scheduler.nodes import NodeInfo, bits
@@ -277,7 +277,7 @@ class NodeSearch:
             if mask:
                 if extra is None:
                     extra = array("B", bytes(self._cache.nodes.capacity))
-                _sched.mark(extra, mask, self._reasons.code(reason))
+                _columns.mark(extra, mask, self._reasons.code(reason))
         if self._cache.nominated and plan.core.has_rules:
             extra = self._beside_nominated(cycle.pod, plan, extra)
         return extra
@@ -341,8 +341,8 @@ class NodeSearch:
             only = cycle.only
 
             def among() -> array[int]:
-                slots = cache.everywhere() if only is None else _sched.expand(only, cache.nodes.capacity)
-                return _scores.among(cache.nodes.verdicts, hopeful, slots)
+                slots = cache.everywhere() if only is None else _columns.expand(only, cache.nodes.capacity)
+                return _columns.among(cache.nodes.verdicts, hopeful, slots)
 
             error.hopeful = among
         return error

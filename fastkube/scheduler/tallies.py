@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from fastkube import _sched
+from fastkube import _columns, _sched
 from fastkube.api.selectors import EQUALS, IN, LabelSelector
 from fastkube.scheduler.nodes import NodeInfo
 from fastkube.scheduler.pods import ANY_IP, HostPort, LabelClass, PodSpec, PodTerm
@@ -208,7 +208,7 @@ class Tallies:
         key = (matcher.key, topology_key, eligible, placed)
         found = self._selected.get(key)
         if found is None:
-            mask = None if eligible is None else _sched.expand(eligible, self.nodes.capacity)
+            mask = None if eligible is None else _columns.expand(eligible, self.nodes.capacity)
             found = Selected(key, matcher, _sched.Tally(self.topology(topology_key), mask))
             self._selected[key] = found
             for labels in self._candidates(matcher):

@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Mapping
 from typing import Any
 
-from fastkube import _scores
+from fastkube import _columns, _scores
 from fastkube.scheduler.events import NODE, UNSCHEDULED_POD, Action, ClusterEvent, Interest
 from fastkube.scheduler.framework import Cycle, Handle, Plugin, Reason, Rejected, ScreenDraft
 from fastkube.scheduler.nodeaffinity import RequiredNodes, preferred_nodes, required_nodes
@@ -52,7 +52,7 @@ class NodeAffinity(Plugin):
             return
         values = array("q", bytes(8 * draft.cache.nodes.capacity))
         for weight, term in preferred:
-            _scores.add_where(values, term.mask(draft.cache.index), weight)
+            _columns.add_where(values, term.mask(draft.cache.index), weight)
         draft.fixed_score(self.name, self.weight, values, _scores.NORMALIZED)
 
     def wakes(self, pod: PodInfo, event: ClusterEvent) -> bool:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable
 
-from fastkube import _scores
+from fastkube import _columns, _scores
 from fastkube.scheduler.events import NODE, UNSCHEDULED_POD, Action, ClusterEvent, Interest
 from fastkube.scheduler.framework import MAX_SCORE, Plugin, Reason, ScreenDraft
 from fastkube.scheduler.nodes import parse_taint
@@ -40,7 +40,7 @@ class TaintToleration(Plugin):
         values = array("q", bytes(8 * draft.cache.nodes.capacity))
         for taints, mask in draft.cache.index.taints():
             count = sum(taint.effect == _SOFT and not any(each.tolerates(taint) for each in soft) for taint in taints)
-            _scores.add_where(values, mask, count)
+            _columns.add_where(values, mask, count)
         draft.fixed_score(self.name, self.weight, values, _scores.REVERSED)
 
     def wakes(self, pod: PodInfo, event: ClusterEvent) -> bool:
