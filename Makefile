@@ -15,8 +15,12 @@ up: setup
 	@$(BIN)/fastkube up --nodes $(NODES)
 
 # A file per state of the environment: what is up to date is not done again.
+# Bytecode is written here even where the environment tells Python not to: compiling all modules doubles a start.
+BYTECODE = @$(BIN)/python -m compileall -q fastkube
 setup: $(VENV)/.installed
+	$(BYTECODE)
 setup-dev: $(VENV)/.installed-dev
+	$(BYTECODE)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "fastkube needs Python 3.11 or later (set PYTHON=...)"; exit 1; }

@@ -1,10 +1,14 @@
 """`python -m fastkube` is the fastkube command; its children (fastkube/cluster.py, frontends.py) start here too."""
 
+import gc
 import sys
+
+from fastkube import COLLECTOR_THRESHOLDS
 
 
 def main() -> None:
     """A child has its orders on standard input and no flags, so it does not wait for those of all commands."""
+    gc.set_threshold(*COLLECTOR_THRESHOLDS)
     if sys.argv[1:] == ["components"]:
         from fastkube.cluster import components_from_stdin
         from fastkube.process import serve

@@ -161,12 +161,16 @@ class Server:
 
     async def _open_store(self) -> Store:
         """The only store or one of several replicas; its values encrypted as --encryption-provider-config says."""
-        from fastkube.store import Replication, Store
+        from fastkube.store import Store
 
         path, options = store_path(self.data_dir), self._replication
+        replication = None
         if options is not None:
             options.validate()
-        replication = Replication(options) if options is not None and options.enabled else None
+            if options.enabled:
+                from fastkube.store import Replication
+
+                replication = Replication(options)
         if config := self._options.encryption_provider_config:
             from fastkube.registry.encryption import Encryption
             from fastkube.registry.sealing import SealedStore
@@ -175,7 +179,7 @@ class Server:
             store: Store = await SealedStore.open_sealed(path, encryption, clock=self.clock, replication=replication)
         else:
             store = await Store.open(path, clock=self.clock, replication=replication)
-        if options is not None and options.enabled:
+        if options is not None and replication is not None:
             write_endpoints(self.data_dir, options.advertised, options.files)
         return store
 

@@ -54,8 +54,18 @@ class OptionInfo:
         return "FASTKUBE_" + self.flag.upper().replace("-", "_")
 
 
-def options_of(cls: type) -> Iterator[OptionInfo]:
+_OPTIONS: dict[type, tuple[OptionInfo, ...]] = {}
+
+
+def options_of(cls: type) -> tuple[OptionInfo, ...]:
     """The options of a dataclass, in their order; fields made without `option` are wiring, not options."""
+    known = _OPTIONS.get(cls)
+    if known is None:
+        known = _OPTIONS[cls] = tuple(_options_of(cls))
+    return known
+
+
+def _options_of(cls: type) -> Iterator[OptionInfo]:
     hints = get_type_hints(cls)
     for entry in dataclasses.fields(cls):
         if "help" not in entry.metadata:

@@ -6,15 +6,10 @@ Apart from the command (cli.py), so that the children of `up` need not wait for 
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
-
-COLLECTOR_THRESHOLDS = (50_000, 20, 100)
-"""Objects decoded from requests and watches die by their reference counts: with CPython's own thresholds (700, 10, 10)
-the collector, which finds next to nothing, takes a quarter of the time of a busy server or scheduler."""
 
 
 def die(message: str) -> NoReturn:
@@ -28,8 +23,6 @@ def serve(start: Callable[[asyncio.Event], Awaitable[None]]) -> None:
     import uvloop
 
     from fastkube.cluster import StartError
-
-    gc.set_threshold(*COLLECTOR_THRESHOLDS)
 
     async def whole() -> None:
         stop = asyncio.Event()

@@ -18,7 +18,7 @@ import msgpack
 import orjson
 
 from fastkube import _codec
-from fastkube.api import gojson, yaml
+from fastkube.api import gojson
 from fastkube.errors import ApiError, bad_request, unsupported_media_type
 
 JSON = "application/json"
@@ -104,6 +104,8 @@ def _read_json(body: bytes, duplicates: list[str] | None) -> Any:
 
 
 def _decode_yaml(body: bytes, kind: str, duplicates: list[str] | None) -> Any:
+    from fastkube.api import yaml
+
     try:
         value, told = yaml.load(body)
     except yaml.YamlError as fault:
@@ -159,6 +161,8 @@ def encode(obj: Any, media: str = JSON) -> bytes:
     if media == JSON:
         return orjson.dumps(obj)
     if media == YAML:
+        from fastkube.api import yaml
+
         return yaml.dump(obj)
     if media == MSGPACK:
         packed: bytes = msgpack.packb(obj)

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
-
 from fastkube.client.transport import Endpoint, tls_context
 from fastkube.clock import Clock
 
@@ -101,6 +99,8 @@ class TokenSource:
 
 def load(path: str | os.PathLike[str], context: str | None = None) -> Connection:
     """The connection which a context (the current one, unless named) of a kubeconfig file describes."""
+    import yaml
+
     file = Path(path)
     try:
         config = yaml.safe_load(file.read_text())

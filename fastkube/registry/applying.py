@@ -12,7 +12,6 @@ import msgpack
 
 from fastkube import errors
 from fastkube.api import apply as merging
-from fastkube.api import yaml
 from fastkube.errors import ApiError
 from fastkube.registry import decoding, ownership, scale
 from fastkube.registry.answers import Stored
@@ -54,6 +53,8 @@ async def apply(registry: Registry, call: Call, facet: Facet, body: bytes) -> tu
 
 
 def _read(call: Call, body: bytes) -> Object:
+    from fastkube.api import yaml
+
     try:
         config, duplicates = yaml.load(body)
     except yaml.YamlError as fault:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fastkube.api import yaml
 from fastkube.scheduler import config_validation as validation
 from fastkube.scheduler.config_fields import ConfigError, Fields
 from fastkube.scheduler.config_validation import MULTI_POINT, POINTS
@@ -152,6 +151,8 @@ class SchedulerConfig:
 
 def load(path: str | Path) -> SchedulerConfig:
     """Read a file; raises ConfigError."""
+    from fastkube.api import yaml
+
     try:
         document, repeated = yaml.load(Path(path).read_bytes())
     except (OSError, yaml.YamlError) as error:

@@ -1,1 +1,5 @@
 """The HTTP shell: the only entrance to the state."""
+
+from fastkube import lazy
+
+lazy.package("aiohttp")

@@ -8,8 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import yaml
-
 from fastkube.api.field import quote
 
 if TYPE_CHECKING:
@@ -56,6 +54,8 @@ class Policy:
 
     @classmethod
     def load(cls, path: str) -> Policy:
+        import yaml
+
         try:
             document = yaml.safe_load(Path(path).read_text())
         except yaml.YAMLError as problem:

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgpack
-from aiohttp import HttpVersion11
+from aiohttp.http_writer import HttpVersion11
 from multidict import CIMultiDict
 
 from fastkube import errors

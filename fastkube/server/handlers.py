@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import HttpVersion11
+from aiohttp.http_writer import HttpVersion11
 
 from fastkube import errors
 from fastkube.api import codec, field

@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "config": set(),
     "clock": set(),
     "_pure": set(),
+    "lazy": set(),
     "__init__": {"_pure"},
     "_codec": set(),
     "_fields": set(),
@@ -36,11 +37,11 @@ MAY_IMPORT = {
     "cel": API,
     "store": STORE,
     "registry": API | STORE | CEL,
-    "server": API | STORE | CEL | {"registry", "client"},
+    "server": API | STORE | CEL | {"registry", "client", "lazy"},
     "client": API,
     "scheduler": COMPONENT | CEL | {"_columns", "_sched", "_scores"},
     "controllers": COMPONENT,
-    "nodes": COMPONENT,
+    "nodes": COMPONENT | {"lazy"},
     "cluster": None,
     "frontends": None,
     "replicas": None,
@@ -48,7 +49,7 @@ MAY_IMPORT = {
     "process": None,
     "testing": None,
     "cli": None,
-    "__main__": {"cli", "cluster", "process"},
+    "__main__": {"__init__", "cli", "cluster", "process"},
 }
 
 
