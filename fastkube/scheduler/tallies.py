@@ -12,12 +12,15 @@ A new tally starts from the classes' own counts, without looking at single Pods.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from fastkube import _columns, _sched
 from fastkube.api.selectors import EQUALS, IN, LabelSelector
 from fastkube.scheduler.nodes import NodeInfo
 from fastkube.scheduler.pods import ANY_IP, HostPort, LabelClass, PodSpec, PodTerm
+
+_K = TypeVar("_K")
+_T = TypeVar("_T")
 
 KEEP_AWAY, NEED, LIKE = "anti-affinity", "affinity", "preference"
 """The kinds of carried terms: required anti-affinity, required affinity, and preferred of either sign."""
@@ -35,6 +38,8 @@ class Matcher(NamedTuple):
     selects: Callable[[Mapping[str, str]], bool]
     namespaces: frozenset[str] | None
     """The only namespaces that can be meant, or None where their labels decide."""
+    label: tuple[str, str] | None
+    """A label that all of them have, if there is such a one: only who has it needs to be looked at."""
     terminating: bool = True
     """Whether Pods that are being deleted count."""
 
@@ -47,6 +52,7 @@ def match_terms(terms: tuple[PodTerm, ...]) -> Matcher:
         covers=lambda namespace, labels: all(term.covers(namespace, labels) for term in terms),
         selects=lambda labels: all(term.selector.matches(labels) for term in terms),
         namespaces=frozenset.intersection(*(term.namespaces for term in terms)) if by_name else None,
+        label=next((label for term in terms if (label := _pinned_label(term.selector))), None),
     )
 
 
@@ -57,6 +63,7 @@ def match_spread(namespace: str, selector: LabelSelector, nothing: bool) -> Matc
         covers=lambda name, _: name == namespace,
         selects=selector.matches,
         namespaces=frozenset((namespace,)),
+        label=None if nothing else _pinned_label(selector),
         terminating=False,
     )
 
@@ -127,7 +134,9 @@ class Tallies:
         self._topologies: dict[str, _Domains] = {}
         self._infos: dict[str, NodeInfo] = {}
         self._active: dict[str, dict[LabelClass, None]] = {}
+        self._active_by_label: dict[tuple[str, str], dict[LabelClass, None]] = {}
         self._selected: dict[tuple[object, ...], Selected] = {}
+        self._selected_by_label: dict[tuple[str, str] | None, dict[tuple[object, ...], Selected]] = {}
         self._carried: dict[tuple[str, str], Carried] = {}
         self._by_label: dict[tuple[str, str], list[Carried]] = {}
         self._by_any_label: list[Carried] = []
@@ -182,16 +191,20 @@ class Tallies:
     def activate(self, labels: LabelClass) -> None:
         """The first Pod of a class is assigned: find the tallies that its Pods are counted in."""
         self._active.setdefault(labels.namespace, {})[labels] = None
+        for pair in labels.labels.items():
+            self._active_by_label.setdefault(pair, {})[labels] = None
         labels.tallies = [
-            selected.tally for selected in self._selected.values() if self._matches(selected.matcher, labels)
+            selected.tally
+            for pair in (None, *labels.labels.items())
+            for selected in self._selected_by_label.get(pair, {}).values()
+            if self._matches(selected.matcher, labels)
         ]
 
     def deactivate(self, labels: LabelClass) -> None:
         """The last Pod of a class is gone."""
-        classes = self._active[labels.namespace]
-        del classes[labels]
-        if not classes:
-            del self._active[labels.namespace]
+        _take_out(self._active, labels.namespace, labels)
+        for pair in labels.labels.items():
+            _take_out(self._active_by_label, pair, labels)
         labels.tallies = []
 
     def _matches(self, matcher: Matcher, labels: LabelClass) -> bool:
@@ -211,6 +224,7 @@ class Tallies:
             mask = None if eligible is None else _columns.expand(eligible, self.nodes.capacity)
             found = Selected(key, matcher, _sched.Tally(self.topology(topology_key), mask))
             self._selected[key] = found
+            self._selected_by_label.setdefault(matcher.label, {})[key] = found
             for labels in self._candidates(matcher):
                 if self._matches(matcher, labels):
                     labels.tallies.append(found.tally)
@@ -227,11 +241,14 @@ class Tallies:
 
     def _drop(self, gone: Selected) -> None:
         del self._selected[gone.key]
+        _take_out(self._selected_by_label, gone.matcher.label, gone.key)
         for labels in self._candidates(gone.matcher):
             if gone.tally in labels.tallies:
                 labels.tallies.remove(gone.tally)
 
     def _candidates(self, matcher: Matcher) -> Iterable[LabelClass]:
+        if matcher.label is not None:
+            return list(self._active_by_label.get(matcher.label, ()))
         if matcher.namespaces is None:
             return [labels for classes in self._active.values() for labels in classes]
         return [labels for name in matcher.namespaces for labels in self._active.get(name, ())]
@@ -284,6 +301,14 @@ class Tallies:
             found[port] = None
             found[port._replace(ip="*" if port.ip == ANY_IP else ANY_IP)] = None
         return [self._port(port) for port in found]
+
+
+def _take_out(groups: dict[_K, dict[_T, Any]], group: _K, member: _T) -> None:
+    """Take a member out of its group, and an empty group away."""
+    members = groups[group]
+    del members[member]
+    if not members:
+        del groups[group]
 
 
 def _pinned_label(selector: LabelSelector) -> tuple[str, str] | None:
