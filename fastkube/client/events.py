@@ -37,6 +37,8 @@ SPAM_REFILL_S = 300.0
 SERIES_END_S = 360.0
 SERIES_REFRESH_S = 1800.0
 WRITERS = 4
+WRITES_MAX = 64
+"""Events that a writer has under way at a time: what has queued up while others were written shares requests."""
 TRIES_MAX = 12
 RETRY_S = 10.0
 
@@ -184,10 +186,10 @@ class _Writer:
             while not self._queue:
                 self._wake.clear()
                 await self._wake.wait()
-            write = self._queue.popleft()
+            writes = [self._queue.popleft() for _ in range(min(len(self._queue), WRITES_MAX))]
             self._busy += 1
             try:
-                await self._write(write)
+                await asyncio.gather(*map(self._write, writes))
             finally:
                 self._busy -= 1
                 if not self._queue and not self._busy:

@@ -1,6 +1,7 @@
 """Options of the controllers: upstream's kube-controller-manager flags, by the same names and with the same meaning.
 
-The numbers of workers are higher than upstream's: a worker here is a task that waits for the server, not a thread.
+The numbers of workers are higher than upstream's: a worker here is a task that waits for the server, not a thread, and
+writes that are under way at the same time share requests and commits.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from fastkube.client.leader_options import LeaderElectionOptions
 from fastkube.config import option
 
-_WORKERS = 20
+_WORKERS = 100
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,9 @@ class Runner:
         self._performer = Performer(client, caches, recorder, controller.component or controller.name)
         self._rests: dict[str, float] = {}
         self._woken_later: set[str] = set()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._workers_max: int = getattr(options, controller.workers) if controller.workers else 1
+        self._workers: list[asyncio.Task[None]] = []
+        self._resyncing: asyncio.Task[None] | None = None
 
     def prepare(self) -> None:
         """Subscribe to the informers; they start afterwards."""
@@ -214,22 +216,26 @@ class Runner:
 
     def start(self) -> None:
         """Begin to reconcile: the informers have synced."""
-        loop = asyncio.get_running_loop()
         for key in self.controller.keys:
             self.queue.add(key)
-        workers = getattr(self._options, self.controller.workers) if self.controller.workers else 1
-        name = self.controller.name
-        self._tasks = [loop.create_task(self._work(), name=f"{name} {number}") for number in range(workers)]
+        self._start_worker()
         if self.controller.resync:
-            self._tasks.append(loop.create_task(self._resync(), name=f"{name} resync"))
+            self._resyncing = asyncio.get_running_loop().create_task(
+                self._resync(), name=f"{self.controller.name} resync"
+            )
+
+    def _start_worker(self) -> None:
+        name = f"{self.controller.name} {len(self._workers)}"
+        self._workers.append(asyncio.get_running_loop().create_task(self._work(), name=name))
 
     async def stop(self) -> None:
         """End after the requests that are under way."""
         self.queue.shut_down()
-        for task in self._tasks:
+        tasks = [*self._workers, *([self._resyncing] if self._resyncing is not None else ())]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._workers, self._resyncing = [], None
 
     async def _resync(self) -> None:
         triggers = [watch for watch in self.controller.watches if watch.keys is not nothing]
@@ -246,6 +252,8 @@ class Runner:
                 key = await self.queue.get()
             except ShutDown:
                 return
+            if len(self.queue) and len(self._workers) < self._workers_max:
+                self._start_worker()  # not before there is work for it: most controllers never need a second
             try:
                 if not self._resting(key):
                     await self._attempt(key)

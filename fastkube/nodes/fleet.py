@@ -35,7 +35,7 @@ LEASES = "coordination.k8s.io/v1/leases"
 LEASE_NAMESPACE = "kube-node-lease"
 STATUS_INTERVAL_S = 300.0
 """How often a node that has not changed reports its status: the kubelet's own nodeStatusReportFrequency."""
-CONCURRENCY = 32
+CONCURRENCY = 256
 RETRY_S = 0.5
 SLICES_PER_S = 4
 """Lease renewals are done so many times a second, a part of the nodes each time."""
