@@ -1,12 +1,14 @@
-"""CEL selectors of devices: what a DeviceClass or a request asks of a device's attributes and capacity."""
+"""CEL selectors of devices: what a DeviceClass or a request asks of a device's attributes and capacity.
+
+CEL is imported with the first device: most clusters have none.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fastkube import cel
-from fastkube.cel.amounts import parse_quantity, parse_semver
-from fastkube.cel.devices import COST_LIMIT, selector
+if TYPE_CHECKING:
+    from fastkube import cel
 
 Object = dict[str, Any]
 
@@ -24,6 +26,9 @@ class _Domains(dict[str, Any]):
 
 def compiled(expression: str) -> cel.Program:
     """Raises SelectorError."""
+    from fastkube import cel
+    from fastkube.cel.devices import selector
+
     try:
         return selector(expression)
     except cel.CompileError as error:
@@ -32,6 +37,8 @@ def compiled(expression: str) -> cel.Program:
 
 def variable(driver: str, device: Object) -> Object:
     """The variable `device` for a device of a ResourceSlice."""
+    from fastkube.cel.amounts import parse_quantity
+
     attributes, capacity = _Domains(), _Domains()
     for name, told in (device.get("attributes") or {}).items():
         _put(attributes, driver, name, _attribute(told))
@@ -48,12 +55,17 @@ def _put(domains: _Domains, driver: str, name: str, value: Any) -> None:
 
 def _attribute(told: Object) -> Any:
     if "version" in told:
+        from fastkube.cel.amounts import parse_semver
+
         return parse_semver(told["version"])
     return next(iter(told.values()), None)
 
 
 def matches(expression: str, device: Object) -> bool:
     """Whether a device (`variable`) is selected; raises SelectorError."""
+    from fastkube import cel
+    from fastkube.cel.devices import COST_LIMIT
+
     program = compiled(expression)
     try:
         return program.evaluate({"device": device}, COST_LIMIT) is True
