@@ -32,6 +32,7 @@ from fastkube.registry.custom import converting
 from fastkube.registry.deletion import DeleteOptions
 from fastkube.registry.leases import Leases
 from fastkube.registry.listing import ListOptions
+from fastkube.registry.moulds import Cast, Lesson, Moulds
 from fastkube.registry.strategies import STRATEGIES
 from fastkube.registry.strategy import Call, Object, Strategy
 from fastkube.registry.updating import Build, Rules
@@ -51,6 +52,8 @@ _UPDATE_ATTEMPTS_MAX = 100
 _OBJECT_MAX_BYTES = 3 * 1024 * 1024
 """Larger objects are refused, as a request body of that size is."""
 
+POD = ("", "pods")
+
 pack: Callable[[Any], bytes] = msgpack.packb
 unpack: Callable[[bytes], Any] = msgpack.unpackb
 
@@ -61,6 +64,10 @@ class Admission(Protocol):
     async def mutate(self, call: Call, obj: Object | None, old: Object | None) -> None: ...
 
     async def validate(self, call: Call, obj: Object | None, old: Object | None) -> None: ...
+
+    def constancy(self, call: Call) -> int | None:
+        """A number that stays the same while any new object of the same shape would be treated the same; None where
+        that depends on more."""
 
 
 class Attendant(Protocol):
@@ -106,6 +113,8 @@ class Registry:
         self._attendants = attendants or {}
         self._leases = Leases(store, clock)
         self._second, self._second_text = -1, ""
+        casting = {"pods": self._strategies[POD]} if POD in self._strategies else {}
+        self.moulds = Moulds(casting, admission.constancy)
 
     def strategy(self, rtype: ResourceType) -> Strategy:
         known = self._strategies.get((rtype.group, rtype.resource))
@@ -183,6 +192,20 @@ class Registry:
         if base:
             raise _no_unique_name(call, metadata["name"])
         raise errors.conflict(call.rtype.storage_group, call.rtype.resource, metadata["name"], errors.MODIFIED)
+
+    async def create_cast(self, call: Call, cast: Cast) -> int:
+        """`create` of an object that is made already; its revision. Raises 409 AlreadyExists."""
+        for _ in range(_CREATE_ATTEMPTS_MAX):
+            try:
+                return await self.store.create(cast.key, cast.value)
+            except KeyExists as taken:
+                if not cast.rename():
+                    raise _already_exists(call, cast.name.decode(), taken.item) from None
+        raise _no_unique_name(call, cast.name.decode())
+
+    def cast(self, call: Call, media: str, body: bytes) -> Cast | Lesson | None:
+        """See `Moulds.cast`."""
+        return self.moulds.cast(call, media, body, self.timestamp(call))
 
     def _fill_system_fields(self, call: Call, metadata: Object) -> None:
         """What only the server may say about a new object."""

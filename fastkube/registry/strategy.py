@@ -127,6 +127,10 @@ class Strategy:
         else:
             obj["status"] = status
 
+    def casts(self, obj: Object) -> bool:
+        """Whether nothing but metadata.name itself depends on the name of this new object (moulds.py)."""
+        return False
+
     def prepare_for_update(self, call: Call, new: Object, old: Object) -> None:
         """Keep what a client may not change on the main resource (status, by default)."""
         if self.has_status:

@@ -20,6 +20,7 @@ from fastkube.api import codec, field
 from fastkube.registry.answers import Page, Stored
 from fastkube.registry.deletion import DeleteOptions
 from fastkube.registry.listing import ListOptions, parse_resource_version
+from fastkube.registry.moulds import Cast
 from fastkube.server.answer import (
     GZIP_MIN_BYTES,
     GZIP_WBITS,
@@ -34,7 +35,7 @@ from fastkube.server.calls import Route, find_route, make_call, read_body
 from fastkube.server.components import component_status, component_statuses, is_component_status
 from fastkube.server.connect import CONNECTING, connect, options_of
 from fastkube.server.forms import ListHead, View, view_of
-from fastkube.server.media import Form, form_for, wants_pretty
+from fastkube.server.media import JSON, Form, form_for, wants_pretty
 from fastkube.server.streams import CHUNKED, RAW, Selection, Watcher
 from fastkube.server.websocket import is_websocket, serve_websocket
 from fastkube.store import Compacted
@@ -266,9 +267,20 @@ async def _run(watcher: Watcher, position: int, initial: bool, announce: bool) -
 
 async def create(server: ApiServer, request: Request, route: Route) -> Answer:
     call, view = _begin(server, request, route)
-    obj = _decoded(call, request, await read_body(request))
-    stored = await server.registry.create(call, obj)
+    body = await read_body(request)
+    cast = server.registry.cast(call, request.headers.get("Content-Type", ""), body)
+    if isinstance(cast, Cast):
+        return _cast(view, cast, await server.registry.create_cast(call, cast))
+    stored = await server.registry.create(call, _decoded(call, request, body))
+    if cast is not None:
+        cast.learn(stored.value, server.registry.timestamp(call))
     return await _asked_object(view, stored, 201) if view.asks else _object(view, stored, 201)
+
+
+def _cast(view: View, cast: Cast, revision: int) -> Answer:
+    if view.plain and view.form.media is JSON and not view.form.pretty:
+        return Answer(201, cast.json(revision))
+    return _object(view, Stored(cast.value, revision), 201)
 
 
 def _decoded(call: Call, request: Request, body: bytes) -> Object:

@@ -47,6 +47,17 @@ def shape_of(obj: Object) -> bytes | None:
     return shape if len(shape) <= _SHAPE_MAX_BYTES else None
 
 
+def access_volume(obj: Object) -> tuple[str, int]:
+    """The volume that ServiceAccount admission makes up, and how often its name stands in the spec; "" without one."""
+    spec = obj["spec"]
+    name = next((one["name"] for one in spec.get("volumes") or () if one["name"].startswith(ACCESS_VOLUME)), "")
+    if len(name) != len(_ANY_VOLUME):
+        return "", 0
+    containers = (*(spec.get("initContainers") or ()), *spec["containers"])
+    mounts = (mount for container in containers for mount in container.get("volumeMounts") or ())
+    return name, 1 + sum(mount["name"] == name for mount in mounts)
+
+
 def warnings_of(shape: bytes | None) -> list[str] | None:
     """The warnings of a shape that is known to be without a fault; None for any other."""
     return _sound.get(shape) if shape is not None else None

@@ -50,6 +50,10 @@ class PodStrategy(Strategy):
             _app_armor_from_annotations(call, spec, annotations)
         status["qosClass"] = qos_class(spec)
 
+    def casts(self, obj: Object) -> bool:
+        """An ephemeral volume's claim is named after the Pod."""
+        return not any("ephemeral" in volume for volume in obj["spec"].get("volumes") or ())
+
     def prepare_for_update(self, call: Call, new: Object, old: Object) -> None:
         super().prepare_for_update(call, new, old)
         drop_switched_off(new["spec"])

@@ -32,6 +32,7 @@ _RETRY_S = 0.15
 class ServiceAccount(Plugin):
     name = "ServiceAccount"
     mutates = validates = True
+    by_shape = True
 
     def __init__(self, lookups: Lookups, clock: Clock) -> None:
         self._accounts = lookups.service_accounts

@@ -28,7 +28,7 @@ from fastkube.server.admission.measures import Measures
 from fastkube.server.admission.mutating_policies import MutatingPolicies
 from fastkube.server.admission.namespaces import NamespaceLifecycle
 from fastkube.server.admission.nodes import NodeRestriction
-from fastkube.server.admission.plugin import Identity, Plugin, operation_of
+from fastkube.server.admission.plugin import CREATE, Identity, Plugin, operation_of
 from fastkube.server.admission.pod_security import PodSecurity
 from fastkube.server.admission.pods import (
     DefaultTolerationSeconds,
@@ -124,6 +124,10 @@ class _Steps(NamedTuple):
     validations: tuple[_Step, ...]
     repeatable: tuple[Plugin, ...]
     """All that mutate, where any of them can make the others run again."""
+    by_shape: bool
+    """Whether that holds for all of them."""
+    exceptions: tuple[Callable[[str], bool], ...]
+    """For which namespaces it does not hold all the same."""
 
 
 class Chain:
@@ -189,8 +193,17 @@ class Chain:
             if waiting is not None:
                 await waiting
 
+    def constancy(self, call: Call) -> int | None:
+        """`registry.Admission`'s, for a create."""
+        steps = self._steps_for(call, CREATE)
+        if not steps.by_shape or any(by_more(call.namespace) for by_more in steps.exceptions):
+            return None
+        return self._lookups.changes
+
     def _steps_of(self, call: Call, obj: Object | None, old: Object | None) -> _Steps:
-        operation = operation_of(call, obj, old)
+        return self._steps_for(call, operation_of(call, obj, old))
+
+    def _steps_for(self, call: Call, operation: str) -> _Steps:
         rtype = call.rtype
         key = (rtype.group, rtype.resource, call.subresource, operation)
         steps = self._steps.get(key)
@@ -205,6 +218,8 @@ class Chain:
             tuple(plugin.mutate for plugin in mutating),
             tuple(plugin.validate for plugin in caring if plugin.validates),
             mutating if any(isinstance(plugin, DynamicMutator) for plugin in mutating) else (),
+            all(plugin.by_shape for plugin in caring),
+            tuple(plugin.by_more for plugin in caring if type(plugin).by_more is not Plugin.by_more),
         )
 
 

@@ -29,6 +29,7 @@ Amounts = dict[str, str]
 class LimitRanger(Plugin):
     name = "LimitRanger"
     mutates = validates = True
+    by_shape = True
 
     def __init__(self, lookups: Lookups) -> None:
         self._ranges = lookups.limit_ranges

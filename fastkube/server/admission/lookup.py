@@ -90,7 +90,9 @@ _NONE: dict[str, Kept] = {}
 class Memo:
     """The last objects asked for of one kind."""
 
-    def __init__(self, store: Store, rtype: ResourceType) -> None:
+    def __init__(self, store: Store, rtype: ResourceType, on_change: Callable[[], None] | None = None) -> None:
+        """`on_change` is called after each commit that changed any object of the kind."""
+        self._on_change = on_change
         self._store = store
         self._rtype = rtype
         self._kept: OrderedDict[bytes, Kept] = OrderedDict()
@@ -104,6 +106,8 @@ class Memo:
 
     def _on_events(self, events: list[Event], revision: int) -> None:
         self._hot.clear()
+        if self._on_change is not None:
+            self._on_change()
 
     def get(self, namespace: str, name: str) -> Object | None:
         """The object as it is now; it must not be changed."""
@@ -133,17 +137,22 @@ class Lookups:
         self._mirrors: list[Mirror] = []
         self.store = store
         self.catalog = catalog
-        self.namespaces = mirror("", "namespaces")
-        self.limit_ranges = mirror("", "limitranges")
+        self.changes = 0
+        """How often the objects have changed by which new Pods are completed and judged."""
+        self.namespaces = mirror("", "namespaces", self._changed)
+        self.limit_ranges = mirror("", "limitranges", self._changed)
         self.quotas = mirror("", "resourcequotas")
-        self.priority_classes = mirror("scheduling.k8s.io", "priorityclasses")
-        self.runtime_classes = mirror("node.k8s.io", "runtimeclasses")
+        self.priority_classes = mirror("scheduling.k8s.io", "priorityclasses", self._changed)
+        self.runtime_classes = mirror("node.k8s.io", "runtimeclasses", self._changed)
         self.storage_classes = mirror("storage.k8s.io", "storageclasses")
         self.ingress_classes = mirror("networking.k8s.io", "ingressclasses")
-        self.service_accounts = Memo(store, self.builtin("", "serviceaccounts"))
+        self.service_accounts = Memo(store, self.builtin("", "serviceaccounts"), self._changed)
         self.nodes = Memo(store, self.builtin("", "nodes"))
         self.pods = Memo(store, self.builtin("", "pods"))
         self._memos = (self.service_accounts, self.nodes, self.pods)
+
+    def _changed(self) -> None:
+        self.changes += 1
 
     def builtin(self, group: str, resource: str) -> ResourceType:
         rtype = self.catalog.get(group, resource)

@@ -19,6 +19,7 @@ _ACCESS_REVIEWS = frozenset((("authorization.k8s.io", "localsubjectaccessreviews
 class NamespaceLifecycle(Plugin):
     name = "NamespaceLifecycle"
     mutates = True  # upstream asks it in the mutating phase, so that its refusals come before those of validation
+    by_shape = True
 
     def __init__(self, lookups: Lookups) -> None:
         self._namespaces = lookups.namespaces

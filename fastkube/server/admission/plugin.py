@@ -42,10 +42,18 @@ class Plugin:
     mutates = False
     validates = False
 
+    by_shape = False
+    """Whether what it does to a new object depends on nothing but the object without its name, the object's namespace,
+    and the objects whose changes `Lookups.changes` counts."""
+
     on_change: Callable[[], None]
     """Set by the chain on plugins that are configured through the API."""
 
     def handles(self, target: Identity, operation: str) -> bool:
+        return False
+
+    def by_more(self, namespace: str) -> bool:
+        """Where `by_shape` is set: whether for objects of this namespace it depends on more."""
         return False
 
     def mutate(self, call: Call, obj: Any, old: Object | None) -> Awaitable[None] | None:

@@ -114,6 +114,7 @@ def _fault(label: str, value: str, problem: str) -> Cause:
 class PodSecurity(Plugin):
     name = "PodSecurity"
     validates = True
+    by_shape = True
 
     def __init__(self, lookups: Lookups) -> None:
         self._lookups = lookups

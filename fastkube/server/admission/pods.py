@@ -23,6 +23,7 @@ class Priority(Plugin):
 
     name = "Priority"
     mutates = validates = True
+    by_shape = True
 
     def __init__(self, lookups: Lookups) -> None:
         self._classes = lookups.priority_classes
@@ -105,6 +106,7 @@ class DefaultTolerationSeconds(Plugin):
 
     name = "DefaultTolerationSeconds"
     mutates = True
+    by_shape = True
 
     def handles(self, target: Identity, operation: str) -> bool:
         return target == POD and operation in (CREATE, UPDATE)
@@ -154,6 +156,7 @@ class RuntimeClass(Plugin):
 
     name = "RuntimeClass"
     mutates = validates = True
+    by_shape = True
 
     def __init__(self, lookups: Lookups) -> None:
         self._classes = lookups.runtime_classes

@@ -44,6 +44,7 @@ class _Charge(NamedTuple):
 class ResourceQuota(Plugin):
     name = "ResourceQuota"
     validates = True
+    by_shape = True
 
     def __init__(self, lookups: Lookups) -> None:
         self._store = lookups.store
@@ -57,6 +58,10 @@ class ResourceQuota(Plugin):
         if target[2]:
             return False
         return operation == CREATE or (operation == UPDATE and self._evaluator(target).counts_updates)
+
+    def by_more(self, namespace: str) -> bool:
+        """A quota has to be charged."""
+        return bool(self._quotas.of(namespace))
 
     def _evaluator(self, target: Identity) -> Evaluator:
         found = self._evaluators.get(target[:2])
