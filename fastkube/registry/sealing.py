@@ -94,6 +94,10 @@ class OpenedReads(ReadHalf):
         item = super().get(key, revision)
         return None if item is None else self._item(item)
 
+    def newest(self, key: bytes) -> tuple[bytes, int] | None:
+        item = self.get(key)
+        return None if item is None else (item.value, item.mod_revision)
+
     def range(self, start: bytes, end: bytes, **options: Any) -> RangeResult:
         found = super().range(start, end, **options)
         if options.get("keys_only") or options.get("count_only"):

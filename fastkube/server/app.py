@@ -38,6 +38,7 @@ from fastkube.server.media import error_media
 from fastkube.server.metrics import Metrics
 from fastkube.server.openapi import OpenApi
 from fastkube.server.priority import FlowControl
+from fastkube.server.repeats import Repeats
 from fastkube.server.request import Request
 from fastkube.server.reviews import reviews_of
 from fastkube.server.signing import Signer
@@ -111,7 +112,8 @@ class ApiServer:
         self.tunnels: set[Callable[[], None]] = set()
         """How to end each of the requests that are passed on to somebody else."""
         self.listeners = Listeners(options, shared_port)
-        self._http = HttpServer(self.serve, options.max_connections)
+        self.repeats = Repeats(self)
+        self._http = HttpServer(self.serve, options.max_connections, self.repeats.serve)
         self._sweeper: asyncio.Task[None] | None = None
         self._date = (0, b"")
         self._loop = asyncio.get_running_loop()

@@ -158,6 +158,18 @@ class Authenticator:
             return user
         return self._slow_token(request, header)
 
+    def good_until(self, request: Request) -> float:
+        """Until when (wall time) the credentials of a request that was authenticated stand for the same user; 0 where
+        that cannot be told from them alone."""
+        identity = request.connection.certificate_user
+        if isinstance(identity, UserInfo):
+            return 0.0 if isinstance(identity, ProxyIdentity) else math.inf
+        header = request.headers.get("Authorization", "")
+        if header in self._tokens:
+            return math.inf
+        checked = self._checked.get(header)
+        return checked.until if checked is not None else 0.0
+
     def _nobody(self, request: Request) -> UserInfo:
         """Who asks without credentials; raises 401 where nobody may."""
         enabled, paths = self._anonymous

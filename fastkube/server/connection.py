@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from aiohttp.streams import StreamReader
 
     from fastkube.registry.strategy import UserInfo
+    from fastkube.server.repeats import Plans
     from fastkube.server.streams import Watcher
 
 HEADER_TIMEOUT_S = 32.0
@@ -73,13 +74,16 @@ _is_request_line = re.compile(r"'[!#$%&*+.^_`|~0-9A-Za-z-]+ \S+ HTTP/1\.[01]'").
 
 Serve = Callable[[Request], None]
 
+Shortcut = Callable[["Connection", "RawRequestMessage"], bytes | None]
+"""Answers a request at once, if it can."""
+
 
 class Connection(BaseProtocol):
     """`certificate_user` is who the peer's client certificate says it is, once a request has asked."""
 
     __slots__ = (
         "_broken", "_closing", "_looping", "_manager", "_paused_at", "_payload", "_receive", "_tail", "_waiting",
-        "busy", "certificate_user", "on_lost", "served", "since", "watcher",
+        "busy", "certificate_user", "on_lost", "plans", "served", "since", "watcher",
     )  # fmt: skip
 
     def __init__(self, manager: HttpServer) -> None:
@@ -95,6 +99,8 @@ class Connection(BaseProtocol):
         super().__init__(manager.loop, parser)
         self._manager = manager
         self.certificate_user: UserInfo | bool | None = False
+        self.plans: Plans | None = None
+        """What is known of the requests that its client repeats (repeats.py)."""
         self.busy = False
         """Whether a request is under way."""
         self.served = False
@@ -177,6 +183,8 @@ class Connection(BaseProtocol):
         try:
             while self._waiting and not (self.busy or self._closing or self._paused_at):
                 message, payload = self._waiting.popleft()
+                if self.plans is not None and self._answered(message):
+                    continue
                 self._payload = payload
                 self.busy = self.served = True
                 self._manager.working += 1
@@ -187,6 +195,15 @@ class Connection(BaseProtocol):
             self._refuse(self._broken)
         elif self._buffer_paused and not self._waiting:
             self._resume_reading_for_buffer()
+
+    def _answered(self, message: RawRequestMessage) -> bool:
+        """Whether the request was one that is answered without further ado."""
+        data = self._manager.shortcut(self, message)
+        if data is None or self.transport is None:
+            return False
+        self.transport.write(data)
+        self.since = self._manager.loop.time()
+        return True
 
     def answer(self, data: bytes, keep_alive: bool) -> None:
         """Ends the request under way with an answer (b"": it was written already)."""
@@ -339,8 +356,9 @@ class _Receiver(asyncio.BufferedProtocol):
 class HttpServer:
     """Makes connections (it is their protocol factory) and knows the open ones."""
 
-    def __init__(self, serve: Serve, connections_max: int) -> None:
+    def __init__(self, serve: Serve, connections_max: int, shortcut: Shortcut) -> None:
         self.serve = serve
+        self.shortcut = shortcut
         self.loop = asyncio.get_running_loop()
         self.connections_max = connections_max
         self.open: set[Connection] = set()

@@ -7,7 +7,7 @@ YAML, indented JSON and other versions decode.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgpack
@@ -47,6 +47,9 @@ class ListHead(NamedTuple):
         return metadata
 
 
+_ENCODERS = {JSON: codec.value_to_json, MSGPACK: codec.value_to_msgpack}
+
+
 class View(NamedTuple):
     """`include` is what a table's rows carry: Metadata, Object or None. `converts`: not the stored version."""
 
@@ -82,12 +85,15 @@ class View(NamedTuple):
         if form.kind == PARTIAL_LIST:
             told = f"you requested {PARTIAL_LIST}, but the requested object is not a list"
             raise errors.not_acceptable(f"{told} (*{_go_package(self.rtype)}.{self.rtype.kind})")
-        if self.plain and not form.pretty:
-            if form.media is JSON:
-                return codec.value_to_json(value, revision)
-            if form.media is MSGPACK:
-                return codec.value_to_msgpack(value, revision)
-        return self.encode(self.shape(value, revision))
+        encoder = self.encoder
+        return self.encode(self.shape(value, revision)) if encoder is None else encoder(value, revision)
+
+    @property
+    def encoder(self) -> Callable[[bytes, int], bytes] | None:
+        """What makes the answer from stored bytes; None where they have to be decoded."""
+        if not self.plain or self.form.pretty:
+            return None
+        return _ENCODERS.get(self.form.media)
 
     def encode(self, obj: Object) -> bytes:
         form = self.form

@@ -129,7 +129,9 @@ def get(server: ApiServer, request: Request, route: Route) -> Result:
         return _object(view, component_status(server.store, call.name), 200)
     if view.asks:
         return _asked_object(view, server.registry.get(call), 200)
-    return _object(view, server.registry.get(call), 200)
+    stored = server.registry.get(call)
+    server.repeats.learn(request, view)
+    return _object(view, stored, 200)
 
 
 def list_(server: ApiServer, request: Request, route: Route) -> Result:

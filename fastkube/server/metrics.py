@@ -39,7 +39,7 @@ Kind = tuple[str, str, str, str, str, bool, bool, str]
 """verb, group, version, resource, subresource, whether in a namespace, whether of one object, dryRun"""
 
 
-class _Series:
+class Series:
     """Counts by status code, and the histogram of durations, of one kind of request."""
 
     __slots__ = ("buckets", "codes", "total_s")
@@ -49,32 +49,36 @@ class _Series:
         self.buckets = [0] * (len(_DURATION_BUCKETS_S) + 1)
         self.total_s = 0.0
 
+    def count(self, code: int, seconds: float) -> None:
+        self.codes[code] = self.codes.get(code, 0) + 1
+        self.buckets[bisect_left(_DURATION_BUCKETS_S, seconds)] += 1
+        self.total_s += seconds
+
 
 class Metrics:
     def __init__(self, now: float) -> None:
         self._started = now
-        self._requests: dict[Kind, _Series] = {}
+        self._requests: dict[Kind, Series] = {}
         self.inflight = {"readOnly": 0, "mutating": 0}
         self.admission: Measures | None = None
 
     def observe(self, request: Request, code: int, seconds: float) -> None:
         """One request that was answered."""
+        self.series(request).count(code, seconds)
+
+    def series(self, request: Request) -> Series:
+        """Where requests like this one are counted."""
         info = request.info
         dry_run = request.query.get("dryRun", "") if request.query else ""
         key = (info.verb, info.group, info.version, info.resource, info.subresource,
                info.namespace != "", info.name != "", dry_run)  # fmt: skip
         series = self._requests.get(key)
-        if series is None:
-            series = self._new_series(key)
-        codes = series.codes
-        codes[code] = codes.get(code, 0) + 1
-        series.buckets[bisect_left(_DURATION_BUCKETS_S, seconds)] += 1
-        series.total_s += seconds
+        return self._new_series(key) if series is None else series
 
-    def _new_series(self, key: Kind) -> _Series:
+    def _new_series(self, key: Kind) -> Series:
         if len(self._requests) >= _SERIES_MAX:
             key = ("other", "", "", "", "", False, False, "")
-        return self._requests.setdefault(key, _Series())
+        return self._requests.setdefault(key, Series())
 
     # ---------------------------------------------------------------- text
 

@@ -72,6 +72,8 @@ class FlowControl:
             self.levels.configure(
                 {"readOnly": Shape(reading, borrowing_percent=0), "mutating": Shape(writing, borrowing_percent=0)}
             )
+        self.generation = 0
+        """Rises when requests may belong to other classes."""
         self._classes: dict[Any, Class] = {}
         self._schemas: list[_Schema] = []
         self._uids: dict[str, str] = {}
@@ -121,6 +123,7 @@ class FlowControl:
             self._load()
 
     def _load(self) -> None:
+        self.generation += 1
         self._classes.clear()
         levels = self._stored("prioritylevelconfigurations")
         self._uids = {level["metadata"]["name"]: level["metadata"]["uid"] for level in levels}

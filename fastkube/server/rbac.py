@@ -138,6 +138,8 @@ class Rbac:
 
     def __init__(self, store: Store, catalog: Catalog) -> None:
         self._store = store
+        self.generation = 0
+        """Rises with every change of a role or binding."""
         self._roles: dict[tuple[str, str], list[Object]] = {}
         self._cluster_bindings: dict[str, _Binding] = {}
         self._bindings: dict[tuple[str, str], _Binding] = {}
@@ -163,6 +165,14 @@ class Rbac:
     # ---------------------------------------------------------------- decisions
 
     def allows(self, user: UserInfo, attributes: Attributes) -> bool:
+        verdict = self._verdict(user, attributes)
+        return verdict is True or (verdict is not _NONE and attributes.name in verdict)  # type: ignore[operator]
+
+    def allows_all(self, user: UserInfo, attributes: Attributes) -> bool:
+        """As `allows`, whatever the name."""
+        return self._verdict(user, attributes) is True
+
+    def _verdict(self, user: UserInfo, attributes: Attributes) -> Verdict:
         rules = self._users.get((user.name, user.groups)) or self._compile(user)
         key = attributes.key if attributes.is_resource else (attributes.verb, attributes.path)
         verdict = rules.verdicts.get(key)
@@ -171,7 +181,7 @@ class Rbac:
             if len(rules.verdicts) >= _VERDICTS_MAX:
                 rules.verdicts.clear()
             rules.verdicts[key] = verdict
-        return verdict is True or (verdict is not _NONE and attributes.name in verdict)  # type: ignore[operator]
+        return verdict
 
     def reason(self, user: UserInfo, attributes: Attributes) -> str:
         """Which binding allows it, or what is wrong with the bindings that might have; "" when there is none."""
@@ -234,6 +244,7 @@ class Rbac:
             else:
                 self._delete(event.key)
         self._users.clear()
+        self.generation += 1
 
     def _kind_of(self, key: bytes) -> str:
         return self._resources.get(key[: key.index(b"/", len(self._start)) + 1], "")

@@ -5,7 +5,6 @@ its commit.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,7 @@ from fastkube.server.fair_queues import Level
 from fastkube.server.handlers import handle_resource
 from fastkube.server.impersonation import impersonated, wanted_identity
 from fastkube.server.paths import handle_path
-from fastkube.server.request import ANONYMOUS, Request, RequestInfo, parse_query, split_target
+from fastkube.server.request import ANONYMOUS, Request, RequestInfo, new_audit_id, parse_query, split_target
 
 if TYPE_CHECKING:
     from fastkube.server.app import ApiServer
@@ -41,8 +40,7 @@ def identify(server: ApiServer, request: Request) -> None:
     if given is not None and given.isascii() and given.isprintable():
         request.audit_id = given[:64]
         return
-    digits = f"{random.getrandbits(128):032x}"
-    request.audit_id = f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
+    request.audit_id = new_audit_id().decode()
 
 
 def parse_path(server: ApiServer, request: Request) -> None:

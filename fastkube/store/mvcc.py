@@ -49,6 +49,8 @@ from fastkube.store.records import (
 
 _HEADER_BYTES = HEADER.size
 _unpack_header = HEADER.unpack_from
+_unpack_mod = UNTIL.unpack_from  # of the header's second number
+_MOD_AT = 8
 _AFTER_ALL = b"\xff" * 512  # LMDB's keys are shorter
 _pack_header = HEADER.pack
 _pack_until = UNTIL.pack
@@ -78,6 +80,11 @@ class Reading:
         """The newest version of a live key."""
         raw = self._get(key, None, self.databases.current)
         return None if raw is None else item(key, raw)
+
+    def newest(self, key: bytes) -> tuple[bytes, int] | None:
+        """Value and mod revision of a live key."""
+        raw = self._get(key, None, self.databases.current)
+        return None if raw is None else (raw[_HEADER_BYTES:], _unpack_mod(raw, _MOD_AT)[0])
 
     def get_at(self, key: bytes, revision: int) -> Item | None:
         """The version of `key` at `revision`. Raises Compacted, FutureRevision."""

@@ -56,6 +56,10 @@ class ReadHalf:
         view = self._open_view()
         return view.get_at(key, revision) if revision else view.get(key)
 
+    def newest(self, key: bytes) -> tuple[bytes, int] | None:
+        """Value and mod revision of a live key; cheaper than `get`."""
+        return self._open_view().newest(key)
+
     def range(
         self,
         start: bytes,
