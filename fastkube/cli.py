@@ -20,6 +20,7 @@ from fastkube.nodes.options import FleetOptions
 from fastkube.process import die, serve
 from fastkube.scheduler.options import SchedulerOptions
 from fastkube.server.options import ServerOptions
+from fastkube.store.external.options import EtcdOptions
 from fastkube.store.options import ReplicationOptions
 
 if TYPE_CHECKING:
@@ -69,11 +70,12 @@ def up(**values: Any) -> None:
 
 
 @main.command()
-@config.add_flags(StoreOptions, ServerOptions, ReplicationOptions)
+@config.add_flags(StoreOptions, EtcdOptions, ServerOptions, ReplicationOptions)
 def apiserver(**values: Any) -> None:
     """Run the API server with its embedded store, and nothing else.
 
-    With --initial-cluster the store is replicated by all servers named there, and any of them answers.
+    With --initial-cluster the store is replicated by all servers named there, and any of them answers. With --storage
+    or --etcd-servers everything is kept in that etcd cluster, which any number of servers may share.
     """
     from fastkube import cluster
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from fastkube.server.app import ApiServer
     from fastkube.server.options import ServerOptions
     from fastkube.store import ReplicationOptions, Store
+    from fastkube.store.external.options import EtcdOptions
     from fastkube.store.transport import PeerFiles
 
 log = logging.getLogger(__name__)
@@ -118,6 +119,7 @@ class Server:
         options: ServerOptions,
         clock: Clock | None = None,
         replication: ReplicationOptions | None = None,
+        etcd: EtcdOptions | None = None,
     ) -> None:
         self.data_dir = Path(store_options.data_dir).absolute()
         self.clock = clock or RealClock()
@@ -127,6 +129,7 @@ class Server:
             unix_socket=options.unix_socket or _socket_path(),
         )
         self._replication = replication
+        self._etcd = etcd
         self.tokens = {user: secrets.token_urlsafe(24) for user in COMPONENT_USERS}
         self._stack = contextlib.AsyncExitStack()
         self.store: Store
@@ -163,6 +166,8 @@ class Server:
         """The only store or one of several replicas; its values encrypted as --encryption-provider-config says."""
         from fastkube.store import Store
 
+        if self._etcd is not None and self._etcd.enabled:
+            return await self._open_etcd(self._etcd)
         path, options = store_path(self.data_dir), self._replication
         replication = None
         if options is not None:
@@ -182,6 +187,20 @@ class Server:
         if options is not None and replication is not None:
             write_endpoints(self.data_dir, options.advertised, options.files)
         return store
+
+    async def _open_etcd(self, options: EtcdOptions) -> Store:
+        """A store in an etcd cluster; the data folder has a copy of it. Raises ValueError for what cannot be both."""
+        from fastkube.api.catalog import Catalog
+        from fastkube.registry.upstream_form import UpstreamForm
+        from fastkube.store.external.store import EtcdStore
+
+        options.validate()
+        if self._replication is not None and self._replication.enabled:
+            raise ValueError("initial-cluster: not with storage or etcd-servers, where etcd replicates")
+        if self._options.encryption_provider_config:
+            raise ValueError("encryption-provider-config: not with storage or etcd-servers")
+        form = UpstreamForm(Catalog.builtin(), options.prefix, options.storage_media_type)
+        return await EtcdStore.open_external(store_path(self.data_dir), options, form, self.clock)
 
     def _compact_regularly(self, stack: contextlib.AsyncExitStack) -> None:
         from fastkube.store.compaction import compact_regularly
@@ -430,9 +449,10 @@ async def apiserver(values: Mapping[str, Any], stop: asyncio.Event, announce: Ca
     """`fastkube apiserver`."""
     from fastkube.server.options import ServerOptions
     from fastkube.store import ReplicationOptions
+    from fastkube.store.external.options import EtcdOptions
 
-    options = _take_options(values, StoreOptions, ServerOptions, ReplicationOptions)
-    server = Server(options[0], options[1], replication=options[2])
+    options = _take_options(values, StoreOptions, ServerOptions, ReplicationOptions, EtcdOptions)
+    server = Server(options[0], options[1], replication=options[2], etcd=options[3])
     if not await _started(server, stop):
         return
     try:

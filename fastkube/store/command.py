@@ -77,7 +77,22 @@ class SetMembers(NamedTuple):
     packed: bytes
 
 
-Command: TypeAlias = Write | Txn | GrantLease | RevokeLease | CheckpointLease | Compact | SetMembers
+class Change(NamedTuple):
+    """One change of another store; `value` None is a delete."""
+
+    revision: int
+    key: bytes
+    value: bytes | None
+
+
+class Mirrored(NamedTuple):
+    """What the store that this one is a copy of has done, in its order, up to `revision`."""
+
+    changes: tuple[Change, ...]
+    revision: int
+
+
+Command: TypeAlias = Write | Txn | GrantLease | RevokeLease | CheckpointLease | Compact | SetMembers | Mirrored
 Result: TypeAlias = int | Deleted | TxnResult | StoreError
 """A revision, unless the command says more (a delete, a transaction) or was refused."""
 
@@ -238,6 +253,22 @@ def _set_members(store: Writing, command: SetMembers) -> Result:
     return store.revision
 
 
+def _mirrored(store: Writing, command: Mirrored) -> Result:
+    """Revisions are the other store's, so they have gaps here where it changed what is not copied."""
+    for revision, key, value in command.changes:
+        if revision != store.revision + 1:
+            store.close_revision()
+            store.advance(revision - 1)
+        prev = store.get(key)
+        if value is not None:
+            store.put(key, value, 0, prev)
+        elif prev is not None:
+            store.delete(prev)
+    store.close_revision()
+    store.advance(command.revision)
+    return store.revision
+
+
 def _compact(store: Writing, command: Compact) -> Result:
     if command.revision > store.revision:
         return FutureRevision(store.revision)
@@ -255,4 +286,5 @@ _APPLY: dict[type, Callable[..., Result]] = {
     CheckpointLease: _checkpoint_lease,
     Compact: _compact,
     SetMembers: _set_members,
+    Mirrored: _mirrored,
 }

@@ -357,6 +357,12 @@ class Writing(Reading):
             self.changed = True
         return self.revision
 
+    def advance(self, revision: int) -> None:
+        """To a revision of the store that this one is a copy of; what lies between changed nothing here."""
+        if revision > self.revision:
+            self.revision = revision
+            self.changed = True
+
     def grant_lease(self, lease: int, ttl_s: int) -> None:
         self._put(I64.pack(lease), TTL.pack(ttl_s), db=self.databases.leases)
         self.changed = True

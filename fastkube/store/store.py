@@ -440,7 +440,7 @@ class Store(ReadHalf):
             return
         state = batch.state
         compacted_before = self._view.compacted
-        if batch.events or state.compacted != compacted_before:
+        if batch.events or state.revision != self._view.revision or state.compacted != compacted_before:
             self._view.renew(state)
         self.applied = state.applied
         self._live_bytes = batch.live_bytes

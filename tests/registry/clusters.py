@@ -10,6 +10,7 @@ from typing import Any
 
 import msgpack
 import pytest
+from etcds import Etcd, open_store
 
 from fastkube.api.catalog import Catalog
 from fastkube.clock import ManualClock
@@ -133,10 +134,14 @@ def _copy(obj: dict[str, Any]) -> dict[str, Any]:
 
 @asynccontextmanager
 async def running(
-    directory: Path, *, enable: tuple[str, ...] = (), disable: tuple[str, ...] = ("ServiceAccount",)
+    directory: Path,
+    *,
+    enable: tuple[str, ...] = (),
+    disable: tuple[str, ...] = ("ServiceAccount",),
+    etcd: Etcd | None = None,
 ) -> AsyncIterator[Cluster]:
     clock, catalog = ManualClock(NOW), Catalog.builtin()
-    store = await Store.open(directory / "store", sync=False)
+    store = await open_store(directory, etcd)
     chain = Chain.build(
         Lookups(store, catalog), clock, Authorizer(("RBAC",), store, catalog), enable=enable, disable=disable
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from etcds import Etcd, open_store
 from yarl import URL
 
 from fastkube.api.catalog import Catalog
@@ -169,12 +170,12 @@ def settings_in(directory: Path, **options: Any) -> ServerOptions:
 
 
 @asynccontextmanager
-async def running(directory: Path, **options: Any) -> AsyncIterator[Api]:
-    """A server on the real parts; a directory that was used before is gone on with."""
+async def running(directory: Path, *, etcd: Etcd | None = None, prefix: str = "", **options: Any) -> AsyncIterator[Api]:
+    """A server on the real parts; a directory that was used before is gone on with, and a prefix in `etcd` as well."""
     settings = settings_in(directory, **options)
     clock, catalog = RealClock(), Catalog.builtin()
     async with AsyncExitStack() as stack:
-        store = await Store.open(directory / "store", sync=False)
+        store = await open_store(directory, etcd, prefix)
         stack.push_async_callback(store.close)
         authorizer = authorizer_of(settings, store, catalog, clock)
         lookups = Lookups(store, catalog)
