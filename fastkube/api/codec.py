@@ -74,12 +74,9 @@ def decode(
 
 
 def decode_patch(body: bytes) -> tuple[Any, list[str]]:
-    """A JSON patch of any kind, and complaints about its duplicate keys. Raises ApiError 400 in Go's words."""
+    """A JSON patch of any kind, and complaints about its duplicate keys. Raises ValueError in Go's words."""
     duplicates: list[str] = []
-    try:
-        return _read_json(body, duplicates), duplicates
-    except ValueError as fault:
-        raise bad_request(str(fault)) from None
+    return _read_json(body, duplicates), duplicates
 
 
 def _decode_json(body: bytes, kind: str, duplicates: list[str] | None) -> Any:
@@ -131,13 +128,43 @@ def _decode_protobuf(body: bytes, kind: str) -> Object:
         raise _unrecognized(str(fault), body, kind) from None
 
 
+def decode_options(body: bytes, content_type: str) -> Object:
+    """The DeleteOptions of a body, of which upstream says less when it is none. Raises ApiError 400 and 415."""
+    try:
+        if media_type(content_type) == JSON:
+            return _object(_read_json(body, None), body, "DeleteOptions")
+        if media_type(content_type) == YAML:
+            from fastkube.api import yaml
+
+            return _object(yaml.load(body)[0], body, "DeleteOptions")
+    except ValueError as fault:
+        prefix = "json parse error: " if media_type(content_type) == JSON else ""
+        raise bad_request(f"couldn't get version/kind; {prefix}{fault}") from None
+    return decode(body, content_type, "DeleteOptions")
+
+
 def _object(value: Any, body: bytes, kind: str) -> Object:
     if isinstance(value, dict):
+        if told := type_meta_fault(value):
+            raise _unrecognized(told, body, kind)
         return value
     if value is None:
         return {}
-    told = {str: "string", bool: "bool", list: "array"}.get(type(value), "number")
-    raise _unrecognized(_TYPE_META % told, body, kind)
+    raise _unrecognized(_TYPE_META % _go_kind(value), body, kind)
+
+
+def _go_kind(value: Any) -> str:
+    return {str: "string", bool: "bool", list: "array", dict: "object"}.get(type(value), "number")
+
+
+def type_meta_fault(obj: Object) -> str:
+    """What Go says of an apiVersion or a kind that is no text; "" where they are."""
+    for key in ("apiVersion", "kind"):
+        value = obj.get(key)
+        if value is not None and not isinstance(value, str):
+            problem = f"json: cannot unmarshal {_go_kind(value)} into Go struct field .{key} of type string"
+            return f"couldn't get version/kind; json parse error: {problem}"
+    return ""
 
 
 def _unrecognized(why: str, body: bytes, kind: str) -> ApiError:

@@ -4,6 +4,8 @@ Rules:
   1. The object is consumed: it is changed in place and returned. The caller has just decoded it from the store.
   2. The patch is never changed and shares nothing with the result, so a patch that lost a race can be applied again.
   3. Every refusal is an ApiError with upstream's code and words.
+  4. Where upstream's library differs from the RFCs, so do these: a key that is absent counts as null (it can be
+     replaced and copied), nulls inside a merge patch's lists are dropped from their maps.
 
 The strategic merge patch stands in fastkube.api.strategic and is offered here under its name.
 """
@@ -12,6 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+
+import orjson
 
 from fastkube._fields import clone
 from fastkube.api import field
@@ -22,6 +26,7 @@ __all__ = [
     "clone",
     "go_text",
     "json_patch",
+    "json_patch_faults",
     "merge_patch",
     "rejected",
     "restore_fault",
@@ -30,6 +35,10 @@ __all__ = [
 ]
 
 _OPERATIONS_MAX = 10_000
+_COPIED_MAX_BYTES = 3 * 1024 * 1024
+"""What all copies of one patch may come to: each can double what is there."""
+
+BAD_MERGE_PATCH = "Invalid JSON Patch"
 
 
 def rejected() -> ApiError:
@@ -46,8 +55,11 @@ def undecodable(shown: str, problem: str) -> ApiError:
 # ---------------------------------------------------------------- JSON merge patch
 
 
-def merge_patch(obj: dict[str, Any], patch: Any) -> dict[str, Any]:
-    """RFC 7396: maps are merged, null removes, all else replaces."""
+def merge_patch(obj: dict[str, Any], patch: Any, *, strict: bool = True) -> dict[str, Any]:
+    """RFC 7396: maps are merged, null removes, all else replaces. `strict`: fields are validated, and so is the patch
+    before it is applied, which tells more of what it is."""
+    if patch is None or (not isinstance(patch, dict) and not strict):
+        raise bad_request(BAD_MERGE_PATCH)
     if not isinstance(patch, dict):
         problem = f"json: cannot unmarshal {_go_kind(patch)} into Go value of type map[string]interface {{}}"
         raise bad_request(f"error decoding patch: {problem}")
@@ -59,13 +71,22 @@ def _merge(target: dict[str, Any], patch: dict[str, Any]) -> None:
     for key, value in patch.items():
         if value is None:
             target.pop(key, None)
-        elif isinstance(value, dict):
-            part = target.get(key)
-            if not isinstance(part, dict):
-                part = target[key] = {}
-            _merge(part, value)
+            continue
+        part = target.get(key)
+        if isinstance(part, dict):
+            if isinstance(value, dict):
+                _merge(part, value)
+            else:
+                target[key] = clone(value)
         else:
-            target[key] = clone(value)
+            target[key] = _without_nulls(value)
+
+
+def _without_nulls(value: Any) -> Any:
+    """A copy of the value whose maps have no nulls; those in lists stay."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(part) for key, part in value.items() if part is not None}
+    return [_without_nulls(part) for part in value] if isinstance(value, list) else value
 
 
 def _go_kind(value: Any) -> str:
@@ -88,147 +109,180 @@ class _Misfit(Exception):
     """An operation does not fit the document."""
 
 
+class _Document:
+    """What is patched, and how much of it was copied."""
+
+    __slots__ = ("copied", "root")
+
+    def __init__(self, root: Any) -> None:
+        self.root = root
+        self.copied = 0
+
+
 def json_patch(obj: dict[str, Any], operations: Any) -> Any:
     """RFC 6902; all operations or an error. Indices may be negative, as with upstream's library."""
-    _check_operations(operations)
-    root = {"": obj}
+    document = _Document(obj)
     try:
-        for operation in operations:
-            act = _ACTIONS.get(operation.get("op", ""))
+        for operation in _checked(operations):
+            act = _ACTIONS.get((operation or {}).get("op", ""))
             if act is None:
                 raise _Misfit
-            act(root, operation)
+            act(document, operation)
     except _Misfit:
         raise rejected() from None
-    return root[""]
+    return document.root
 
 
-def _check_operations(operations: Any) -> None:
-    if not isinstance(operations, list):
-        raise bad_request(f"json: cannot unmarshal {_go_kind(operations)} into Go value of type jsonpatch.Patch")
-    for operation in operations:
-        if not isinstance(operation, dict):
-            kind = _go_kind(operation)
-            raise bad_request(f"json: cannot unmarshal {kind} into Go value of type jsonpatch.Operation")
-    if len(operations) > _OPERATIONS_MAX:
-        told = f"The allowed maximum operations in a JSON patch is {_OPERATIONS_MAX}, got {len(operations)}"
+def json_patch_faults(operations: Any) -> list[str]:
+    """Fields that no operation has, in the words of strict decoding. Raises 400 for what is no list of operations."""
+    told = _misread(operations, "[]handlers.jsonPatchOp", list)
+    if told:
+        raise bad_request(f"error decoding patch: {told}")
+    faults: list[str] = []
+    for number, operation in enumerate(operations or ()):
+        told = _misread(operation, "handlers.jsonPatchOp", dict)
+        for key, value in (operation or {}).items() if not told else ():
+            if key in ("op", "path", "from"):
+                told = told or _misread(value, "string", str, f"Go struct field jsonPatchOp.{key}")
+            elif key != "value":
+                faults.append(f'json patch unknown field "[{number}].{key}"')
+        if told:
+            raise bad_request(f"error decoding patch: {told}")
+    return faults
+
+
+def _misread(value: Any, wanted: str, kind: type, place: str = "Go value") -> str:
+    """What Go says of a value that is of another type; "" for a good one."""
+    if value is None or isinstance(value, kind):
+        return ""
+    return f"json: cannot unmarshal {_go_kind(value)} into {place} of type {wanted}"
+
+
+def _checked(operations: Any) -> list[dict[str, Any]]:
+    if told := _misread(operations, "jsonpatch.Patch", list):
+        raise bad_request(told)
+    found: list[dict[str, Any]] = operations or []
+    for operation in found:
+        if told := _misread(operation, "jsonpatch.Operation", dict):
+            raise bad_request(told)
+    if len(found) > _OPERATIONS_MAX:
+        told = f"The allowed maximum operations in a JSON patch is {_OPERATIONS_MAX}, got {len(found)}"
         raise too_large(f"Request entity too large: {told}")
+    return found
 
 
 def _pointer(operation: dict[str, Any], key: str = "path") -> list[str]:
-    """The parts of a JSON pointer; the first is "", the key of the document in its holder."""
+    """The parts of a JSON pointer; what stands before its first slash means nothing."""
     text = operation.get(key)
-    if not isinstance(text, str) or (text and not text.startswith("/")):
+    if not isinstance(text, str) or "/" not in text:
         raise _Misfit
-    return [part.replace("~1", "/").replace("~0", "~") for part in text.split("/")]
-
-
-def _value(operation: dict[str, Any]) -> Any:
-    if "value" not in operation:
-        raise _Misfit
-    return clone(operation["value"])
+    return [part.replace("~1", "/").replace("~0", "~") for part in text.split("/")[1:]]
 
 
 def _index(items: list[Any], key: str, end: int) -> int:
     """The place that a pointer's part means in a list whose valid indices are below `end`."""
-    try:
-        place = int(key)
-    except ValueError:
-        raise _Misfit from None
+    digits = key[1:] if key[:1] in ("-", "+") else key
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > _INDEX_DIGITS_MAX:
+        raise _Misfit
+    place = int(key)
     if place < 0:
-        place += len(items)
+        place += end
     if not 0 <= place < end:
         raise _Misfit
     return place
 
 
+_INDEX_DIGITS_MAX = 19
+
+
 def _get(holder: Any, key: str) -> Any:
-    if isinstance(holder, dict) and key in holder:
-        return holder[key]
-    if isinstance(holder, list):
-        return holder[_index(holder, key, len(holder))]
-    raise _Misfit
+    return holder.get(key) if isinstance(holder, dict) else holder[_index(holder, key, len(holder))]
 
 
-def _holder(root: dict[str, Any], parts: list[str]) -> Any:
-    """What holds the last part of a path."""
+def _holder(root: Any, parts: list[str]) -> Any:
+    """The map or list that holds the last part of a path."""
     found: Any = root
     for part in parts[:-1]:
         found = _get(found, part)
+        if not isinstance(found, (dict, list)):
+            raise _Misfit
     return found
 
 
-def _put(root: dict[str, Any], parts: list[str], value: Any) -> None:
+def _put(root: Any, parts: list[str], value: Any) -> None:
     """Add: sets a key of a map, inserts into a list; `-` is the end of the list."""
     holder, key = _holder(root, parts), parts[-1]
     if isinstance(holder, dict):
         holder[key] = value
-    elif isinstance(holder, list):
-        holder.insert(len(holder) if key == "-" else _index(holder, key, len(holder) + 1), value)
     else:
-        raise _Misfit
+        holder.insert(len(holder) if key == "-" else _index(holder, key, len(holder) + 1), value)
 
 
-def _take(root: dict[str, Any], parts: list[str]) -> Any:
+def _take(root: Any, parts: list[str]) -> Any:
     """Remove, and give what was there."""
     holder, key = _holder(root, parts), parts[-1]
-    found = _get(holder, key)
     if isinstance(holder, list):
-        del holder[_index(holder, key, len(holder))]
-    else:
-        del holder[key]
-    return found
+        return holder.pop(_index(holder, key, len(holder)))
+    if key not in holder:
+        raise _Misfit
+    return holder.pop(key)
 
 
-def _add(root: dict[str, Any], operation: dict[str, Any]) -> None:
-    _put(root, _pointer(operation), _value(operation))
+def _add(document: _Document, operation: dict[str, Any]) -> None:
+    _put(document.root, _pointer(operation), clone(operation.get("value")))
 
 
-def _remove(root: dict[str, Any], operation: dict[str, Any]) -> None:
-    _take(root, _pointer(operation))
+def _remove(document: _Document, operation: dict[str, Any]) -> None:
+    _take(document.root, _pointer(operation))
 
 
-def _replace(root: dict[str, Any], operation: dict[str, Any]) -> None:
+def _replace(document: _Document, operation: dict[str, Any]) -> None:
+    value = clone(operation.get("value"))
+    if operation.get("path") == "":
+        if not isinstance(value, (dict, list)):
+            raise _Misfit
+        document.root = value
+        return
     parts = _pointer(operation)
-    holder, key = _holder(root, parts), parts[-1]
-    _get(holder, key)
-    holder[_index(holder, key, len(holder)) if isinstance(holder, list) else key] = _value(operation)
+    holder, key = _holder(document.root, parts), parts[-1]
+    holder[_index(holder, key, len(holder)) if isinstance(holder, list) else key] = value
 
 
-def _move(root: dict[str, Any], operation: dict[str, Any]) -> None:
+def _move(document: _Document, operation: dict[str, Any]) -> None:
+    value = _take(document.root, _pointer(operation, "from"))
+    _put(document.root, _pointer(operation), value)
+
+
+def _copy(document: _Document, operation: dict[str, Any]) -> None:
     source, target = _pointer(operation, "from"), _pointer(operation)
-    if target[: len(source)] == source and len(target) > len(source):
-        raise _Misfit  # into itself
-    _put(root, target, _take(root, source))
+    value = clone(_get(_holder(document.root, source), source[-1]))
+    _holder(document.root, target)
+    document.copied += len(orjson.dumps(value))
+    if document.copied > _COPIED_MAX_BYTES:
+        raise _Misfit
+    _put(document.root, target, value)
 
 
-def _copy(root: dict[str, Any], operation: dict[str, Any]) -> None:
-    source = _pointer(operation, "from")
-    _put(root, _pointer(operation), clone(_get(_holder(root, source), source[-1])))
-
-
-def _test(root: dict[str, Any], operation: dict[str, Any]) -> None:
-    parts, wanted = _pointer(operation), operation.get("value")
-    try:
-        found = _get(_holder(root, parts), parts[-1])
-    except _Misfit:
-        if wanted is None:  # what is absent counts as null
-            return
-        raise
-    if not _same(found, wanted):
+def _test(document: _Document, operation: dict[str, Any]) -> None:
+    if operation.get("path") == "":
+        found = document.root
+    else:
+        parts = _pointer(operation)
+        found = _get(_holder(document.root, parts), parts[-1])
+    if not _same(found, operation.get("value")):
         raise _Misfit
 
 
 def _same(left: Any, right: Any) -> bool:
-    """Equality of JSON data: unlike Python's, true is not 1."""
+    """Equality of JSON texts: true is not 1, nor is 1.0."""
     if isinstance(left, dict) and isinstance(right, dict):
         return left.keys() == right.keys() and all(_same(left[key], right[key]) for key in left)
     if isinstance(left, list) and isinstance(right, list):
         return len(left) == len(right) and all(map(_same, left, right))
-    return isinstance(left, bool) == isinstance(right, bool) and bool(left == right)
+    return type(left) is type(right) and bool(left == right)
 
 
-_ACTIONS: dict[str, Callable[[dict[str, Any], dict[str, Any]], None]] = {
+_ACTIONS: dict[str, Callable[[_Document, dict[str, Any]], None]] = {
     "add": _add,
     "remove": _remove,
     "replace": _replace,

@@ -99,6 +99,11 @@ def load(api_version: str, kind: str) -> Schema:
     return struct(_names_by_kind()[group, version, kind])
 
 
+def is_known(api_version: str, kind: str) -> bool:
+    """Whether there is a built-in kind of that name."""
+    return (*split_api_version(api_version), kind) in _names_by_kind()
+
+
 @cache
 def struct(name: str) -> Schema:
     """The schema of a built-in type by its name: `core.v1.PodSpec`."""

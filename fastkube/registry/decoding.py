@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fastkube import errors
-from fastkube.api import conversion, field, schema
+from fastkube.api import codec, conversion, field, schema
 from fastkube.api.catalog import api_version, split_api_version
 
 if TYPE_CHECKING:
@@ -88,6 +88,55 @@ def from_storage(call: Call, obj: Object) -> Object:
     return obj if obj["apiVersion"] == wanted and not rtype.stale else conversion.convert(rtype, obj, wanted)
 
 
+def check_patched_kind(call: Call, obj: Object, group: str, version: str, kind: str, *, ignored: bool) -> None:
+    """What a patch made of apiVersion and kind: a strategic one does not change them (`ignored`), the result of others
+    is read by what it says it is. Raises Unreadable, and 422 for a custom object."""
+    wanted = api_version(group, version)
+    if obj.get("apiVersion") == wanted and obj.get("kind") == kind:
+        return
+    if call.rtype.custom and kind == call.rtype.kind:
+        _check_custom_kind(group, kind, obj)
+        _check_custom_version(group, wanted, kind, obj)
+    elif not ignored:
+        if told := codec.type_meta_fault(obj):
+            raise Unreadable(told)
+        given_version, given_kind = obj.get("apiVersion"), obj.get("kind") or kind
+        if not given_version:
+            obj.pop("metadata", None)  # upstream takes it for the internal form, whose fields have other names
+        elif (given_version, given_kind) != (wanted, kind):
+            raise Unreadable(_other_kind(given_version, given_kind, group, kind))
+    obj["apiVersion"], obj["kind"] = wanted, kind
+
+
+def _check_custom_version(group: str, wanted: str, kind: str, obj: Object) -> None:
+    given = obj.get("apiVersion")
+    if isinstance(given, str) and given and given != wanted:
+        metadata = obj.get("metadata")
+        name = metadata.get("name") or "" if isinstance(metadata, dict) else ""
+        raise errors.invalid(group, kind, name, [field.invalid("apiVersion", given, f"must be {wanted}")])
+
+
+_SCHEMES = {
+    "apiextensions.k8s.io": "pkg/apiserver/apiserver.go:55",
+    "apiregistration.k8s.io": "pkg/apiserver/scheme/scheme.go:28",
+}
+"""Where upstream keeps its types, as its messages name the place."""
+
+_MAIN_SCHEME = "pkg/api/legacyscheme/scheme.go:30"
+_PACKAGES = {"": "core", "events.k8s.io": "core", "internal.apiserver.k8s.io": "apiserverinternal"}
+
+
+def _other_kind(given_version: str, given_kind: str, group: str, kind: str) -> str:
+    """Why an object of another kind cannot be read as this one."""
+    scheme = _SCHEMES.get(group, _MAIN_SCHEME)
+    given_group, version = split_api_version(given_version)
+    known = schema.is_known(given_version, given_kind) and _SCHEMES.get(given_group, _MAIN_SCHEME) == scheme
+    if not known:
+        return f'no kind "{given_kind}" is registered for version "{given_version}" in scheme "{scheme}"'
+    package = _PACKAGES.get(group) or group.partition(".")[0]
+    return f"converting ({version}.{given_kind}) to ({package}.{kind}): unknown conversion"
+
+
 def _typed(obj: Object, group: str, version: str, kind: str) -> Object:
     """The body with apiVersion and kind in front: those of the path where it has none; other ones are refused."""
     wanted = api_version(group, version)
@@ -95,10 +144,12 @@ def _typed(obj: Object, group: str, version: str, kind: str) -> Object:
     given_version, given_kind = typed["apiVersion"], typed["kind"]
     if given_version == wanted and given_kind == kind:
         return typed
-    if given_kind and given_kind != kind:
-        given = split_api_version(str(given_version))[1]
-        problem = f'no kind "{given_kind}" is registered for version "{given_version}"'
-        raise errors.bad_request(f'{given_kind} in version "{given}" cannot be handled as a {kind}: {problem}')
+    other = given_kind and given_kind != kind
+    if other or (given_version and given_version != wanted and not schema.is_known(str(given_version), kind)):
+        given, shown = str(given_version), str(given_kind)
+        problem = _other_kind(given, shown, group, kind)
+        told = f'{shown} in version "{split_api_version(given)[1]}" cannot be handled as a {kind}: {problem}'
+        raise errors.bad_request(told)
     if given_version and given_version != wanted:
         problem = f"the API version in the data ({given_version}) does not match the expected API version ({wanted})"
         raise errors.bad_request(problem)

@@ -21,12 +21,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgpack
 
 from fastkube import errors
-from fastkube.api import field
+from fastkube.api import field, schema
 from fastkube.clock import parse_rfc3339, rfc3339
 from fastkube.errors import ApiError, Cause
 from fastkube.registry import listing
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 ORPHAN = "orphan"
 FOREGROUND = "foregroundDeletion"
 _POLICIES = ("Foreground", "Background", "Orphan")
+
+_META, _META_SCHEME = "meta.k8s.io/v1", "pkg/apis/meta/internalversion/scheme/register.go:27"
+"""What DeleteOptions are without an apiVersion, and where upstream keeps their type, as its messages name the place."""
 
 _ATTEMPTS_MAX = 100
 _COLLECTION_WORKERS = 32
@@ -94,45 +97,45 @@ class DeleteOptions:
     orphan_dependents: bool | None = None
 
     @classmethod
-    def parse(cls, body: Object | None, query: Mapping[str, str]) -> DeleteOptions:
-        """A body overrides the query as a whole, as upstream has it. Raises 400 and 422."""
-        if body:
-            options = cls._from_body(body)
-        else:
-            options = cls(propagation=query.get("propagationPolicy"))
-            if "gracePeriodSeconds" in query:
-                options.grace_period_s = listing.parse_int64(query["gracePeriodSeconds"])
-            if "orphanDependents" in query:
-                options.orphan_dependents = query["orphanDependents"].lower() not in ("false", "0")
-        causes = options._contradictions()
-        if causes:
-            raise errors.invalid("meta.k8s.io", "DeleteOptions", "", causes)
+    def parse(cls, query: Mapping[str, str]) -> DeleteOptions:
+        """Those of a query, which counts where there is no body. Raises 400 and 422."""
+        options = cls(propagation=query.get("propagationPolicy"))
+        if "gracePeriodSeconds" in query:
+            options.grace_period_s = listing.parse_int64(query["gracePeriodSeconds"])
+        if "orphanDependents" in query:
+            options.orphan_dependents = query["orphanDependents"].lower() not in ("false", "0")
+        options._check([])
         return options
 
     @classmethod
-    def _from_body(cls, body: Object) -> DeleteOptions:
+    def read(cls, body: Object) -> tuple[DeleteOptions, bool]:
+        """Those of a body, and whether it is a dry run. Raises 400 and 422."""
+        kind, version = body.get("kind") or "DeleteOptions", body.get("apiVersion")
+        if kind != "DeleteOptions":
+            problem = f'no kind "{kind}" is registered for version "{version or _META}" in scheme "{_META_SCHEME}"'
+            raise errors.bad_request(problem)
+        try:
+            schema.walk(schema.struct("meta.v1.DeleteOptions"), body)
+        except ValueError as problem:
+            raise errors.bad_request(str(problem)) from None
         preconditions = body.get("preconditions") or {}
-        fields = (
-            ("gracePeriodSeconds", body, int, "int64"),
-            ("propagationPolicy", body, str, "string"),
-            ("orphanDependents", body, bool, "bool"),
-            ("uid", preconditions, str, "string"),
-            ("resourceVersion", preconditions, str, "string"),
+        options = cls(
+            body.get("gracePeriodSeconds"),
+            preconditions.get("uid"),
+            preconditions.get("resourceVersion"),
+            body.get("propagationPolicy"),
+            body.get("orphanDependents"),
         )
-        found: dict[str, Any] = {}
-        for name, place, kind, go_name in fields:
-            value = found[name] = place.get(name)
-            if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
-                what = type(value).__name__
-                problem = f"json: cannot unmarshal {what} into Go struct field DeleteOptions.{name} of type {go_name}"
-                raise errors.bad_request(problem)
-        return cls(
-            found["gracePeriodSeconds"],
-            found["uid"],
-            found["resourceVersion"],
-            found["propagationPolicy"],
-            found["orphanDependents"],
-        )
+        dry_run = body.get("dryRun") or []
+        options._check(dry_run)
+        return options, bool(dry_run)
+
+    def _check(self, dry_run: list[str]) -> None:
+        causes = self._contradictions()
+        if any(value != "All" for value in dry_run):
+            causes.append(field.not_supported("dryRun", dry_run, ("All",)))
+        if causes:
+            raise errors.invalid("meta.k8s.io", "DeleteOptions", "", causes)
 
     def to_object(self) -> Object:
         """In wire form, without apiVersion and kind."""

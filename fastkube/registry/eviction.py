@@ -45,10 +45,8 @@ async def evict(registry: Registry, call: Call, body: Object) -> Object:
     metadata = body["metadata"]
     if metadata.get("name", call.name) != call.name:
         raise errors.bad_request("name in URL does not match name in Eviction object")
-    given = body.get("deleteOptions") or {}
-    options = DeleteOptions.parse(given, {})
-    if "All" in (given.get("dryRun") or ()):
-        call.dry_run = True
+    options, dry_run = DeleteOptions.read(body.get("deleteOptions") or {})
+    call.dry_run = call.dry_run or dry_run
     await registry.admission.mutate(call, body, None)
     await registry.admission.validate(call, body, None)
     key = call.rtype.key(call.namespace, call.name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -52,17 +52,36 @@ async def patch(registry: Registry, call: Call, content_type: str, body: bytes) 
 
 
 def _read_patch(call: Call, facet: Facet, kind: str, body: bytes) -> tuple[Callable[[], str] | None, Apply]:
-    """How complaints show the patch (None: they show its result), and what it does. It is read once, applied often."""
+    """How complaints show the patch (None: they show its result), and what it does. It is read once, when there is an
+    object to apply it to, and applied often."""
     if kind not in (JSON, MERGE, STRATEGIC) or (kind == STRATEGIC and call.rtype.custom):
         raise ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type", details={})
-    patch, duplicates = codec.decode_patch(body)
-    call.faults += duplicates
+    read = cache(partial(_decode, call, kind, body))
     if kind == JSON:
-        return None, lambda obj: patches.json_patch(obj, patch)
+        return None, lambda obj: patches.json_patch(obj, read())
     if kind == MERGE:
-        return None, lambda obj: patches.merge_patch(obj, patch)
+        strict = call.field_validation != "Ignore"
+        return None, lambda obj: patches.merge_patch(obj, read(), strict=strict)
     shape = decoding.schema_of(call.rtype, facet.group, facet.version, facet.kind)
-    return partial(go_text, patch), lambda obj: patches.strategic_merge_patch(obj, patch, shape)
+    return (lambda: go_text(read())), lambda obj: patches.strategic_merge_patch(obj, read(), shape)
+
+
+def _decode(call: Call, kind: str, body: bytes) -> Any:
+    """The patch itself; what strict decoding finds in it is kept for `decoding.fit`. Raises 400."""
+    strict = call.field_validation != "Ignore"
+    try:
+        patch, duplicates = codec.decode_patch(body)
+    except ValueError as fault:
+        if kind == MERGE and not strict:
+            raise errors.bad_request(patches.BAD_MERGE_PATCH) from None
+        prefix = "error decoding patch: " if strict and kind != STRATEGIC else ""
+        raise errors.bad_request(f"{prefix}{fault}") from None
+    if kind == STRATEGIC and patch is None:
+        return {}
+    if kind == JSON and strict:
+        duplicates = [f"json patch {told}" for told in duplicates] + patches.json_patch_faults(patch)
+    call.faults += duplicates
+    return patch
 
 
 def _build(call: Call, facet: Facet, shown: Callable[[], str] | None, apply: Apply) -> Build:
@@ -77,6 +96,9 @@ def _build(call: Call, facet: Facet, shown: Callable[[], str] | None, apply: App
         if not isinstance(patched, dict):
             raise errors.bad_request(f"the patch leaves a {type(patched).__name__} of the object")
         try:
+            decoding.check_patched_kind(
+                call, patched, facet.group, facet.version, facet.kind, ignored=shown is not None
+            )
             decoding.fit(call, patched, schema)
         except decoding.Unreadable as problem:
             fault = patches.restore_fault(schema, patched) if shown else ""

@@ -239,7 +239,7 @@ def _sent(request: Request, record: Record) -> Object | None:
         elif "patch+json" in media:
             return codec.decode_patch(record.body)[0]  # type: ignore[no-any-return]
         return codec.decode(record.body, media)
-    except ApiError:
+    except (ApiError, ValueError):
         return None
 
 

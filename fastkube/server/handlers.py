@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp.http_writer import HttpVersion11
 
 from fastkube import errors
-from fastkube.api import codec, field
+from fastkube.api import codec
 from fastkube.registry.answers import Page, Stored
 from fastkube.registry.deletion import DeleteOptions
 from fastkube.registry.listing import ListOptions, parse_resource_version
@@ -330,16 +330,11 @@ async def delete_collection(server: ApiServer, request: Request, route: Route) -
 
 async def _delete_options(request: Request, call: Call) -> DeleteOptions:
     body = await read_body(request)
-    sent: dict[str, Any] | None = None
-    if body:
-        sent = codec.decode(body, request.headers.get("Content-Type", ""), "DeleteOptions")
-        dry_run = sent.get("dryRun")
-        if dry_run:
-            if dry_run != ["All"]:
-                cause = field.not_supported("dryRun", dry_run, ("All",))
-                raise errors.invalid("meta.k8s.io", "DeleteOptions", "", [cause])
-            call.dry_run = True
-    return DeleteOptions.parse(sent, request.query)
+    if not body:
+        return DeleteOptions.parse(request.query)
+    options, dry_run = DeleteOptions.read(codec.decode_options(body, request.headers.get("Content-Type", "")))
+    call.dry_run = dry_run
+    return options
 
 
 _HANDLERS: dict[str, Callable[[ApiServer, Request, Route], Result]] = {

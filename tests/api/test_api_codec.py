@@ -93,9 +93,9 @@ FAULTS = {
 @pytest.mark.parametrize(("text", "fault"), FAULTS.items(), ids=[text[:12] for text in FAULTS])
 def test_faults_are_told_in_the_words_of_go(text: str, fault: str) -> None:
     assert gojson.fault(text.encode()) == fault
-    with pytest.raises(ApiError, match=r".*") as found:
+    with pytest.raises(ValueError) as found:
         codec.decode_patch(text.encode())
-    assert found.value.message == fault
+    assert str(found.value) == fault
 
 
 JSON_VALUES = st.recursive(
@@ -117,7 +117,7 @@ def test_a_text_has_a_fault_or_can_be_read(body: bytes) -> None:
     if gojson.fault(body) is None:
         gojson.parse(body)
     else:
-        with pytest.raises(ApiError):
+        with pytest.raises(ValueError):
             codec.decode_patch(body)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastkube.api.patch import json_patch, merge_patch, undecodable
+from fastkube.api.patch import json_patch, json_patch_faults, merge_patch, undecodable
 from fastkube.errors import ApiError
 
 
@@ -37,6 +37,14 @@ def op(name, path, **more):
         ({"a": 1}, [op("test", "/a", value=1), op("test", "/none", value=None)], {"a": 1}),
         ({"a": 1}, [op("replace", "", value={"b": 2})], {"b": 2}),
         ({"": 1}, [op("replace", "/", value=2)], {"": 2}),
+        # what upstream's library does beyond the RFC
+        ({"a": 1}, [op("replace", "/b", value=2)], {"a": 1, "b": 2}),
+        ({"a": 1}, [op("add", "/b")], {"a": 1, "b": None}),
+        ({"a": {}}, [op("copy", "/b", source="/a/none")], {"a": {}, "b": None}),
+        ({"a": [1]}, [op("add", "/a/-1", value=2)], {"a": [1, 2]}),
+        ({"a": [1]}, [op("add", "/a/+0", value=2)], {"a": [2, 1]}),
+        ({"a": 1}, [op("add", "odd/b", value=2)], {"a": 1, "b": 2}),
+        ({"a": 1}, None, {"a": 1}),
     ],
 )
 def test_json_patch(doc, operations, expected):
@@ -53,11 +61,21 @@ def test_json_patch(doc, operations, expected):
         op("add", "/list/x", value=1),
         op("add", "/a/b", value=1),
         op("add", "a", value=1),
-        op("add", "/x"),
+        op("add", "", value={}),
+        op("remove", ""),
+        op("copy", "", source="/a"),
+        op("copy", "/x", source=""),
+        op("move", "/x", source="/none"),
+        op("replace", "", value=1),
+        op("replace", "/list/1", value=1),
+        op("remove", "/list/ 0"),
+        op("remove", "/list/0_0"),
         op("test", "/a", value=2),
         op("test", "/a", value=True),
+        op("test", "/a", value=1.0),
+        op("test", "/a/b", value=None),
+        op("test", "/none/b", value=None),
         op("move", "/map/x/y", source="/map"),
-        op("copy", "/x", source="/none"),
         op("odd", "/a"),
         {"path": "/a"},
     ],
@@ -81,9 +99,43 @@ def test_what_is_no_list_of_operations():
     assert caught.value.message.endswith("The allowed maximum operations in a JSON patch is 10000, got 10001")
 
 
+def test_copies_cannot_grow_without_limit():
+    doubled = [op("copy", f"/a/{number}", source="/a") for number in range(64)]
+    with pytest.raises(ApiError) as caught:
+        json_patch({"a": {"b": "x" * 100}}, doubled)
+    assert caught.value.code == 422
+
+
+@pytest.mark.parametrize(
+    ("operations", "told"),
+    [
+        ({}, "json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp"),
+        ("x", "json: cannot unmarshal string into Go value of type []handlers.jsonPatchOp"),
+        ([1], "json: cannot unmarshal number into Go value of type handlers.jsonPatchOp"),
+        ([{"op": 1}], "json: cannot unmarshal number into Go struct field jsonPatchOp.op of type string"),
+        (
+            [{"op": "add", "path": []}],
+            "json: cannot unmarshal array into Go struct field jsonPatchOp.path of type string",
+        ),
+    ],
+)
+def test_what_is_no_json_patch(operations, told):
+    with pytest.raises(ApiError) as caught:
+        json_patch_faults(operations)
+    assert (caught.value.code, caught.value.message) == (400, f"error decoding patch: {told}")
+
+
+def test_unknown_fields_of_operations():
+    assert json_patch_faults(None) == []
+    operations = [op("add", "/a", value=1), op("add", "/b", value=1, source="/c", odd=1)]
+    assert json_patch_faults(operations) == ['json patch unknown field "[1].odd"']
+
+
 @pytest.mark.parametrize(
     ("doc", "patch", "expected"),
     [
+        ({}, {"a": [{"b": None, "c": [None]}]}, {"a": [{"c": [None]}]}),
+        ({"a": {}}, {"a": [{"b": None}]}, {"a": [{"b": None}]}),
         ({"a": "b"}, {"a": "c"}, {"a": "c"}),
         ({"a": "b"}, {"b": "c"}, {"a": "b", "b": "c"}),
         ({"a": "b", "b": "c"}, {"a": None}, {"b": "c"}),
@@ -99,13 +151,18 @@ def test_merge_patch(doc, patch, expected):
     assert merge_patch(doc, patch) == expected
 
 
-@pytest.mark.parametrize(
-    ("patch", "kind"), [([], "array"), ("x", "string"), (1, "number"), (True, "bool"), (None, "null")]
-)
+@pytest.mark.parametrize(("patch", "kind"), [([], "array"), ("x", "string"), (1, "number"), (True, "bool")])
 def test_a_merge_patch_must_be_a_map(patch, kind):
     with pytest.raises(ApiError, match=f"error decoding patch: json: cannot unmarshal {kind} into") as caught:
         merge_patch({}, patch)
     assert caught.value.code == 400
+
+
+@pytest.mark.parametrize(("patch", "strict"), [(None, True), (None, False), ([], False), (1, False)])
+def test_what_is_no_merge_patch_at_all(patch, strict):
+    with pytest.raises(ApiError) as caught:
+        merge_patch({}, patch, strict=strict)
+    assert (caught.value.code, caught.value.message) == (400, "Invalid JSON Patch")
 
 
 def test_results_that_are_no_objects_of_their_kind():

@@ -115,7 +115,7 @@ class Cluster:
 
     async def delete(self, resource: str, name: str, body: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
         call = self.call("delete", resource, name, **more)
-        result, _ = await self.registry.delete(call, DeleteOptions.parse(body, {}))
+        result, _ = await self.registry.delete(call, DeleteOptions.read(body or {})[0])
         return result if isinstance(result, dict) else self.decoded(result)
 
     def exists(self, resource: str, name: str, **more: Any) -> bool:

@@ -55,8 +55,12 @@ async def test_another_namespace_in_the_body_is_refused(cluster: Cluster):
 async def test_another_kind_or_version_in_the_body_is_refused(cluster: Cluster):
     async with refused(400, "BadRequest", "cannot be handled as a ConfigMap"):
         await cluster.create("configmaps", {**config_map(), "kind": "Secret"})
-    async with refused(400, "BadRequest", "does not match the expected API version (v1)"):
+    async with refused(400, "BadRequest", 'no kind "ConfigMap" is registered for version "v2" in scheme'):
         await cluster.create("configmaps", {**config_map(), "apiVersion": "v2"})
+    async with refused(400, "BadRequest", "does not match the expected API version (autoscaling/v2)"):
+        await cluster.create(
+            "horizontalpodautoscalers.autoscaling", {**config_map(), "apiVersion": "autoscaling/v1", "kind": ""}
+        )
 
 
 @pytest.mark.parametrize("validation", ["Strict", "Warn", "Ignore"])

@@ -1,0 +1,156 @@
+"""Requests that are odd but plausible, and what kube-apiserver answers: its code, its reason, its words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from apis import Api, running
+from pytest import TempPathFactory
+
+JSON, MERGE = "application/json-patch+json", "application/merge-patch+json"
+STRATEGIC, APPLY = "application/strategic-merge-patch+json", "application/apply-patch+yaml"
+MAPS = "/api/v1/namespaces/default/configmaps"
+MAIN_SCHEME = "pkg/api/legacyscheme/scheme.go:30"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def api(tmp_path_factory: TempPathFactory) -> Any:
+    async with running(tmp_path_factory.mktemp("odd")) as started:
+        await started.create(MAPS, {"metadata": {"name": "a"}, "data": {"x": "1"}})
+        yield started
+
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def ask(api: Api, method: str, path: str, body: str, media: str = "application/json") -> tuple[int, str, str]:
+    response = await api.request(method, path, body.encode(), headers={"Content-Type": media})
+    told = response.json
+    return response.status, told.get("reason", ""), told.get("message", "")
+
+
+CREATES = [
+    ("Pod", "v1", "converting (v1.Pod) to (core.ConfigMap): unknown conversion"),
+    ("Deployment", "apps/v1", "converting (v1.Deployment) to (core.ConfigMap): unknown conversion"),
+    ("Odd", "v1", f'no kind "Odd" is registered for version "v1" in scheme "{MAIN_SCHEME}"'),
+    ("ConfigMap", "v2", f'no kind "ConfigMap" is registered for version "v2" in scheme "{MAIN_SCHEME}"'),
+    ("ConfigMap", "a/v1", f'no kind "ConfigMap" is registered for version "a/v1" in scheme "{MAIN_SCHEME}"'),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "version", "told"), CREATES, ids=[f"{kind} {version}" for kind, version, _ in CREATES]
+)
+async def test_a_body_of_another_kind(api: Api, kind: str, version: str, told: str) -> None:
+    body = f'{{"kind":"{kind}","apiVersion":"{version}","metadata":{{"name":"b"}}}}'
+    short = version.rpartition("/")[2]
+    expected = (400, "BadRequest", f'{kind} in version "{short}" cannot be handled as a ConfigMap: {told}')
+    assert await ask(api, "POST", MAPS, body) == expected
+    assert await ask(api, "PUT", f"{MAPS}/a", body) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ('{"kind":5}', "json: cannot unmarshal number into Go struct field .kind of type string"),
+        ('{"apiVersion":[]}', "json: cannot unmarshal array into Go struct field .apiVersion of type string"),
+    ],
+)
+async def test_a_kind_that_is_no_text(api: Api, body: str, told: str) -> None:
+    unrecognized = "the object provided is unrecognized (must be of type ConfigMap): couldn't get version/kind"
+    expected = f"{unrecognized}; json parse error: {told} ({body})"
+    assert await ask(api, "POST", MAPS, body) == (400, "BadRequest", expected)
+
+
+PATCHES = [
+    (JSON, "", "error decoding patch: unexpected end of JSON input"),
+    (JSON, "{}", "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp"),
+    (JSON, '[{"op":"add","path":1}]',
+     "error decoding patch: json: cannot unmarshal number into Go struct field jsonPatchOp.path of type string"),
+    (MERGE, "", "error decoding patch: unexpected end of JSON input"),
+    (MERGE, "null", "Invalid JSON Patch"),
+    (MERGE, "[]", "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}"),
+    (STRATEGIC, "", "unexpected end of JSON input"),
+    (STRATEGIC, "[]", "json: cannot unmarshal array into Go value of type map[string]interface {}"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("media", "body", "told"), PATCHES)
+async def test_bodies_that_are_no_patches(api: Api, media: str, body: str, told: str) -> None:
+    assert await ask(api, "PATCH", f"{MAPS}/a", body, media) == (400, "BadRequest", told)
+    missing = await ask(api, "PATCH", f"{MAPS}/missing", body, media)
+    assert missing == (404, "NotFound", 'configmaps "missing" not found')  # which is looked at first
+
+
+@pytest.mark.parametrize(
+    ("media", "body"), [(JSON, "null"), (JSON, "[]"), (STRATEGIC, "null"), (STRATEGIC, "{}"), (MERGE, "{}")]
+)
+async def test_patches_of_nothing(api: Api, media: str, body: str) -> None:
+    before = await api.get(f"{MAPS}/a")
+    response = await api.request("PATCH", f"{MAPS}/a", body.encode(), headers={"Content-Type": media})
+    assert (response.status, response.json) == (200, before)
+
+
+async def test_what_is_not_validated_is_told_less_of(api: Api) -> None:
+    path = f"{MAPS}/a?fieldValidation=Ignore"
+    assert (await ask(api, "PATCH", path, "", MERGE))[2] == "Invalid JSON Patch"
+    assert (await ask(api, "PATCH", path, "x", JSON))[2] == "invalid character 'x' looking for beginning of value"
+    assert (await ask(api, "PATCH", path, "{}", JSON))[2].endswith("into Go value of type jsonpatch.Patch")
+
+
+async def test_unknown_fields_of_a_json_patch(api: Api) -> None:
+    body = b'[{"op":"test","path":"/data/x","value":"1","odd":2}]'
+    response = await api.request("PATCH", f"{MAPS}/a", body, headers={"Content-Type": JSON})
+    assert response.headers.getall("Warning") == ['299 - "json patch unknown field \\"[0].odd\\""']
+    response = await api.request("PATCH", f"{MAPS}/a?fieldValidation=Strict", body, headers={"Content-Type": JSON})
+    assert response.status == 422
+    assert response.json["message"].endswith('strict decoding error: json patch unknown field "[0].odd"')
+
+
+@pytest.mark.parametrize("patch", ['{"kind":"Pod"}', '{"apiVersion":"v2"}', '{"kind":"Pod","apiVersion":"v1"}'])
+async def test_a_patch_does_not_change_the_kind(api: Api, patch: str) -> None:
+    before = await api.get(f"{MAPS}/a")
+    assert await ask(api, "PATCH", f"{MAPS}/a", patch, STRATEGIC) == (200, "", "")
+    code, reason, message = await ask(api, "PATCH", f"{MAPS}/a", patch, MERGE)
+    assert (code, reason) == (422, "Invalid")
+    kind = "converting (v1.Pod) to (core.ConfigMap): unknown conversion"
+    version = f'no kind "ConfigMap" is registered for version "v2" in scheme "{MAIN_SCHEME}"'
+    assert message.endswith(version if "v2" in patch else kind)
+    assert await api.get(f"{MAPS}/a") == before
+
+
+async def test_a_patch_without_kind_or_version(api: Api) -> None:
+    assert await ask(api, "PATCH", f"{MAPS}/a", '{"kind":null}', MERGE) == (200, "", "")
+    code, _, message = await ask(api, "PATCH", f"{MAPS}/a", '{"apiVersion":null}', MERGE)
+    undeterminable = "the name of the object (a based on URL) was undeterminable: name must be provided"
+    assert (code, message) == (400, undeterminable)
+    code, _, message = await ask(api, "PATCH", f"{MAPS}/a", '{"kind":5}', MERGE)
+    assert code == 422 and message.endswith("json: cannot unmarshal number into Go struct field .kind of type string")
+
+
+DELETES = [
+    ("[", "couldn't get version/kind; json parse error: unexpected end of JSON input"),
+    ('{"gracePeriodSeconds":"x"}',
+     "json: cannot unmarshal string into Go struct field DeleteOptions.gracePeriodSeconds of type int64"),
+    ('{"kind":"Pod","apiVersion":"v1"}', 'no kind "Pod" is registered for version "v1" in scheme '
+     '"pkg/apis/meta/internalversion/scheme/register.go:27"'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "told"), DELETES)
+async def test_bodies_that_are_no_delete_options(api: Api, body: str, told: str) -> None:
+    assert await ask(api, "DELETE", f"{MAPS}/a", body) == (400, "BadRequest", told)
+    assert await ask(api, "DELETE", MAPS, body) == (400, "BadRequest", told)
+
+
+async def test_a_body_overrides_the_query_of_a_delete(api: Api) -> None:
+    path = f"{MAPS}/a?propagationPolicy=Odd"
+    assert (await ask(api, "DELETE", path, ""))[0] == 422
+    code, _, message = await ask(api, "DELETE", path, '{"dryRun":["Odd"],"propagationPolicy":"None"}')
+    assert code == 422 and [part.partition(":")[0] for part in message.partition("[")[2].split(", ")][:1] == [
+        "propagationPolicy"
+    ]
+    assert 'dryRun: Unsupported value: ["Odd"]: supported values: "All"' in message
+    assert (await ask(api, "DELETE", path, '{"dryRun":["All"],"apiVersion":"v2"}'))[0] == 200
