@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastkube import __version__, config
+from fastkube import __version__, cli_clusters, config
 from fastkube.cluster import StoreOptions, UpOptions
 from fastkube.controllers.options import ControllerManagerOptions
 from fastkube.nodes.options import FleetOptions
@@ -383,6 +383,11 @@ def snapshot_restore(file: Path, data_dir: str, **values: Any) -> None:
         click.echo(restore_store(file, Path(data_dir), config.build(ReplicationOptions, values)))
     except StartError as error:
         die(str(error))
+
+
+main.add_command(cli_clusters.cluster)
+main.add_command(cli_clusters.record)
+main.add_command(cli_clusters.replay)
 
 
 @main.command()

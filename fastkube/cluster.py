@@ -80,6 +80,8 @@ class UpOptions:
     kubeconfig: str = option("", "File that gets an administrator's credentials; DATA_DIR/kubeconfig unless named.")
     scheduler: bool = option(True, "Run the scheduler.")
     controller_manager: bool = option(True, "Run the controllers.")
+    restore: str = option("", "Snapshot of a cluster which a new one begins with, before anything acts on it.")
+    manifests: tuple[str, ...] = option((), "Files and folders of manifests to make or patch once everything runs.")
     servers: int = option(1, "API servers on this machine that replicate one store; an odd number from 3 on.")
     clock: str = option(
         "real", "manual: time stands still but for `fastkube clock advance`.", choices=("real", "manual")
@@ -321,6 +323,13 @@ class Server:
             )
         return {**values, **own}
 
+    def client(self) -> Client:
+        """An administrator's."""
+        from fastkube.client import Client
+
+        token = self.tokens["system:kube-controller-manager"]
+        return Client(self.internal_url, token=token, clock=self.clock, user_agent="fastkube-load", batch=True)
+
     @property
     def internal_url(self) -> str:
         """Where components of this machine reach the server without TLS; guarded by the socket's file mode."""
@@ -492,6 +501,9 @@ async def up(values: Mapping[str, Any], stop: asyncio.Event, announce: Callable[
 
         await up_replicated(values, stop, announce)
         return
+    from fastkube.initial import Contents
+
+    contents = Contents(up_options, store_options)
     child = await _spawn_components()
     server = Server(store_options, server_options)
     try:
@@ -499,7 +511,9 @@ async def up(values: Mapping[str, Any], stop: asyncio.Event, announce: Callable[
         try:
             kubeconfig = Path(up_options.kubeconfig or server.data_dir / "kubeconfig")
             server.api.write_kubeconfig(kubeconfig)
+            await contents.restore(server)
             await child.begin(server, values, up_options)
+            await contents.load(server)
             _announce(announce, started, server, kubeconfig, child.names)
             gc.freeze()
             await child.until_stopped(stop)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fastkube.clock import Clock, ManualClock, RealClock
 from fastkube.cluster import Components, Server, StoreOptions, UpOptions
 from fastkube.config import build
+from fastkube.initial import Contents
 
 if TYPE_CHECKING:
     from fastkube.client import Client
@@ -55,6 +56,7 @@ class Embedded:
         from fastkube.server.options import ServerOptions
 
         values = self._values
+        contents = Contents(build(UpOptions, values), build(StoreOptions, values))
         self.server = Server(build(StoreOptions, values), build(ServerOptions, values), self.clock)
         async with contextlib.AsyncExitStack() as stack:
             await self.server.start()
@@ -62,6 +64,7 @@ class Embedded:
             self.server.api.write_kubeconfig(kubeconfig or self.server.data_dir / "kubeconfig")
             if isinstance(self.clock, ManualClock):
                 self.clock.attach(lambda: bool(self.server.api.running))
+            await contents.restore(self.server)
             values = self.server.for_components(values)
             parts = Components(
                 self._client,
@@ -72,6 +75,7 @@ class Embedded:
             )
             work = await stack.enter_async_context(parts.running())
             self.names = parts.names
+            await contents.load(self.server)
             yield work
 
     def _client(self, user: str) -> Client:

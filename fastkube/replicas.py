@@ -37,6 +37,7 @@ from fastkube.cluster import (
     store_path,
     write_endpoints,
 )
+from fastkube.initial import Contents
 from fastkube.server import pki
 from fastkube.server.options import ServerOptions
 from fastkube.store import ReplicationOptions, StoreError
@@ -117,13 +118,14 @@ async def up_replicated(values: Mapping[str, Any], stop: asyncio.Event, announce
     options = config.build(UpOptions, dict(values))
     data_dir = _made(config.build(StoreOptions, dict(values)).data_dir)
     plan = _plan(data_dir, options.servers, values.get("secure_port"))
+    mine = {**values, **_member_options(plan, 0)}
+    contents = Contents(options, config.build(StoreOptions, mine))
     prepared = config.build(ServerOptions, dict(values))
     names = pki.server_names(prepared.bind_address, service_cluster_ip_range=prepared.service_cluster_ip_range)
     pki.prepare(data_dir / "pki", names, time.time())  # before several processes would
     pki.service_account_key(data_dir / "pki")
     urls = tuple(part.partition("=")[2] for part in plan.initial_cluster.split(","))
     write_endpoints(data_dir, urls, plan.files)
-    mine = {**values, **_member_options(plan, 0)}
     server = Server(
         config.build(StoreOptions, mine),
         config.build(ServerOptions, mine),
@@ -137,7 +139,9 @@ async def up_replicated(values: Mapping[str, Any], stop: asyncio.Event, announce
         try:
             kubeconfig = Path(options.kubeconfig or data_dir / "kubeconfig")
             server.api.write_kubeconfig(kubeconfig)
+            await contents.restore(server)
             await child.begin(server, mine, options)
+            await contents.load(server)
             announce(f"fastkube {__version__} is ready in {time.monotonic() - begun:.2f} s: {server.api.url}")
             announce(f"  kubeconfig  {kubeconfig}")
             announce(f"  data        {data_dir}")

@@ -164,6 +164,7 @@ class Client:
         field_selector: str = "",
         limit: int = PAGE_SIZE,
         resource_version: str = "",
+        resource_version_match: str = "",
     ) -> AsyncIterator[Object]:
         """Each page of a list in turn; an expired continue token is ApiError 410, and the caller starts anew."""
         token = ""
@@ -176,6 +177,7 @@ class Client:
                 limit=limit,
                 continue_token=token,
                 resource_version="" if token else resource_version,
+                resource_version_match="" if token else resource_version_match,
             )
             yield page
             token = page.get("metadata", {}).get("continue", "")

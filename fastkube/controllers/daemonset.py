@@ -19,7 +19,6 @@ from fastkube.controllers.common import (
     Objects,
     available_in,
     claim,
-    controlled_by,
     controlled_by_or_matching,
     int_or_percent,
     is_ready,
@@ -60,6 +59,7 @@ class View(NamedTuple):
     named_revision: Any
     now: float
     live: dict[str, Any] = {}  # noqa: RUF012 - never changed, only replaced
+    orphan_revisions: Sequence[Object] = ()
 
 
 def view(context: Context, key: str) -> View | None:
@@ -76,6 +76,7 @@ def view(context: Context, key: str) -> View | None:
         sorted(caches.list(NODES), key=lambda node: str(node["metadata"]["name"])),
         partial(caches.get, REVISIONS, metadata["namespace"]),
         context.now,
+        orphan_revisions=caches.index(REVISIONS, "orphan", metadata["namespace"]),
     )
 
 
@@ -87,11 +88,14 @@ def reconcile(view: View) -> Sequence[Action]:
     claimed = claim(PODS, daemonset, DAEMONSETS, view.owned, view.orphans, view.live)
     if claimed.asks:
         return claimed.asks
-    past = history(DAEMONSETS, daemonset, view.revisions, POD_HASH, view.named_revision)
+    revisions = claim(REVISIONS, daemonset, DAEMONSETS, view.revisions, view.orphan_revisions, view.live)
+    if revisions.asks:
+        return revisions.asks
+    past = history(DAEMONSETS, daemonset, revisions.objects, POD_HASH, view.named_revision)
     if past.collided:
         return past.actions
     attempt = _Attempt(view, claimed.objects, past)
-    return [*claimed.actions, *past.actions, *attempt.run()]
+    return [*claimed.actions, *revisions.actions, *past.actions, *attempt.run()]
 
 
 # ---------------------------------------------------------------- nodes
@@ -406,7 +410,7 @@ CONTROLLER = Controller(
     watches=(
         Watch(DAEMONSETS, indexes=("namespace",)),
         Watch(PODS, controlled_by_or_matching("DaemonSet", DAEMONSETS), ("controller", "orphan")),
-        Watch(REVISIONS, controlled_by("DaemonSet"), ("controller",)),
+        Watch(REVISIONS, controlled_by_or_matching("DaemonSet", DAEMONSETS), ("controller", "orphan")),
         Watch(NODES, _all, changed=_placement_changed),
     ),
     view=view,

@@ -59,6 +59,7 @@ class View(NamedTuple):
     named_revision: Any
     now: float
     live: dict[str, Any] = {}  # noqa: RUF012 - never changed, only replaced
+    orphan_revisions: Sequence[Object] = ()
 
 
 def view(context: Context, key: str) -> View | None:
@@ -83,6 +84,7 @@ def view(context: Context, key: str) -> View | None:
         claims,
         partial(caches.get, REVISIONS, metadata["namespace"]),
         context.now,
+        orphan_revisions=caches.index(REVISIONS, "orphan", metadata["namespace"]),
     )
 
 
@@ -95,11 +97,14 @@ def reconcile(view: View) -> Sequence[Action]:
     claimed = claim(PODS, statefulset, STATEFULSETS, view.owned, view.orphans, view.live, accepts=is_member)
     if claimed.asks:
         return claimed.asks
-    past = history(STATEFULSETS, statefulset, view.revisions, HASH, view.named_revision)
+    revisions = claim(REVISIONS, statefulset, STATEFULSETS, view.revisions, view.orphan_revisions, view.live)
+    if revisions.asks:
+        return revisions.asks
+    past = history(STATEFULSETS, statefulset, revisions.objects, HASH, view.named_revision)
     if past.collided:
         return past.actions
     attempt = _Attempt(view, claimed.objects, past)
-    return [*claimed.actions, *past.actions, *attempt.run()]
+    return [*claimed.actions, *revisions.actions, *past.actions, *attempt.run()]
 
 
 # ---------------------------------------------------------------- names
@@ -448,7 +453,7 @@ CONTROLLER = Controller(
     watches=(
         Watch(STATEFULSETS, indexes=("namespace",)),
         Watch(PODS, controlled_by_or_matching("StatefulSet", STATEFULSETS), ("controller", "orphan")),
-        Watch(REVISIONS, controlled_by("StatefulSet"), ("controller",)),
+        Watch(REVISIONS, controlled_by_or_matching("StatefulSet", STATEFULSETS), ("controller", "orphan")),
         Watch(CLAIMS, controlled_by("StatefulSet"), ("namespace",)),
     ),
     view=view,

@@ -1,16 +1,12 @@
-"""A cluster as it is at one moment: out of files (kubectl's output, dumps) or from an API server."""
+"""A cluster as it is at one moment, from an API server, and the Pods that a set of objects means."""
 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
-import orjson
-
-from fastkube.api import yaml
+from fastkube.api.documents import DocumentError
 from fastkube.client import Client
 from fastkube.errors import ApiError
 
@@ -38,58 +34,9 @@ RESOURCES = (
 )
 """What scheduling looks at."""
 
-_DOCUMENT = re.compile(rb"^---[ \t]*(?:#.*)?$", re.MULTILINE)
-_SUFFIXES = (".json", ".yaml", ".yml")
-
-
-class SnapshotError(ValueError):
-    """A file that is no Kubernetes object."""
-
-
-def read_files(paths: Iterable[str | Path]) -> list[Object]:
-    """The objects of files, and of all files of folders: JSON or YAML, single objects or lists of any kind.
-
-    Raises OSError and SnapshotError.
-    """
-    found: list[Object] = []
-    for each in map(Path, paths):
-        files = sorted(file for file in each.rglob("*") if file.suffix in _SUFFIXES) if each.is_dir() else [each]
-        for file in files:
-            for document in _documents(file):
-                found += _objects(document, file)
-    return found
-
-
-def _documents(file: Path) -> Iterator[Any]:
-    data = file.read_bytes()
-    try:
-        if data.lstrip()[:1] == b"{":
-            yield orjson.loads(data)
-            return
-        for text in _DOCUMENT.split(data):
-            document, _ = yaml.load(text)
-            if document is not None:
-                yield document
-    except ValueError as error:
-        raise SnapshotError(f"{file}: {error}") from error
-
-
-def _objects(document: Any, file: Path) -> Iterator[Object]:
-    if not isinstance(document, dict) or not isinstance(document.get("kind"), str):
-        raise SnapshotError(f"{file}: an object with a kind is expected")
-    kind = document["kind"]
-    if not kind.endswith("List") or "items" not in document:
-        yield document
-        return
-    for item in document["items"] or ():
-        if "kind" in item:
-            yield from _objects(item, file)
-        else:  # items of a typed list carry neither
-            yield {"apiVersion": document.get("apiVersion", "v1"), "kind": kind.removesuffix("List"), **item}
-
 
 async def read_server(client: Client) -> list[Object]:
-    """The same from an API server; resources that it does not serve are left out. Raises ApiError."""
+    """What there is of these; resources that the server does not serve are left out. Raises ApiError."""
     return [obj for found in await asyncio.gather(*(_read(client, each) for each in RESOURCES)) for obj in found]
 
 
@@ -123,7 +70,7 @@ _REPLICAS = {"Deployment": "replicas", "ReplicaSet": "replicas", "StatefulSet": 
 def _replicas(obj: Object) -> Iterator[Object]:
     field = _REPLICAS.get(obj["kind"])
     if field is None:
-        raise SnapshotError(f"a {obj['kind']} makes no Pods: Pods or {', '.join(_REPLICAS)} are expected")
+        raise DocumentError(f"a {obj['kind']} makes no Pods: Pods or {', '.join(_REPLICAS)} are expected")
     metadata, spec = obj["metadata"], obj.get("spec") or {}
     template = spec.get("template") or {}
     told = template.get("metadata") or {}

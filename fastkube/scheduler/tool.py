@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from fastkube.api.documents import read_files
 from fastkube.client import Client
 from fastkube.scheduler import config as configs
 from fastkube.scheduler import explain as explaining
@@ -20,7 +21,7 @@ Object = dict[str, Any]
 
 async def _cluster(paths: Sequence[str], kubeconfig: str | None) -> list[Object]:
     if paths:
-        return snapshot.read_files(paths)
+        return read_files(paths)
     if not kubeconfig:
         raise ValueError("a cluster is needed: --cluster FILE or --kubeconfig FILE")
     async with Client.from_kubeconfig(kubeconfig) as client:
@@ -44,7 +45,7 @@ async def explain(
     """Raises ApiError, OSError and ValueError."""
     objects = await _cluster(cluster, kubeconfig)
     if pod.endswith((".yaml", ".yml", ".json")):
-        wanted = snapshot.pods_of(snapshot.read_files([pod]))[0]
+        wanted = snapshot.pods_of(read_files([pod]))[0]
     else:
         wanted = _named(objects, namespace, pod)
     others = [obj for obj in objects if obj is not wanted]
@@ -80,7 +81,7 @@ async def simulate(
 ) -> str:
     """Raises ApiError, OSError and ValueError."""
     objects = await _cluster(cluster, kubeconfig)
-    wanted = snapshot.pods_of(snapshot.read_files(pods))
+    wanted = snapshot.pods_of(read_files(pods))
     chosen = [scheduler_config, *([compare] if compare else [])]
     outcomes = [
         simulating.simulate(path or "default", objects, wanted, _config(path), seed=seed, preempt=preempt)

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -50,7 +51,8 @@ class Cluster:
 
     `nodes`, `scheduler` and `controllers` say what runs beside the API server. Further keyword arguments are options of
     `fastkube up` by their flags' names with underscores (`authorization_mode=("RBAC",)`). Raises StartError. With
-    `clock="manual"` time stands still, and `cluster.clock.advance(seconds)` drives it.
+    `clock="manual"` time stands still, and `cluster.clock.advance(seconds)` drives it; `manifests` names files and
+    folders whose objects are there when it has started, `restore` a snapshot of another cluster.
     """
 
     def __init__(
@@ -60,6 +62,8 @@ class Cluster:
         scheduler: bool = True,
         controllers: bool = True,
         data_dir: str | Path | None = None,
+        manifests: str | Path | Sequence[str | Path] = (),
+        restore: str | Path = "",
         **options: Any,
     ) -> None:
         self._own_folder = data_dir is None
@@ -70,6 +74,8 @@ class Cluster:
             "secure_port": 0,
             "nodes": nodes,
             "leader_elect": False,
+            "manifests": tuple(map(str, [manifests] if isinstance(manifests, str | Path) else manifests)),
+            "restore": str(restore),
             **options,
             "data_dir": str(self.data_dir),
         }

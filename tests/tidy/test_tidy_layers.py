@@ -42,13 +42,16 @@ MAY_IMPORT = {
     "scheduler": COMPONENT | CEL | {"_columns", "_sched", "_scores"},
     "controllers": COMPONENT,
     "nodes": COMPONENT | {"lazy"},
+    "recording": COMPONENT,
     "cluster": None,
     "frontends": None,
     "replicas": None,
     "embedded": None,
+    "initial": None,
     "process": None,
     "testing": None,
     "cli": None,
+    "cli_clusters": None,
     "__main__": {"__init__", "cli", "cluster", "process"},
 }
 
