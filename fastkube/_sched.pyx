@@ -52,6 +52,7 @@ allocatable of their own. Scalar and extended resources follow."""
 FIT = 255
 REQUEST_COLUMNS_MAX = 22
 NODES_MAX = 1 << 24
+RECENT = 1024  # changes that are remembered, for Screens which had refused every node before them; a power of two
 SPARE_MAX = 8  # sets of columns that are kept for Screens to come
 
 LEAST_ALLOCATED = 0
@@ -138,15 +139,10 @@ class Tally:
 
     topology = cython.declare(Topology, visibility="readonly")
     sums = cython.declare(object, visibility="readonly")
-    counts: cython.longlong[::1]
-    eligible: cython.uchar[::1]
-    present: cython.int[::1]
-    restricted: cython.bint
-    size: cython.Py_ssize_t
-    domains: cython.Py_ssize_t
+    cython.declare(counts=cython.longlong[::1], eligible=cython.uchar[::1], present=cython.int[::1])
+    cython.declare(restricted=cython.bint, size=cython.Py_ssize_t, domains=cython.Py_ssize_t)
     total = cython.declare(cython.longlong, visibility="readonly")
-    _lowest: cython.longlong
-    _lowest_known: cython.bint
+    cython.declare(_lowest=cython.longlong, _lowest_known=cython.bint)
 
     def __init__(self, topology: Topology, eligible: array | None = None) -> None:
         node: cython.Py_ssize_t
@@ -247,24 +243,16 @@ class Nodes:
     live = cython.declare(cython.Py_ssize_t, visibility="readonly")
     clock = cython.declare(cython.longlong, visibility="readonly")
     topologies = cython.declare(list, visibility="readonly")
-    allocatable: cython.longlong[::1]
-    requested: cython.longlong[::1]
-    version: cython.longlong[::1]
+    cython.declare(allocatable=cython.longlong[::1], requested=cython.longlong[::1], version=cython.longlong[::1])
     versions = cython.declare(object, visibility="readonly")
-    order: cython.int[::1]
     places = cython.declare(object, visibility="readonly")
-    nominated: dict
-    spare: list
-    blank: bytes
-    feasible: cython.int[::1]
     candidates = cython.declare(object, visibility="readonly")
-    total: cython.longlong[::1]
-    scratch: cython.longlong[::1]
     scored = cython.declare(object, visibility="readonly")
-    blame: cython.uchar[::1]
     verdicts = cython.declare(object, visibility="readonly")
-    told: cython.uint[::1]
-    random: cython.ulonglong
+    cython.declare(order=cython.int[::1], recent=cython.int[::1], feasible=cython.int[::1])
+    cython.declare(total=cython.longlong[::1], scratch=cython.longlong[::1])
+    cython.declare(blame=cython.uchar[::1], told=cython.uint[::1])
+    cython.declare(nominated=dict, spare=list, blank=bytes, random=cython.ulonglong)
 
     def __init__(self, seed: int = 0, capacity: int = 64, width: int = FIRST_SCALAR) -> None:
         self.capacity = capacity
@@ -275,6 +263,7 @@ class Nodes:
         self.requested = zeros("q", capacity * width)
         self.versions = zeros("q", capacity)
         self.version = self.versions
+        self.recent = zeros("i", RECENT)
         self.set_order([])
         self.nominated = {}
         self.random = (seed ^ 0x5DEECE66D) & 0xFFFFFFFFFFFF
@@ -326,6 +315,7 @@ class Nodes:
     def touch(self, node: cython.Py_ssize_t) -> cython.void:
         self.clock += 1
         self.version[node] = self.clock
+        self.recent[self.clock & (RECENT - 1)] = node
 
     @cython.cfunc
     @cython.exceptval(check=True)
@@ -340,7 +330,7 @@ class Nodes:
         self.places = array("i", order)
         self.order = self.places
         self.live = len(order)
-        self.clock += 1
+        self.clock += RECENT  # nothing that was known of all nodes holds any more
 
     def set_allocatable(self, node: cython.Py_ssize_t, amounts: dict[int, int]) -> None:
         """Column → amount; columns that are not named become 0."""
@@ -531,19 +521,17 @@ class ResourceScore:
 
 @cython.cclass
 class Screen:
-    """Verdict and resource score of each node for Pods with equal needs, computed again only where a node changed."""
+    """Verdict and resource score of each node for Pods with equal needs, computed again only where a node changed.
 
-    nodes: Nodes
-    request: Request
-    fits: cython.bint
-    priority: cython.longlong
-    scores: list
-    columns: tuple
-    refused: cython.uchar[::1]
-    verdict: cython.uint[::1]
-    score: cython.int[::1]
-    seen: cython.longlong[::1]
-    capacity: cython.Py_ssize_t
+    `counts`, when `counted`: verdict → number of nodes at clock `at`. It is made when every node was refused, and kept up
+    with what changes since then, so that one more Pod that fits nowhere costs no look at all nodes.
+    """
+
+    cython.declare(nodes=Nodes, request=Request, fits=cython.bint, priority=cython.longlong, scores=list, columns=tuple)
+    cython.declare(
+        refused=cython.uchar[::1], verdict=cython.uint[::1], score=cython.int[::1], seen=cython.longlong[::1]
+    )
+    cython.declare(capacity=cython.Py_ssize_t, counted=cython.bint, at=cython.longlong, counts=dict)
 
     def __init__(
         self, nodes: Nodes, request: Request, priority: int, scores: list[ResourceScore], check_fit: bool
@@ -557,6 +545,9 @@ class Screen:
         self.capacity = nodes.capacity
         self.columns = nodes.take_columns()
         self.refused, self.verdict, self.score, self.seen = self.columns
+        self.counted = False
+        self.at = 0
+        self.counts = {}
 
     def refuse(self, mask: int, code: int) -> None:
         """Refuse the nodes whose bit is set in `mask`, unless an earlier call did. Before the first search only."""
@@ -566,6 +557,23 @@ class Screen:
         """The screen is not used any more: another one may have its memory."""
         self.nodes.keep_columns(self.columns)
         self.capacity = -1
+
+    @cython.cfunc
+    def refuses_all(self) -> cython.bint:
+        """Whether it is known without a look at all nodes that every one is refused."""
+        nodes: Nodes = self.nodes
+        cython.declare(change=cython.longlong, node=cython.Py_ssize_t)
+        if not self.counted:
+            return False
+        if nodes.clock - self.at >= RECENT:
+            self.counted = False
+            return False
+        for change in range(self.at + 1, nodes.clock + 1):
+            node = nodes.recent[change & (RECENT - 1)]
+            if self.seen[node] != nodes.version[node]:
+                self.refresh(node)
+        self.at = nodes.clock
+        return self.counts.get(0, 0) == 0
 
     @cython.cfunc
     def refresh(self, node: cython.Py_ssize_t) -> cython.void:
@@ -578,6 +586,9 @@ class Screen:
         if verdict == 0:
             for resource in self.scores:
                 total += resource.weight * resource.value(nodes, node)
+        if self.counted and verdict != self.verdict[node]:
+            self.counts[self.verdict[node]] -= 1
+            self.counts[verdict] = self.counts.get(verdict, 0) + 1
         self.verdict[node] = verdict
         self.score[node] = total
         self.seen[node] = nodes.version[node]
@@ -587,10 +598,7 @@ class Screen:
         """0, or FIT with a bit for each column that lacks room, nominated Pods of at least this priority included."""
         nodes: Nodes = self.nodes
         request: Request = self.request
-        k: cython.Py_ssize_t
-        at: cython.Py_ssize_t
-        amount: cython.longlong
-        column: cython.int
+        cython.declare(k=cython.Py_ssize_t, at=cython.Py_ssize_t, amount=cython.longlong, column=cython.int)
         lacking: cython.uint = 0
         nominated: object = nodes.nominated.get(node) if nodes.nominated else None
         for k in range(request.fit_size):
@@ -676,8 +684,7 @@ class Forbid(Rule):
 
     @cython.cfunc
     def judge(self, node: cython.Py_ssize_t) -> cython.uchar:
-        tally: Tally
-        domain: cython.Py_ssize_t
+        cython.declare(tally=Tally, domain=cython.Py_ssize_t)
         for tally in self.tallies:
             domain = tally.topology.domain[node]
             if domain >= 0 and tally.at(domain) > 0:
@@ -693,9 +700,7 @@ class Require(Rule):
     The first Pod of a group that asks for its own kind may go anywhere where the labels are: `alone_if_empty`.
     """
 
-    tallies: list
-    alone_if_empty: cython.bint
-    nowhere: cython.bint
+    cython.declare(tallies=list, alone_if_empty=cython.bint, nowhere=cython.bint)
 
     def __init__(self, tallies: list[Tally], code: int, alone_if_empty: bool) -> None:
         self.tallies = list(tallies)
@@ -713,8 +718,7 @@ class Require(Rule):
 
     @cython.cfunc
     def judge(self, node: cython.Py_ssize_t) -> cython.uchar:
-        tally: Tally
-        domain: cython.Py_ssize_t
+        cython.declare(tally=Tally, domain=cython.Py_ssize_t)
         found: cython.bint = True
         for tally in self.tallies:
             domain = tally.topology.domain[node]
@@ -732,8 +736,7 @@ class Require(Rule):
 class Spread(Rule):
     """A hard topology spread constraint: the node's domain may exceed the lowest by at most `max_skew`."""
 
-    tally: Tally
-    missing_code: cython.uchar
+    cython.declare(tally=Tally, missing_code=cython.uchar)
     cython.declare(max_skew=cython.longlong, own=cython.longlong, min_domains=cython.longlong, lowest=cython.longlong)
 
     def __init__(self, tally: Tally, max_skew: int, own: bool, min_domains: int, code: int, missing_code: int) -> None:
@@ -766,8 +769,7 @@ class Plan:
 
     nodes = cython.declare(Nodes, visibility="readonly")
     screen = cython.declare(Screen, visibility="readonly")
-    ports: list
-    rules: list
+    cython.declare(ports=list, rules=list)
     scorers = cython.declare(list, visibility="readonly")
     has_rules = cython.declare(cython.bint, visibility="readonly")
     found = cython.declare(cython.Py_ssize_t, visibility="readonly")
@@ -793,17 +795,16 @@ class Plan:
         nodes: Nodes = self.nodes
         screen: Screen = self.screen
         found: cython.Py_ssize_t = 0
-        last: cython.Py_ssize_t
         visited: cython.Py_ssize_t = 0
         live: cython.Py_ssize_t = nodes.live
-        at: cython.Py_ssize_t
-        node: cython.int
-        rule: Rule
+        cython.declare(last=cython.Py_ssize_t, at=cython.Py_ssize_t, node=cython.int, rule=Rule)
         more: cython.uchar[::1] = nodes.blame if extra is None else extra
         screen.check_capacity()
         if len(more) < nodes.capacity:
             raise ValueError("`extra` must have a byte for each slot")
         at = start % live if live > 0 and start >= 0 else 0
+        if screen.refuses_all():
+            visited = live
         while visited < live and found < want:
             last = found
             while visited < live and last < want:
@@ -928,9 +929,7 @@ class Plan:
         """
         screen: Screen = self.screen
         nodes: Nodes = self.nodes
-        request: Request
-        verdict: cython.uint
-        k: cython.Py_ssize_t
+        cython.declare(request=Request, verdict=cython.uint, k=cython.Py_ssize_t)
         nodes.check_slot(node)
         screen.check_capacity()
         if self.has_rules:
@@ -954,25 +953,29 @@ class Plan:
 
     def verdicts(self, extra: array | None = None) -> dict[int, int]:
         """Verdict → number of nodes, over all nodes; each node's stands in nodes.verdicts until the next call."""
-        told: dict[int, int] = {}
-        k: cython.Py_ssize_t
-        node: cython.int
+        told: dict = {}
+        cython.declare(k=cython.Py_ssize_t, node=cython.int, value=cython.uint)
         run: cython.longlong = 0
-        value: cython.uint
         last: cython.uint = 0
-        more: cython.uchar[::1] = self.nodes.blame if extra is None else extra
-        self.screen.check_capacity()
-        if len(more) < self.nodes.capacity:
+        nodes: Nodes = self.nodes
+        screen: Screen = self.screen
+        screen_decides: cython.bint = not self.has_rules and extra is None
+        more: cython.uchar[::1] = nodes.blame if extra is None else extra
+        screen.check_capacity()
+        if len(more) < nodes.capacity:
             raise ValueError("`extra` must have a byte for each slot")
-        for k in range(self.nodes.live):
-            node = self.nodes.order[k]
-            if self.has_rules or extra is not None:
+        if screen_decides and screen.refuses_all():
+            nodes.told[:] = screen.verdict
+            return {verdict: count for verdict, count in screen.counts.items() if count}
+        for k in range(nodes.live):
+            node = nodes.order[k]
+            if not screen_decides:
                 value = self.verdict(node, 0 if extra is None else more[node])
-            else:  # nothing but the screen decides
-                if self.screen.seen[node] != self.nodes.version[node]:
-                    self.screen.refresh(node)
-                value = self.screen.verdict[node]
-            self.nodes.told[node] = value
+            else:
+                if screen.seen[node] != nodes.version[node]:
+                    screen.refresh(node)
+                value = screen.verdict[node]
+            nodes.told[node] = value
             if value != last and run:
                 told[last] = told.get(last, 0) + run
                 run = 0
@@ -980,6 +983,10 @@ class Plan:
             run += 1
         if run:
             told[last] = told.get(last, 0) + run
+        if screen_decides and 0 not in told:
+            screen.counted = True
+            screen.at = nodes.clock
+            screen.counts = dict(told)
         return told
 
     def keep(self, slots: list[int]) -> None:
