@@ -523,8 +523,8 @@ class ResourceScore:
 class Screen:
     """Verdict and resource score of each node for Pods with equal needs, computed again only where a node changed.
 
-    `counts`, when `counted`: verdict → number of nodes at clock `at`. It is made when every node was refused, and kept up
-    with what changes since then, so that one more Pod that fits nowhere costs no look at all nodes.
+    `counts`, when `counted`: verdict → number of nodes at clock `at`. It is made when every node was refused, and kept
+    up with what changes, so that one more Pod that fits nowhere costs no look at all nodes.
     """
 
     cython.declare(nodes=Nodes, request=Request, fits=cython.bint, priority=cython.longlong, scores=list, columns=tuple)

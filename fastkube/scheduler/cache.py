@@ -34,7 +34,7 @@ _COLUMNS = {
 class NodeChange:
     """What differs between two states of a node, for those who wait for something of the kind."""
 
-    __slots__ = ("added", "allocatable", "annotations", "conditions", "labels", "taints")
+    __slots__ = ("added", "allocatable", "annotations", "conditions", "features", "labels", "taints")
 
     def __init__(self, old: Object | None, new: Object) -> None:
         self.added = old is None
@@ -45,6 +45,7 @@ class NodeChange:
             _at(before, "spec", "unschedulable")
         ) != bool(_at(after, "spec", "unschedulable"))
         self.allocatable = _at(before, "status", "allocatable") != _at(after, "status", "allocatable")
+        self.features = _at(before, "status", "declaredFeatures") != _at(after, "status", "declaredFeatures")
         self.conditions = _statuses(before) != _statuses(after)
 
 
@@ -93,7 +94,7 @@ class Cache:
             self._place(info)
             return NodeChange(None, node)
         change = NodeChange(info.node, node)
-        if change.labels or change.taints:
+        if change.labels or change.taints or change.features:
             self._displace(info)
             info.take(node)
             self._place(info)
@@ -102,7 +103,7 @@ class Cache:
         return change
 
     def _refresh(self, info: NodeInfo, node: Object, change: NodeChange) -> None:
-        """The same labels and taints: only resources, images and the object itself can differ."""
+        """The same labels, taints and declared features: only resources, images and the object itself can differ."""
         images = _at(info.node, "status", "images") != _at(node, "status", "images")
         if images:
             self.index.remove_images(info)

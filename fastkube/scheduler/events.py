@@ -33,6 +33,7 @@ class Action(Flag):
     UPDATE_NODE_TAINT = auto()
     UPDATE_NODE_CONDITION = auto()
     UPDATE_NODE_ANNOTATION = auto()
+    UPDATE_NODE_DECLARED_FEATURE = auto()
     UPDATE_POD_LABEL = auto()
     UPDATE_POD_SCALE_DOWN = auto()
     UPDATE_POD_TOLERATION = auto()
@@ -45,6 +46,7 @@ class Action(Flag):
         | UPDATE_NODE_TAINT
         | UPDATE_NODE_CONDITION
         | UPDATE_NODE_ANNOTATION
+        | UPDATE_NODE_DECLARED_FEATURE
         | UPDATE_POD_LABEL
         | UPDATE_POD_SCALE_DOWN
         | UPDATE_POD_TOLERATION
@@ -98,6 +100,8 @@ def node_actions(change: NodeChange) -> Action:
         actions |= Action.UPDATE_NODE_CONDITION
     if change.annotations:
         actions |= Action.UPDATE_NODE_ANNOTATION
+    if change.features:
+        actions |= Action.UPDATE_NODE_DECLARED_FEATURE
     return actions
 
 
@@ -112,7 +116,7 @@ def pod_actions(old: PodInfo, new: PodInfo) -> Action:
             actions |= Action.UPDATE_POD_SCALE_DOWN
         if before.tolerations != after.tolerations:
             actions |= Action.UPDATE_POD_TOLERATION
-        if before.required != after.required:
+        if before.required != after.required or before.features != after.features:
             actions |= Action.UPDATE_OTHER
     if old.gates and not new.gates:
         actions |= Action.UPDATE_POD_GATES_ELIMINATED

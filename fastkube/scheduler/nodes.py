@@ -25,6 +25,7 @@ class NodeInfo:
 
     __slots__ = (
         "allocatable",
+        "features",
         "images",
         "labels",
         "name",
@@ -50,6 +51,7 @@ class NodeInfo:
         self.labels: dict[str, str] = {}
         self.taints: tuple[Taint, ...] = ()
         self.unschedulable = False
+        self.features: tuple[str, ...] = ()
         self.allocatable: dict[str, int] = {}
         self.images: dict[str, int] = {}
         self.zone = ""
@@ -61,6 +63,7 @@ class NodeInfo:
         self.labels = node["metadata"].get("labels") or {}
         self.taints = tuple(parse_taint(taint) for taint in spec.get("taints") or ())
         self.unschedulable = bool(spec.get("unschedulable"))
+        self.features = tuple(status.get("declaredFeatures") or ())
         self.allocatable = resources.parse_list(status.get("allocatable"))
         self.images = _images(status.get("images") or ())
         self.zone = _zone(self.labels)
@@ -91,6 +94,7 @@ class NodeIndex:
         self._having: dict[str, int] = {}
         self._values: dict[str, dict[str, int]] = {}
         self._taints: dict[tuple[Taint, ...], int] = {}
+        self._features: dict[str, int] = {}
         self._images: dict[str, dict[int, int]] = {}
         self._names: dict[str, int] = {}
 
@@ -105,6 +109,10 @@ class NodeIndex:
 
     def named(self, name: str) -> int:
         return self._names.get(name, 0)
+
+    def declaring(self, feature: str) -> int:
+        """The nodes that declare a feature."""
+        return self._features.get(feature, 0)
 
     def taints(self) -> Iterator[tuple[tuple[Taint, ...], int]]:
         """Each combination of taints that occurs, and the nodes that have it."""
@@ -126,6 +134,8 @@ class NodeIndex:
             self._taints[info.taints] = self._taints.get(info.taints, 0) | bit
         if info.unschedulable:
             self.unschedulable |= bit
+        for feature in info.features:
+            self._features[feature] = self._features.get(feature, 0) | bit
         self.add_images(info)
 
     def remove(self, info: NodeInfo) -> None:
@@ -141,6 +151,8 @@ class NodeIndex:
         if info.taints:
             _clear(self._taints, info.taints, bit)
         self.unschedulable &= ~bit
+        for feature in info.features:
+            _clear(self._features, feature, bit)
         self.remove_images(info)
 
     def add_images(self, info: NodeInfo) -> None:

@@ -104,6 +104,7 @@ class PodSpec:
         "anti_affinity",
         "carried",
         "containers",
+        "features",
         "image_volumes",
         "images",
         "namespace",
@@ -135,6 +136,7 @@ class PodSpec:
         self.preferred: tuple[tuple[int, Term], ...] = preferred_nodes(affinity.get("nodeAffinity"))
         self.tolerations = tuple(_toleration(each) for each in spec.get("tolerations") or ())
         self.ports = tuple(_host_ports(spec))
+        self.features = required_features(spec)
         self.containers = len(spec.get("containers") or ()) + len(spec.get("initContainers") or ())
         self.images = tuple(image for image in _images(spec) if image)
         self.image_volumes = tuple(_image_volumes(spec))
@@ -173,6 +175,18 @@ def _host_ports(spec: Object) -> Iterable[HostPort]:
 def _images(spec: Object) -> Iterable[str]:
     for container in (*(spec.get("initContainers") or ()), *(spec.get("containers") or ())):
         yield normalized_image(container.get("image") or "")
+
+
+def required_features(spec: Object) -> tuple[str, ...]:
+    """What the kubelet must be able to do for a Pod, by the names of upstream's features."""
+    found = []
+    containers = (*(spec.get("containers") or ()), *(spec.get("initContainers") or ()))
+    rules = (rule for container in containers for rule in container.get("restartPolicyRules") or ())
+    if any(rule.get("action") == "RestartAllContainers" for rule in rules):
+        found.append("RestartAllContainersOnContainerExits")
+    if spec.get("hostNetwork") and spec.get("hostUsers") is False:
+        found.append("UserNamespacesHostNetworkSupport")
+    return tuple(found)
 
 
 def _image_volumes(spec: Object) -> Iterable[str]:
@@ -351,6 +365,7 @@ class PodParser:
                 [_container_signature(each) for each in spec.get("containers") or ()],
                 [_container_signature(each) for each in spec.get("initContainers") or ()],
                 image_volumes,
+                required_features(spec),
                 resources.resized(spec, status) if spec.get("nodeName") and status.get("containerStatuses") else None,
             ]
         )

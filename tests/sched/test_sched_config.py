@@ -221,6 +221,7 @@ def test_a_plugin_at_one_point_comes_before_those_of_multi_point() -> None:
         ("VolumeBinding", 1),
         ("PodTopologySpread", 2),
         ("InterPodAffinity", 2),
+        ("DynamicResources", 2),
         ("NodeResourcesBalancedAllocation", 1),
     ]
     assert "TaintToleration" in dict(points["filter"])

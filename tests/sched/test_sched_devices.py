@@ -401,3 +401,23 @@ async def test_a_pod_waits_for_its_claim(cluster: Cluster) -> None:
         await prepare(client, claim(request(adminAccess=False), name="to-come"))
         await condition(client, "early", "cannot allocate all claims")
         assert not await gone(client, "early")
+
+
+def test_the_node_with_the_preferred_alternative_is_chosen() -> None:
+    alternatives = [
+        {"name": "big", "deviceClassName": "gpu", "selectors": [{"cel": {"expression": f'{OWN}.model == "big"'}}]},
+        {"name": "small", "deviceClassName": "gpu"},
+    ]
+    small = piece("n1", device("a", attributes={"model": "small"}))
+    big = piece("n2", device("b", attributes={"model": "big"}))
+    for seed in range(8):  # otherwise equal nodes are chosen at random
+        objects = [
+            node("n1"),
+            node("n2"),
+            device_class(),
+            small,
+            big,
+            claim({"name": "r", "firstAvailable": alternatives}),
+        ]
+        scheduler = OfflineScheduler(objects, seed=seed)
+        assert scheduler.decide(scheduler.cache.parse(user())).node == "n2"

@@ -197,3 +197,37 @@ TOLERATIONS = [
 def test_taints_and_tolerations(taint: str, toleration: Object, fits: bool) -> None:
     told = decide(configs.SchedulerConfig(), [node("n", taints=[taint])], pod(tolerations=[toleration]))
     assert told == (("n", "") if fits else ("", "0/1 nodes are available: 1 node(s) had untolerated taint(s)."))
+
+
+RESTARTS_ALL = {"containers": [{"name": "c", "restartPolicyRules": [{"action": "RestartAllContainers"}]}]}
+RESTARTS_ONE = {"containers": [{"name": "c", "restartPolicyRules": [{"action": "Restart"}]}]}
+OWN_USERS = {"hostNetwork": True, "hostUsers": False}
+FEATURES = [
+    (RESTARTS_ALL, "RestartAllContainersOnContainerExits"),
+    (RESTARTS_ONE, ""),
+    (OWN_USERS, "UserNamespacesHostNetworkSupport"),
+    ({**OWN_USERS, "hostNetwork": False}, ""),
+    ({"hostNetwork": True}, ""),
+]
+
+
+@pytest.mark.parametrize(("asks", "feature"), FEATURES, ids=range(len(FEATURES)))
+def test_declared_features(asks: Object, feature: str) -> None:
+    plain, declaring = node("plain"), node("declaring")
+    plain["status"]["declaredFeatures"] = ["Other"]
+    told = decide(configs.SchedulerConfig(), [plain], pod(**asks))
+    refused = ("", "0/1 nodes are available: 1 node(s) didn't match Pod's required features.")
+    assert told == (refused if feature else ("plain", ""))
+    declaring["status"]["declaredFeatures"] = ["Other", feature]
+    if feature:
+        assert decide(configs.SchedulerConfig(), [plain, declaring], pod(**asks)) == ("declaring", "")
+
+
+def test_a_node_that_begins_to_declare_a_feature_takes_pods_that_need_it() -> None:
+    scheduler = OfflineScheduler([node("n")])
+    wanted = scheduler.cache.parse(pod(**OWN_USERS))
+    assert not scheduler.decide(wanted).node
+    now = node("n")
+    now["status"]["declaredFeatures"] = ["UserNamespacesHostNetworkSupport"]
+    assert scheduler.cache.set_node(now).features
+    assert scheduler.decide(wanted).node == "n"

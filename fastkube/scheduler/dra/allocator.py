@@ -61,6 +61,10 @@ class Claim(NamedTuple):
     constraints: tuple[Constraint, ...]
 
     @property
+    def uid(self) -> str:
+        return str(self.obj["metadata"]["uid"])
+
+    @property
     def key(self) -> str:
         metadata = self.obj["metadata"]
         return f"{metadata['namespace']}/{metadata['name']}"

@@ -9,6 +9,7 @@ from fastkube.scheduler.plugins.dynamic_resources import DynamicResources
 from fastkube.scheduler.plugins.image_locality import ImageLocality
 from fastkube.scheduler.plugins.interpod_affinity import InterPodAffinity
 from fastkube.scheduler.plugins.node_affinity import NodeAffinity
+from fastkube.scheduler.plugins.node_declared_features import NodeDeclaredFeatures
 from fastkube.scheduler.plugins.node_name import NodeName
 from fastkube.scheduler.plugins.node_ports import NodePorts
 from fastkube.scheduler.plugins.node_resources import NodeResourcesBalancedAllocation, NodeResourcesFit
@@ -42,4 +43,5 @@ BUILT_IN: tuple[type[Plugin], ...] = (
     NodeResourcesBalancedAllocation,
     ImageLocality,
     DefaultBinder,
+    NodeDeclaredFeatures,
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -27,7 +27,17 @@ from fastkube.scheduler.events import (
     ClusterEvent,
     Interest,
 )
-from fastkube.scheduler.framework import Cycle, Handle, Nomination, Plugin, PluginError, Reason, Refusal, Rejected
+from fastkube.scheduler.framework import (
+    MAX_SCORE,
+    Cycle,
+    Handle,
+    Nomination,
+    Plugin,
+    PluginError,
+    Reason,
+    Refusal,
+    Rejected,
+)
 from fastkube.scheduler.nodeaffinity import parse_selector
 from fastkube.scheduler.nodes import NodeInfo, bits
 from fastkube.scheduler.pods import PodInfo
@@ -39,6 +49,8 @@ Object = dict[str, Any]
 
 FINALIZER = "resource.kubernetes.io/delete-protection"
 RESERVED_MAX = 256
+ALTERNATIVES_MAX = 8
+"""In a request of the API; the first one of so many counts most in scores."""
 WRITES_MAX = 5
 """Tries against others who write the same claim."""
 _SIGNATURES_MAX = 256
@@ -66,6 +78,8 @@ class _Known(NamedTuple):
 
     version: int
     fits: bool
+    preference: int
+    """How much the devices are what the claims would rather have."""
 
 
 class DynamicResources(Plugin):
@@ -168,7 +182,11 @@ class DynamicResources(Plugin):
                 version = self._catalog.version_for(info.name)
                 found = known.get(info.name)
                 if found is None or found.version != version:
-                    found = known[info.name] = _Known(version, self._allocate(claims, info) is not None)
+                    allocations = self._allocate(claims, info)
+                    preference = (
+                        sum(_preference(each.obj, allocations[each.uid]) for each in claims) if allocations else 0
+                    )
+                    found = known[info.name] = _Known(version, allocations is not None, preference)
                 if found.fits:
                     mask |= 1 << slot
         except AllocationError as error:
@@ -189,8 +207,20 @@ class DynamicResources(Plugin):
         found = Allocator(self._catalog, claims, info.name, info.slot, self.handle.cache.index).allocate()
         if found is None:
             return None
-        return {claim.obj["metadata"]["uid"]: to_status(claim, chosen, info.name)
+        return {claim.uid: to_status(claim, chosen, info.name)
                 for claim, chosen in zip(claims, found, strict=True)}  # fmt: skip
+
+    def score(self, cycle: Cycle, nodes: Sequence[NodeInfo]) -> Sequence[int] | None:
+        """Nodes where earlier alternatives of the requests are to be had are better."""
+        state: _State | None = cycle.state.get(self.name)
+        if state is None or not any(map(_has_alternatives, state.claims)):
+            return None
+        known = self._known_for(state.pending)
+        told = ((claim, (claim.get("status") or {}).get("allocation")) for claim in state.claims)
+        decided = sum(_preference(claim, allocation) for claim, allocation in told if allocation is not None)
+        found = [decided + (known[node.name].preference if state.pending else 0) for node in nodes]
+        most = max(found)
+        return [MAX_SCORE * each // most if most else 0 for each in found]
 
     # -- making room ---------------------------------------------------------------------------------------------------
 
@@ -312,6 +342,21 @@ class DynamicResources(Plugin):
         if event.old is not None and before is not None and after is None:
             return True  # its devices are free
         return mine and (event.old is None or before != after or event.new is None)
+
+
+def _has_alternatives(claim: Object) -> bool:
+    return any(each.get("firstAvailable") for each in (claim["spec"].get("devices") or {}).get("requests") or ())
+
+
+def _preference(claim: Object, allocation: Object) -> int:
+    """More for each request whose alternative comes earlier."""
+    taken = {each["request"] for each in (allocation.get("devices") or {}).get("results") or ()}
+    return sum(
+        ALTERNATIVES_MAX - place
+        for request in (claim["spec"].get("devices") or {}).get("requests") or ()
+        for place, each in enumerate(request.get("firstAvailable") or ())
+        if f"{request['name']}/{each['name']}" in taken
+    )
 
 
 def _is_reserved(status: Object, pod: PodInfo) -> bool:
