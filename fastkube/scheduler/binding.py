@@ -167,14 +167,15 @@ class Binder:
                 await self._tell_expected(binding)
             if waiting is not None:
                 await self._wait(waiting)
-            started = self._clock.monotonic()
+            timing = binding.profile.timing
+            started = timing.now()
             pre_binders = self._pre_binders(binding)
             if pre_binders:
                 for plugin in pre_binders:
-                    await self._step("PreBind", plugin, plugin.pre_bind(binding.cycle, binding.node))
-                started = self._observe("PreBind", started, binding)
+                    await self._step(binding, "PreBind", plugin, plugin.pre_bind(binding.cycle, binding.node))
+                started = timing.point("PreBind", started)
             await self._bind(binding)
-            self._observe("Bind", started, binding)
+            timing.point("Bind", started)
         except Refused as refused:
             self._failed(binding, refused)
         except asyncio.CancelledError:
@@ -204,11 +205,6 @@ class Binder:
         except ApiError as error:
             log.warning("pod %s could not be nominated to %s: %s", pod.key, node, error.message)
 
-    def _observe(self, point: str, started: float, binding: Binding) -> float:
-        now = self._clock.monotonic()
-        self._metrics.extension_points.observe(now - started, point, SUCCESS, binding.profile.name)
-        return now
-
     async def _wait(self, waiting: WaitingPod) -> None:
         """Raises Refused."""
         started = self._clock.monotonic()
@@ -230,15 +226,22 @@ class Binder:
             return
         for plugin in binding.profile.bind:
             bind = plugin.bind(binding.pod, binding.node.name)  # type: ignore[attr-defined]
-            if await self._step("Bind", plugin, bind) is not False:
+            if await self._step(binding, "Bind", plugin, bind) is not False:
                 return
         raise Refused("no bind plugin has bound the pod")
 
     @staticmethod
-    async def _step(point: str, plugin: Plugin, doing: Any) -> Any:
+    async def _step(binding: Binding, point: str, plugin: Plugin, doing: Any) -> Any:
+        timing = binding.profile.timing
+        started, status = timing.now(), SUCCESS
         try:
             return await doing
         except Rejected as rejected:
+            status = rejected.status
             raise Refused(rejected.message, plugin.name) from None
         except ApiError as error:
+            status = "Error"
             raise Refused(f'running {point} plugin "{plugin.name}": {error.message}') from error
+        finally:
+            if binding.cycle.sampled:
+                timing.plugin(point, plugin.name, started, status)

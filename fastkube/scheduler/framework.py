@@ -71,6 +71,11 @@ class Rejected(Exception):
         self.resolvable = resolvable
         self.pending = pending
 
+    @property
+    def status(self) -> str:
+        """Upstream's code."""
+        return str((Code.UNSCHEDULABLE if self.resolvable else Code.UNRESOLVABLE).value)
+
 
 class PluginError(Exception):
     """Raised by a plugin that cannot decide: the attempt fails, and is made again after a back-off."""
@@ -136,6 +141,8 @@ class Cycle:
     only: int | None = None
     """The only nodes to look at, where a plugin said so in pre_filter."""
     narrowed_by: set[str] = field(default_factory=set)
+    sampled: bool = False
+    """Each plugin is timed."""
 
     def narrow(self, mask: int, plugin: str) -> None:
         """Look at no other nodes; two plugins that say so leave the nodes that both named."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from fastkube import __version__
 
 Labels = tuple[str, ...]
+T = TypeVar("T")
 
 
 def _text(name: str, labels: Mapping[str, str], value: float) -> str:
@@ -88,6 +89,10 @@ class Histogram:
             yield _text(f"{self.name}_count", labels, total)
 
 
+_FINE: Any = {"start": 0.00001, "factor": 1.5, "count": 20}
+SAMPLED = 10
+"""Of so many attempts in one the plugins are timed each, as upstream does."""
+
 SCHEDULED, UNSCHEDULABLE, ERROR = "scheduled", "unschedulable", "error"
 SUCCESS = "Success"
 
@@ -144,6 +149,40 @@ class Metrics:
             start=0.0001,
             count=12,
         )
+        self.plugins = Histogram(
+            "scheduler_plugin_execution_duration_seconds",
+            "Time that one plugin took at one extension point, in a tenth of the attempts.",
+            ("extension_point", "plugin", "status"),
+            **_FINE,
+        )
+        self.hints = Histogram(
+            "scheduler_queueing_hint_execution_duration_seconds",
+            "Time that a plugin took to say whether an event can help a Pod.",
+            ("event", "hint", "plugin"),
+            **_FINE,
+        )
+        self.events = Histogram(
+            "scheduler_event_handling_duration_seconds",
+            "Time that the queue took to weigh an event.",
+            ("event",),
+            start=0.0001,
+            count=12,
+        )
+        self.flushed = Counter(
+            "scheduler_pod_scheduled_after_flush_total",
+            "Pods that found a node when they were tried without cause, after having been unschedulable for long.",
+        )
+        self.flushed.values[()] = 0
+        self.evictions = Counter(
+            "scheduler_preemption_goroutines_execution_total", "Tasks that made room for a Pod.", ("result",)
+        )
+        self.eviction_duration = Histogram(
+            "scheduler_preemption_goroutines_duration_seconds",
+            "Time that it took to make room for a Pod.",
+            ("result",),
+            start=0.01,
+            count=20,
+        )
         self.build = Counter("fastkube_build_info", "The version that runs.", ("version",))
         self.build.add(__version__)
         self._gauges = (
@@ -172,3 +211,41 @@ class Metrics:
                 lines += [f"# HELP {metric.name} {metric.help}", f"# TYPE {metric.name} {metric.kind}"]
                 lines += metric.lines()
         return "\n".join(lines) + "\n"
+
+
+class Timing:
+    """Times the extension points of one profile, and in some attempts each plugin."""
+
+    def __init__(self, metrics: Metrics, profile: str, now: Callable[[], float]) -> None:
+        self.now = now
+        self._points = metrics.extension_points
+        self._plugins = metrics.plugins
+        self._profile = profile
+        self._turn = 0
+
+    def sample(self) -> bool:
+        """Whether it is the turn of an attempt in which plugins are timed."""
+        self._turn = (self._turn + 1) % SAMPLED
+        return self._turn == 1
+
+    def point(self, point: str, started: float, status: str = SUCCESS) -> float:
+        """An extension point is over; gives the time, at which the next one begins."""
+        now = self.now()
+        self._points.observe(now - started, point, status, self._profile)
+        return now
+
+    def call(self, sampled: bool, point: str, plugin: str, call: Callable[..., T], *args: Any) -> T:
+        """Call a plugin, timed where `sampled`."""
+        if not sampled:
+            return call(*args)
+        started, status = self.now(), SUCCESS
+        try:
+            return call(*args)
+        except Exception as error:
+            status = getattr(error, "status", "Error")
+            raise
+        finally:
+            self.plugin(point, plugin, started, status)
+
+    def plugin(self, point: str, plugin: str, started: float, status: str = SUCCESS) -> None:
+        self._plugins.observe(self.now() - started, point, plugin, status)

@@ -45,6 +45,8 @@ class Outcomes:
         self._metrics.attempts.add(profile.name, SCHEDULED)
         self._metrics.attempt_duration.observe(now - binding.started, profile.name, SCHEDULED)
         self._metrics.pod_attempts.observe(queued.attempts)
+        if queued.was_flushed:
+            self._metrics.flushed.add()
         if queued.first_attempt is not None:
             attempts = "15+" if queued.attempts >= 15 else str(queued.attempts)
             self._metrics.sli_duration.observe(now - queued.first_attempt, attempts)

@@ -15,6 +15,7 @@ from fastkube import _sched
 from fastkube.scheduler import resources
 from fastkube.scheduler.cache import Cache
 from fastkube.scheduler.framework import PlanDraft, Plugin, PodKind, Reason, Reasons, ScreenDraft
+from fastkube.scheduler.metrics import Timing
 from fastkube.scheduler.pods import PodInfo, PodSpec
 from fastkube.scheduler.tallies import Selected
 
@@ -101,10 +102,13 @@ def _lacking(resource: str) -> str:
 class Plans:
     """The plans of one profile."""
 
-    def __init__(self, cache: Cache, points: Points, reasons: Reasons, workloads: Callable[[], int]) -> None:
+    def __init__(
+        self, cache: Cache, points: Points, reasons: Reasons, workloads: Callable[[], int], timing: Timing
+    ) -> None:
         """`workloads` gives a number that rises when Services or owners of Pods change."""
         self._cache = cache
         self._points = points
+        self._timing = timing
         self._reasons = reasons
         self._workloads = workloads
         self._screens: OrderedDict[PodSpec, Screen] = OrderedDict()
@@ -149,10 +153,11 @@ class Plans:
         if kind.spec.request is None:
             self._cache.prepare(kind.spec)
         draft = PlanDraft(self._cache, self._reasons)
+        call = self._timing.call
         for plugin in self._points.plan_filter:
-            plugin.plan_filter(kind, draft)
+            call(True, "Filter", plugin.name, plugin.plan_filter, kind, draft)
         for plugin in self._points.plan_score:
-            plugin.plan_score(kind, draft)
+            call(True, "Score", plugin.name, plugin.plan_score, kind, draft)
         screen = self._screen(kind.spec)  # last: drafting may have added columns
         core = _sched.Plan(self._cache.nodes, screen.core, draft.ports, draft.rules, [*screen.scorers, *draft.scorers])
         terms, namespaces, placement, workloads = self._generations()
@@ -187,10 +192,11 @@ class Plans:
 
     def _make_screen(self, spec: PodSpec) -> Screen:
         draft = ScreenDraft(self._cache)
+        call = self._timing.call
         for plugin in self._points.screen_filter:
-            plugin.screen_filter(spec, draft)
+            call(True, "Filter", plugin.name, plugin.screen_filter, spec, draft)
         for plugin in self._points.screen_score:
-            plugin.screen_score(spec, draft)
+            call(True, "Score", plugin.name, plugin.screen_score, spec, draft)
         request = spec.request
         if draft.unchecked:
             checked = {name: value for name, value in spec.requests.items() if name not in draft.unchecked}

@@ -17,6 +17,7 @@ from fastkube.scheduler.config_fields import ConfigError
 from fastkube.scheduler.config_validation import MULTI_POINT, POINTS
 from fastkube.scheduler.events import WILDCARD, ClusterEvent
 from fastkube.scheduler.framework import Handle, Plugin, Reasons, overrides
+from fastkube.scheduler.metrics import Timing
 from fastkube.scheduler.plans import Plans, Points
 from fastkube.scheduler.plugins import BUILT_IN
 from fastkube.scheduler.pods import PodInfo
@@ -141,6 +142,8 @@ class Profile:
         self.bind = self._points["bind"]
         self.post_bind = self._points["postBind"]
         self.has_scores = bool(self._points["score"])
+        self._metrics = handle.metrics
+        self.timing = Timing(handle.metrics, self.name, handle.clock.monotonic)
         self.search = self._search(handle.cache, reasons, config, percentage, turn, workloads)
 
     @staticmethod
@@ -170,8 +173,8 @@ class Profile:
         per_pod = Filters(
             _having(self._points["preFilter"], "pre_filter"), _having(filters, "refusals"), _having(scores, "score")
         )
-        plans = Plans(cache, points, reasons, workloads)
-        return NodeSearch(cache, plans, reasons, per_pod, percentage if own is None else own, turn)
+        plans = Plans(cache, points, reasons, workloads, self.timing)
+        return NodeSearch(cache, plans, reasons, per_pod, percentage if own is None else own, turn, self.timing)
 
     def waits_for(self, plugins: Iterable[str], event: ClusterEvent) -> bool:
         """Whether any of the plugins is interested in events of this kind at all."""
@@ -188,9 +191,16 @@ class Profile:
             plugin = self.plugins.get(name)
             if plugin is None:  # an extender: nobody knows what it waits for
                 return True
-            if any(interest.covers(event) for interest in plugin.interests) and plugin.wakes(pod, event):
+            if any(interest.covers(event) for interest in plugin.interests) and self._ask(plugin, pod, event):
                 return True
         return False
+
+    def _ask(self, plugin: Plugin, pod: PodInfo, event: ClusterEvent) -> bool:
+        started = self.timing.now()
+        helps = plugin.wakes(pod, event)
+        hint = "Queue" if helps else "QueueSkip"
+        self._metrics.hints.observe(self.timing.now() - started, event.label, hint, plugin.name)
+        return helps
 
 
 def _having(plugins: Iterable[Plugin], method: str) -> list[Plugin]:

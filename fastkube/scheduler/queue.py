@@ -50,6 +50,7 @@ class QueuedPod:
         "state",
         "ticket",
         "timestamp",
+        "was_flushed",
         "why_gated",
     )
 
@@ -66,6 +67,8 @@ class QueuedPod:
         self.refused_by: frozenset[str] = frozenset()
         self.gated_by = ""
         self.why_gated = ""
+        self.was_flushed = False
+        """It was tried without cause, for having been unschedulable for long."""
         self.since_event = 0
         """Events numbered from here on came while the Pod was in flight."""
 
@@ -75,7 +78,10 @@ _Group = tuple[str, frozenset[str]]
 
 
 class SchedulingQueue:
-    """`profiles` by scheduler name. `moved(event label, where to)` is told of each Pod that enters a queue."""
+    """`profiles` by scheduler name. `moved(event label, where to)` is told of each Pod that enters a queue.
+
+    `weighed(seconds, event label)` is told of each event that was weighed for all Pods.
+    """
 
     def __init__(
         self,
@@ -86,6 +92,7 @@ class SchedulingQueue:
         max_backoff_s: float = 10.0,
         max_unschedulable_s: float = 300.0,
         moved: Callable[[str, str], None] = lambda event, queue: None,
+        weighed: Callable[[float, str], None] = lambda seconds, event: None,
     ) -> None:
         self._profiles = profiles
         self._clock = clock
@@ -93,6 +100,7 @@ class SchedulingQueue:
         self._max_backoff_s = max_backoff_s
         self._max_unschedulable_s = max_unschedulable_s
         self._moved = moved
+        self._weighed = weighed
         self._pods: dict[str, QueuedPod] = {}
         self._active: list[tuple[Any, int, QueuedPod]] = []
         self._backoff: list[tuple[float, int, QueuedPod]] = []
@@ -219,6 +227,7 @@ class SchedulingQueue:
         """The attempt has found no node: these plugins refused. `pending`: the plugin acts on its own; no back-off."""
         self._pods[queued.pod.uid] = queued
         queued.refused_by = frozenset(refused_by)
+        queued.was_flushed = False
         if not pending:
             queued.failures += 1
         event = self._missed_event(queued)
@@ -238,6 +247,11 @@ class SchedulingQueue:
 
     def move_all(self, event: ClusterEvent, *, but: str = "") -> None:
         """Something happened: Pods that it may help are tried again. `but` is the uid of a Pod to leave alone."""
+        started = self._clock.monotonic()
+        self._move_all(event, but)
+        self._weighed(self._clock.monotonic() - started, event.label)
+
+    def _move_all(self, event: ClusterEvent, but: str) -> None:
         if self._in_flight:
             self._remember(event)
         for (scheduler, plugins), group in list(self._groups.items()):
@@ -292,6 +306,7 @@ class SchedulingQueue:
         timeout = ClusterEvent(WILDCARD, Action.ALL)
         for queued in list(self._unschedulable.values()):
             if now - queued.timestamp >= self._max_unschedulable_s:
+                queued.was_flushed = True
                 self._requeue(queued, timeout.label)
 
     def next_due(self) -> float | None:

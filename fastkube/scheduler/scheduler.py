@@ -81,6 +81,15 @@ class Scheduler:
         self._turn = [0]
         self._asking: QueuedPod | None = None
         self._workloads = 0
+        self.metrics = self.handle.metrics = Metrics(
+            Gauges(
+                pending=lambda: {(name,): count for name, count in self.queue.counts().items()},
+                cached=self._cached,
+                unschedulable=lambda: self.queue.refused(),
+                in_flight=lambda: self.queue.remembered(),
+                at_work=lambda: {("binding",): self.binder.under_way},
+            )
+        )
         known = plugins or known_plugins()
         reasons = Reasons()
         self.profiles = {
@@ -95,15 +104,6 @@ class Scheduler:
             )
             for each in config.profiles
         }
-        self.metrics = self.handle.metrics = Metrics(
-            Gauges(
-                pending=lambda: {(name,): count for name, count in self.queue.counts().items()},
-                cached=self._cached,
-                unschedulable=lambda: self.queue.refused(),
-                in_flight=lambda: self.queue.remembered(),
-                at_work=lambda: {("binding",): self.binder.under_way},
-            )
-        )
         self.queue = SchedulingQueue(
             self.profiles,
             clock,
@@ -111,6 +111,7 @@ class Scheduler:
             max_backoff_s=config.max_backoff_s,
             max_unschedulable_s=options.pod_max_in_unschedulable_pods_duration_s,
             moved=self.metrics.incoming.add,
+            weighed=self.metrics.events.observe,
         )
         self.status = StatusWriter(client, clock)
         self.extenders = Extenders(config.extenders)
@@ -274,15 +275,13 @@ class Scheduler:
         if self._skip(queued, profile):
             return
         started = self._clock.monotonic()
-        cycle = Cycle(queued.pod)
+        cycle = Cycle(queued.pod, sampled=profile.timing.sample())
         try:
             placement = profile.search.place(cycle)
         except FitError as error:
             asked = self._clock.monotonic()
             told = self._make_room(cycle, profile, error)
-            status = SUCCESS if told.node else "Unschedulable"
-            took = self._clock.monotonic() - asked
-            self.metrics.extension_points.observe(took, "PostFilter", status, profile.name)
+            profile.timing.point("PostFilter", asked, SUCCESS if told.node else "Unschedulable")
             self._no_fit(queued, profile, error, told, started)
         except NoNodesError as error:
             self.outcomes.unschedulable(queued, profile, str(error), (), started)
@@ -301,7 +300,7 @@ class Scheduler:
         if self._skip(queued, profile):
             return
         started = self._clock.monotonic()
-        cycle = Cycle(queued.pod)
+        cycle = Cycle(queued.pod, sampled=profile.timing.sample())
         try:
             try:
                 placement = await self._extended.place(cycle, profile.search)
@@ -334,10 +333,11 @@ class Scheduler:
 
     def _make_room(self, cycle: Cycle, profile: Profile, error: FitError) -> Nomination:
         """What the post-filter plugins come to: the first to find a node, or all that they have to say."""
-        found = _PostFilter()
+        found, call = _PostFilter(), profile.timing.call
         for plugin in profile.post_filter:
             try:
-                if found.add(plugin.post_filter(cycle, error, profile.search)):
+                told = call(cycle.sampled, "PostFilter", plugin.name, plugin.post_filter, cycle, error, profile.search)
+                if found.add(told):
                     break
             except Exception:
                 log.exception("post-filter plugin %s broke for pod %s", plugin.name, cycle.pod.key)
@@ -369,13 +369,17 @@ class Scheduler:
         pod, node = cycle.pod, placement.node
         self.cache.assume(pod, node.name)
         permits: dict[str, float] = {}
+        timing = profile.timing
         try:
+            begun = timing.now()
             for plugin in profile.reserve:
-                plugin.reserve(cycle, node)
+                timing.call(cycle.sampled, "Reserve", plugin.name, plugin.reserve, cycle, node)
+            begun = timing.point("Reserve", begun)
             for plugin in profile.permit:
-                seconds = plugin.permit(cycle, node)
+                seconds = timing.call(cycle.sampled, "Permit", plugin.name, plugin.permit, cycle, node)
                 if seconds > 0:
                     permits[plugin.name] = seconds
+            timing.point("Permit", begun, "Wait" if permits else SUCCESS)
         except Rejected as rejected:
             self._take_back(cycle, profile, placement)
             message = f"0/1 nodes are available: 1 {rejected.message}."

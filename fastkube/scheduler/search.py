@@ -17,6 +17,7 @@ from typing import NamedTuple
 from fastkube import _columns, _sched
 from fastkube.scheduler.cache import Cache
 from fastkube.scheduler.framework import Cycle, Plugin, Reason, Reasons, Refusal, Rejected
+from fastkube.scheduler.metrics import SUCCESS, Timing
 from fastkube.scheduler.nodes import NodeInfo, bits
 from fastkube.scheduler.plans import Plan, Plans
 from fastkube.scheduler.pods import PodInfo
@@ -132,9 +133,17 @@ class NodeSearch:
     """Searches for one profile. `turn`, shared by all profiles, is the place where the next search starts."""
 
     def __init__(
-        self, cache: Cache, plans: Plans, reasons: Reasons, filters: Filters, percentage: int, turn: list[int]
+        self,
+        cache: Cache,
+        plans: Plans,
+        reasons: Reasons,
+        filters: Filters,
+        percentage: int,
+        turn: list[int],
+        timing: Timing,
     ) -> None:
         self._cache = cache
+        self._timing = timing
         self._plans = plans
         self._reasons = reasons
         self._filters = {
@@ -145,17 +154,24 @@ class NodeSearch:
 
     def place(self, cycle: Cycle) -> Placement:
         """Raises FitError or NoNodesError."""
+        timing = self._timing
+        started = timing.now()
         plan, extra = self.prepare(cycle)
+        started = timing.point("PreFilter", started)
         nominated = self._cache.denominate(cycle.pod.uid)  # the room that is kept for it is not in its own way
         if nominated:
             found = self._try_nominated(nominated, plan, extra)
             if found is not None:
+                timing.point("Filter", started)
                 return found
         core = plan.core
         core.search(self._turn[0], self._wanted(cycle), extra)
         self.advance(core.visited)
+        started = timing.point("Filter", started, SUCCESS if core.found else "Unschedulable")
         if core.found:
-            return self.choose(cycle, plan)
+            found = self.choose(cycle, plan)
+            timing.point("Score", started)
+            return found
         error = self.fit_error(cycle, plan, extra)
         if nominated:
             self._cache.nominate(cycle.pod, nominated)
@@ -214,7 +230,7 @@ class NodeSearch:
             raise NoNodesError
         for plugin in self._filters[Filters.key(pod)].pre_filter:
             try:
-                plugin.pre_filter(cycle)
+                self._timing.call(cycle.sampled, "PreFilter", plugin.name, plugin.pre_filter, cycle)
             except Rejected as rejected:
                 raise self._rejected(pod, plugin, rejected) from None
         plan = self._plans.plan_for(pod)
@@ -252,7 +268,7 @@ class NodeSearch:
         nodes: list[NodeInfo] = []
         for plugin in self._filters[Filters.key(cycle.pod)].score:
             nodes = nodes or self.nodes_found(core)
-            scores = plugin.score(cycle, nodes)
+            scores = self._timing.call(cycle.sampled, "Score", plugin.name, plugin.score, cycle, nodes)
             if scores is None:
                 continue
             total = total or array("q", bytes(8 * len(nodes)))
@@ -270,7 +286,7 @@ class NodeSearch:
         """Codes of nodes that plugins refuse for this Pod, the first to do so being blamed."""
         extra: array[int] | None = None
         plugins = self._filters[Filters.key(cycle.pod)].refusals
-        told = [refusal for plugin in plugins for refusal in plugin.refusals(cycle)]
+        told = [refusal for plugin in plugins for refusal in self._refused_by(plugin, cycle)]
         if cycle.only is not None:
             told.insert(0, Refusal(self._cache.index.all & ~cycle.only, _outside(cycle)))
         for mask, reason in told:
@@ -281,6 +297,9 @@ class NodeSearch:
         if self._cache.nominated and plan.core.has_rules:
             extra = self._beside_nominated(cycle.pod, plan, extra)
         return extra
+
+    def _refused_by(self, plugin: Plugin, cycle: Cycle) -> list[Refusal]:
+        return self._timing.call(cycle.sampled, "Filter", plugin.name, lambda: list(plugin.refusals(cycle)))
 
     def _beside_nominated(self, pod: PodInfo, plan: Plan, extra: array[int] | None) -> array[int] | None:
         """Refuse nodes that would not take the Pod once the Pods that are nominated to them are there.

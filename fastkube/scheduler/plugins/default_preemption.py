@@ -98,6 +98,13 @@ class DefaultPreemption(Plugin):
         task.add_done_callback(self._tasks.discard)
 
     async def _delete(self, pod: PodInfo, victims: Victims) -> None:
+        started, metrics = self.handle.clock.monotonic(), self.handle.metrics
+        result = "success" if await self._delete_all(pod, victims) else "error"
+        metrics.evictions.add(result)
+        metrics.eviction_duration.observe(self.handle.clock.monotonic() - started, result)
+
+    async def _delete_all(self, pod: PodInfo, victims: Victims) -> bool:
+        """False when a victim could not be deleted."""
         for victim in victims.pods:
             if self.handle.reject_waiting(victim.uid, self.name, "preempted"):
                 continue
@@ -108,7 +115,7 @@ class DefaultPreemption(Plugin):
                     log.warning("pod %s could not be preempted: %s", victim.key, error.message)
                     self.handle.clear_nomination(pod)
                     self.handle.activate(pod.uid)
-                    return
+                    return False
             self.handle.event(
                 victim,
                 "Normal",
@@ -117,6 +124,7 @@ class DefaultPreemption(Plugin):
                 f"Preempted by pod {pod.uid} on node {victims.node.name}",
                 related=pod,
             )
+        return True
 
     async def _delete_one(self, pod: PodInfo, victim: PodInfo) -> None:
         now = rfc3339(self.handle.clock.time())
