@@ -189,8 +189,11 @@ async def test_of_two_with_one_lease_one_works(cluster: Cluster) -> None:
         async with scheduling(cluster, **options) as (_, second):
             await create(client, node("n1"), pod("p"))
             assert await bound(client, "p") == "n1"
-            while 'result="scheduled"} 1' not in first.metrics.text():  # counted once the answer is there
-                await asyncio.sleep(0.01)
+
+            async def counted() -> bool:
+                return 'result="scheduled"} 1' in first.metrics.text()
+
+            await until(counted)  # the watch may be faster than the answer
             assert 'result="scheduled"} 1' not in second.metrics.text()
         with pytest.raises(ApiError):
             await client.get("v1/pods", "p", "default")
