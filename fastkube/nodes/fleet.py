@@ -3,8 +3,8 @@
 A node belongs to the fleet when it carries the label `fastkube.io/simulated=true`: the fleet makes `--nodes` of them,
 and takes up any other that a user makes with kubectl; deleting one ends it. Everything goes through the API server.
 
-Costs are kept from growing with the number of nodes that do nothing: leases are renewed in small slices, evenly over
-the interval, by one task; a Pod waits in one heap with all others; nothing runs per node or per Pod.
+Costs are kept from growing with the number of nodes that do nothing: leases are renewed in slices that share
+a request, evenly over the interval, by one task; a Pod waits in one heap with all others; nothing runs per node or Pod.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import heapq
 import ipaddress
 import itertools
 import logging
+import math
 from collections import deque
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -37,8 +38,8 @@ STATUS_INTERVAL_S = 300.0
 """How often a node that has not changed reports its status: the kubelet's own nodeStatusReportFrequency."""
 CONCURRENCY = 256
 RETRY_S = 0.5
-SLICES_PER_S = 4
-"""Lease renewals are done so many times a second, a part of the nodes each time."""
+RENEWED_TOGETHER = 256
+"""So many leases are renewed at a time: as many as share a request, which the server takes as one write."""
 
 
 @dataclass(slots=True)
@@ -198,7 +199,7 @@ class Fleet:
         """Renew each node's lease once in a quarter of its duration, a slice of the nodes at a time."""
         interval_s = self._options.node_lease_duration_seconds / 4
         for number in itertools.count():
-            slices = max(1, min(int(interval_s * SLICES_PER_S), len(self._nodes)))
+            slices = max(1, math.ceil(len(self._nodes) / RENEWED_TOGETHER))
             names = list(self._nodes)[number % slices :: slices]
             await asyncio.gather(*(self._quietly(self._renew_one(name)) for name in names))
             await self._clock.sleep(interval_s / slices)
@@ -215,23 +216,22 @@ class Fleet:
         }
         metadata: Object = {"name": name, "namespace": LEASE_NAMESPACE}
         lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
-        async with self._slots:
-            try:
-                if node.lease_revision:
-                    metadata["resourceVersion"] = node.lease_revision
-                    written = await self._client.update(LEASES, lease, LEASE_NAMESPACE)
-                else:
-                    written = await self._client.create(LEASES, lease, LEASE_NAMESPACE)
-            except ApiError as error:
-                if error.reason == "NotFound":
-                    node.lease_revision = ""
-                elif error.reason in ("AlreadyExists", "Conflict"):
-                    written = await self._client.get(LEASES, name, LEASE_NAMESPACE)
-                    node.lease_revision = written["metadata"]["resourceVersion"]
-                else:
-                    raise
+        try:
+            if node.lease_revision:
+                metadata["resourceVersion"] = node.lease_revision
+                written = await self._client.update(LEASES, lease, LEASE_NAMESPACE)
             else:
+                written = await self._client.create(LEASES, lease, LEASE_NAMESPACE)
+        except ApiError as error:
+            if error.reason == "NotFound":
+                node.lease_revision = ""
+            elif error.reason in ("AlreadyExists", "Conflict"):
+                written = await self._client.get(LEASES, name, LEASE_NAMESPACE)
                 node.lease_revision = written["metadata"]["resourceVersion"]
+            else:
+                raise
+        else:
+            node.lease_revision = written["metadata"]["resourceVersion"]
         if self._clock.monotonic() >= node.status_due:
             await self._report_node(node)
 

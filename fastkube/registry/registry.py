@@ -65,9 +65,9 @@ class Admission(Protocol):
 
     async def validate(self, call: Call, obj: Object | None, old: Object | None) -> None: ...
 
-    def constancy(self, call: Call) -> int | None:
+    def constancy(self, call: Call, operation: str = "CREATE") -> int | None:
         """A number that stays the same while any new object of the same shape would be treated the same; None where
-        that depends on more."""
+        that depends on more. `operation` is CREATE or UPDATE."""
 
 
 class Attendant(Protocol):

@@ -25,6 +25,7 @@ from fastkube.server.answer import Answer
 from fastkube.server.calls import BODY_MAX_BYTES
 from fastkube.server.connect import CONNECTING
 from fastkube.server.media import MSGPACK
+from fastkube.server.renewals import Renewals, Result
 from fastkube.server.request import Request
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ _METHODS = frozenset(("POST", "PUT", "PATCH", "DELETE"))
 _PASSED_ON = ("User-Agent",)
 """Header fields of the batch that count for each of its writes; who asks is settled once for all."""
 
-Result = tuple[int, bytes, list[str]]
+_MSGPACK = MSGPACK.decode()
+_Write = tuple[str, str, str, bytes, bool]
 
 
 class _Part:
@@ -75,39 +77,63 @@ async def handle_batch(server: ApiServer, request: Request, stages: tuple[Stage,
     """Raises 405, 413, 415 and 400 for what is no batch; everything else is the result of a write."""
     if request.method != "POST":
         raise errors.method_not_allowed()
-    if request.headers.get("Content-Type", "") != MSGPACK.decode():
+    if request.headers.get("Content-Type", "") != _MSGPACK:
         raise errors.unsupported_media_type("a batch is application/msgpack")
     body = await request.connection.read_body(request, BATCH_MAX_BYTES)
     if body is None:
         raise errors.too_large(f"Request entity too large: limit is {BATCH_MAX_BYTES}")
     writes = _read(body)
-    headers: dict[str, CIMultiDict[str]] = {}
-    waiting: list[tuple[int, Request, asyncio.Task[Result]]] = []
-    results: list[Result | None] = []
-    for at, (method, target, media, content, brief) in enumerate(writes):
-        if media not in headers:
-            headers[media] = _headers(request, media)
-        head = cast("RawRequestMessage", _Head(method, target, headers[media]))
-        one = Request(cast("Connection", _Part(content)), head, server.now())
-        one.user, one.audit_id = request.user, request.audit_id
-        rest = iter(stages)
-        outcome = _begin(server, one, rest)
-        if isinstance(outcome, Answer):
-            results.append(_result(server, one, outcome, brief))
-        else:
-            results.append(None)
-            waiting.append((at, one, asyncio.ensure_future(_finish(server, one, outcome, rest, brief))))
+    batch = _Batch(server, request, stages)
+    renewals = Renewals(server, request)
+    results: list[Result | None] = [None] * len(writes)
+    for at, write in enumerate(writes):
+        method, target, media, content, brief = write
+        if method == "PUT" and media == _MSGPACK:
+            await renewals.prepare(target)
+            if renewals.take(at, target, content, brief):
+                continue
+        batch.begin(at, write, results)
     try:
-        for at, _, task in waiting:
+        for at in await renewals.write(results):
+            batch.begin(at, writes[at], results)
+        for at, task in batch.waiting:
             results[at] = await task
     except asyncio.CancelledError:
-        for _, _, task in waiting:
-            task.cancel()
+        batch.cancel()
         raise
     return Answer(200, msgpack.packb(results), MSGPACK)
 
 
-def _read(body: bytes) -> list[tuple[str, str, str, bytes, bool]]:
+class _Batch:
+    """The writes of a batch under way: each is a request of its own, but for what the batch has in common."""
+
+    def __init__(self, server: ApiServer, request: Request, stages: tuple[Stage, ...]) -> None:
+        self._server = server
+        self._request = request
+        self._stages = stages
+        self._headers: dict[str, CIMultiDict[str]] = {}
+        self.waiting: list[tuple[int, asyncio.Task[Result]]] = []
+
+    def begin(self, at: int, write: _Write, results: list[Result | None]) -> None:
+        method, target, media, content, brief = write
+        if media not in self._headers:
+            self._headers[media] = _headers(self._request, media)
+        server, head = self._server, cast("RawRequestMessage", _Head(method, target, self._headers[media]))
+        one = Request(cast("Connection", _Part(content)), head, server.now())
+        one.user, one.audit_id = self._request.user, self._request.audit_id
+        rest = iter(self._stages)
+        outcome = _begin(server, one, rest)
+        if isinstance(outcome, Answer):
+            results[at] = _result(server, one, outcome, brief)
+        else:
+            self.waiting.append((at, asyncio.ensure_future(_finish(server, one, outcome, rest, brief))))
+
+    def cancel(self) -> None:
+        for _, task in self.waiting:
+            task.cancel()
+
+
+def _read(body: bytes) -> list[_Write]:
     try:
         writes = msgpack.unpackb(body)
     except (ValueError, msgpack.UnpackException) as fault:
@@ -125,7 +151,7 @@ def _read(body: bytes) -> list[tuple[str, str, str, bytes, bool]]:
 def _headers(request: Request, media: str) -> CIMultiDict[str]:
     """The header of a write: what the batch's own says that concerns it."""
     pairs = [(name, value) for name in _PASSED_ON if (value := request.headers.get(name))]
-    pairs += [("Accept", MSGPACK.decode()), ("Content-Type", media)]
+    pairs += [("Accept", _MSGPACK), ("Content-Type", media)]
     return CIMultiDict(pairs)
 
 

@@ -173,7 +173,7 @@ def _read_write_options(request: Request, call: Call, query: dict[str, str]) -> 
         call.force = "force" in query and query["force"].lower() not in ("false", "0")
     elif call.verb == "patch" and not manager and _is_apply(headers.get("Content-Type", "")):
         raise errors.invalid("meta.k8s.io", "PatchOptions", "", _option_causes(request, query, manager))
-    call.field_manager = manager or _default_manager(headers.get("User-Agent", ""))
+    call.field_manager = manager or default_manager(headers.get("User-Agent", ""))
 
 
 def _option_causes(request: Request, query: dict[str, str], manager: str) -> list[Cause]:
@@ -197,7 +197,7 @@ def _is_apply(content_type: str) -> bool:
     return content_type.startswith(_APPLY)
 
 
-def _default_manager(user_agent: str) -> str:
+def default_manager(user_agent: str) -> str:
     """The program's name, as it tells it itself."""
     name = user_agent.partition("/")[0][:_MANAGER_MAX]
     return name if name.isprintable() else "".join(character for character in name if character.isprintable())

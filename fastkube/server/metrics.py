@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fastkube.api.catalog import Catalog
     from fastkube.server.admission.measures import Measures
     from fastkube.server.priority import FlowControl
-    from fastkube.server.request import Request
+    from fastkube.server.request import Request, RequestInfo
     from fastkube.server.streams import Streams
     from fastkube.store import Store
 
@@ -64,12 +64,11 @@ class Metrics:
 
     def observe(self, request: Request, code: int, seconds: float) -> None:
         """One request that was answered."""
-        self.series(request).count(code, seconds)
-
-    def series(self, request: Request) -> Series:
-        """Where requests like this one are counted."""
-        info = request.info
         dry_run = request.query.get("dryRun", "") if request.query else ""
+        self.series(request.info, dry_run).count(code, seconds)
+
+    def series(self, info: RequestInfo, dry_run: str = "") -> Series:
+        """Where requests like this one are counted."""
         key = (info.verb, info.group, info.version, info.resource, info.subresource,
                info.namespace != "", info.name != "", dry_run)  # fmt: skip
         series = self._requests.get(key)

@@ -125,7 +125,7 @@ class Repeats:
         plan.key_prefix = view.rtype.key(info.namespace, "")
         plan.encode = view.encoder or view.one
         plan.level = server.flow.classify(request.user, info).level
-        plan.series = server.metrics.series(request)
+        plan.series = server.metrics.series(info)
         head = render_head(request, 200, view.form.media, b"", b"", True).removesuffix(b"\r\n")
         plan.head, _, plan.tail = head.partition(request.audit_id.encode())
         plan.rules = server.authorizer.generation

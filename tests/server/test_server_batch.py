@@ -119,3 +119,129 @@ async def test_the_client_does_without_where_there_is_no_batch(api: Api, monkeyp
             names = [f"alone-{n}" for n in range(20)]
             await asyncio.gather(*(client.create("v1/configmaps", config_map(name), "default") for name in names))
             await asyncio.gather(*(client.delete("v1/configmaps", name, "default") for name in names))
+
+
+# ---------------------------------------------------------------- renewals of leases
+
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
+_TIME = "2026-01-02T03:04:05.%06dZ"
+
+
+def lease(name: str, number: int, version: str = "", **spec: Any) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": "default", **({"resourceVersion": version} if version else {})}
+    filled = {"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": _TIME % number, **spec}
+    return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": filled}
+
+
+def renewal(name: str, number: int, version: str, brief: bool = False, **spec: Any) -> list[Any]:
+    return write("PUT", f"{LEASES}/{name}", lease(name, number, version, **spec), brief=brief)
+
+
+async def test_renewals_are_what_updates_of_their_own_would_be(api: Api) -> None:
+    manager = {"User-Agent": "kubelet/1"}
+    for name in ("batched", "alone"):
+        await api.request("POST", LEASES, lease(name, 1), headers=manager)
+    before = {name: await api.get(f"{LEASES}/{name}") for name in ("batched", "alone")}
+    versions = {name: made["metadata"]["resourceVersion"] for name, made in before.items()}
+    writes = [renewal("batched", 2, versions["batched"])]
+    sent = await send(api, writes, **manager)
+    ((code, body, told),) = msgpack.unpackb(sent.body)
+    assert (code, told) == (200, [])
+    put = await api.request("PUT", f"{LEASES}/alone", lease("alone", 2, versions["alone"]), headers=manager)
+    assert put.status == 200
+    batched, alone = await api.get(f"{LEASES}/batched"), await api.get(f"{LEASES}/alone")
+    assert msgpack.unpackb(body) == batched
+    assert batched["spec"]["renewTime"] == _TIME % 2
+    assert int(batched["metadata"]["resourceVersion"]) > int(versions["batched"])
+
+    def common(obj: dict[str, Any]) -> dict[str, Any]:
+        own = ("name", "uid", "resourceVersion", "creationTimestamp", "managedFields")
+        entries = [{**entry, "time": ""} for entry in obj["metadata"]["managedFields"]]
+        metadata = {key: value for key, value in obj["metadata"].items() if key not in own}
+        return {
+            **obj,
+            "metadata": {**metadata, "managedFields": entries},
+            "spec": {**obj["spec"], "holderIdentity": ""},
+        }
+
+    assert common(batched) == common(alone)
+    assert batched["metadata"]["uid"] == before["batched"]["metadata"]["uid"]
+
+
+async def test_only_plain_renewals_are_taken_as_such(api: Api) -> None:
+    made = {}
+    for name in "abcdefgh":
+        found = await results(api, [write("POST", LEASES, lease(name, 1))])
+        made[name] = found[0][1]["metadata"]["resourceVersion"]
+    labelled = lease("d", 2, made["d"])
+    labelled["metadata"]["labels"] = {"a": "b"}
+    found = await results(
+        api,
+        [
+            renewal("a", 2, made["a"]),
+            renewal("b", 2, str(int(made["b"]) - 1)),
+            renewal("c", 2, made["c"], leaseDurationSeconds=0),
+            write("PUT", f"{LEASES}/d", labelled),
+            renewal("e", 2, ""),
+            renewal("f", 2, made["f"], holderIdentity="other"),
+            renewal("g", 2, made["g"], renewTime="soon"),
+            renewal("h", 2, made["h"], odd=1),
+            renewal("nothing", 2, made["a"]),
+            renewal("b", 3, made["b"], brief=True),
+            write("PUT", f"{LEASES}/b", lease("a", 2, made["b"])),
+            write("PUT", f"{LEASES}/{'x' * 600}", lease("x" * 600, 2, made["a"])),
+        ],
+    )
+    assert [code for code, _, _ in found] == [200, 409, 422, 200, 422, 200, 400, 200, 500, 200, 400, 422]
+    assert found[2][1]["details"]["causes"][0]["field"] == "spec.leaseDurationSeconds"
+    assert found[3][1]["metadata"]["labels"] == {"a": "b"}
+    assert found[5][1]["spec"]["holderIdentity"] == "other"
+    assert found[7][2] == ['unknown field "spec.odd"']
+    assert found[9][1] is None
+    assert (await api.get(f"{LEASES}/b"))["spec"]["renewTime"] == _TIME % 3
+
+
+async def test_a_lease_renewed_twice_at_once_is_renewed_once(api: Api) -> None:
+    ((_, made, _),) = await results(api, [write("POST", LEASES, lease("a", 1))])
+    version = made["metadata"]["resourceVersion"]
+    found = await results(api, [renewal("a", 2, version), renewal("a", 3, version)])
+    assert [code for code, _, _ in found] == [200, 409]
+    assert (await api.get(f"{LEASES}/a"))["spec"]["renewTime"] == _TIME % 2
+
+
+async def test_who_else_manages_a_lease_is_remembered(api: Api) -> None:
+    await results(api, [write("POST", LEASES, lease("a", 1))])
+    other = {"User-Agent": "other/1", "Content-Type": "application/merge-patch+json"}
+    body = {"spec": {"renewTime": _TIME % 2}}
+    touched = (await api.request("PATCH", f"{LEASES}/a", body, headers=other)).json
+    owners = {entry["manager"] for entry in touched["metadata"]["managedFields"]}
+    assert len(owners) == 2
+    ((code, now, _),) = await results(api, [renewal("a", 3, touched["metadata"]["resourceVersion"])])
+    assert code == 200
+    owned = {
+        entry["manager"]: "f:renewTime" in entry["fieldsV1"]["f:spec"] for entry in now["metadata"]["managedFields"]
+    }
+    assert list(owned.values()) == [True]
+
+
+async def test_renewals_need_the_right_to_update(api: Api) -> None:
+    ((_, made, _),) = await results(api, [write("POST", LEASES, lease("a", 1))])
+    ((code, told, _),) = await results(api, [renewal("a", 2, made["metadata"]["resourceVersion"])], ALICE)
+    assert (code, told["reason"]) == (403, "Forbidden")
+
+
+async def test_watchers_see_every_renewal(api: Api) -> None:
+    names = [f"node-{number}" for number in range(300)]
+    made = [entry[1] for entry in await results(api, [write("POST", LEASES, lease(name, 1)) for name in names])]
+    last = max(int(one["metadata"]["resourceVersion"]) for one in made)
+    async with api.watch(f"{LEASES}?watch=true&resourceVersion={last}") as events:
+        writes = [
+            renewal(name, 2, one["metadata"]["resourceVersion"], brief=True)
+            for name, one in zip(names, made, strict=True)
+        ]
+        assert {code for code, _, _ in await results(api, writes)} == {200}
+        seen = await events.take(len(names))
+    assert {event["type"] for event in seen} == {"MODIFIED"}
+    assert sorted(event["object"]["metadata"]["name"] for event in seen) == sorted(names)
+    revisions = [int(event["object"]["metadata"]["resourceVersion"]) for event in seen]
+    assert revisions == sorted(set(revisions))

@@ -193,9 +193,9 @@ class Chain:
             if waiting is not None:
                 await waiting
 
-    def constancy(self, call: Call) -> int | None:
-        """`registry.Admission`'s, for a create."""
-        steps = self._steps_for(call, CREATE)
+    def constancy(self, call: Call, operation: str = CREATE) -> int | None:
+        """`registry.Admission`'s."""
+        steps = self._steps_for(call, operation)
         if not steps.by_shape or any(by_more(call.namespace) for by_more in steps.exceptions):
             return None
         return self._lookups.changes
