@@ -70,13 +70,9 @@ class FrontendStore(StoreReader):
             return
         self._fresh = True
         self._loop.call_soon(self._outdate)
-        view, hub = self._view, self._hub
-        view.renew()
-        while hub.revision < view.revision:
-            before = hub.revision
+        self._renew()
+        while self._hub.revision < self._view.revision:
             self._dispatch_some(_CATCH_UP_REVISIONS)
-            if hub.revision == before:  # compaction passed us: subscribers were told
-                return
 
     def _on_ring(self) -> None:
         self._fresh = False

@@ -19,10 +19,12 @@ from fastkube.store.follow import Follower
 from fastkube.store.mvcc import Reading, View
 from fastkube.store.ops import TO_THE_END, RangeResult, single_key_end
 from fastkube.store.records import Item
+from fastkube.store.snapshot import difference
 from fastkube.store.watch import DEFAULT_BUFFER, Callback, Hub, Lost, Subscription, Watcher
 
 _FOLLOW_REVISIONS = 1024  # dispatched between two turns of the loop
 _FOLLOW_EVENTS = 4096
+_MAP_BYTES = 128 << 30  # of addresses, not memory: a map that never grows under a view whose data are still wanted
 
 
 class ReadHalf:
@@ -110,8 +112,8 @@ class ReadHalf:
         """Call `callback(events, revision)` on the loop after each commit that the range saw.
 
         With `always` after every commit, with [] if the range saw nothing. It must be quick and must not raise.
-        `lost` is called, and the subscription over, if compaction passes a reader process that stood still; in the
-        writer's process that cannot happen.
+        `lost` is called, and the subscription over, if compaction passes it: a process that stood still, or a snapshot
+        that has taken the place of the log. Without `lost` the events are then what is different now.
         """
         self._open_view()
         return self._hub.subscribe(start, single_key_end(start) if end is None else end, callback, lost, always)
@@ -200,7 +202,7 @@ class StoreReader(ReadHalf):
     """A store that another process writes. It follows by itself; `refresh` looks at once."""
 
     def __init__(self, path: Path) -> None:
-        engine = Engine(path, readonly=True, sync=True, map_bytes=0, max_bytes=1 << 62)
+        engine = Engine(path, readonly=True, sync=True, map_bytes=_MAP_BYTES, max_bytes=1 << 62)
         try:
             check_if_cut_off(engine)
             self._follower = Follower(path, self._on_ring)  # before the first look, so that nothing falls in between
@@ -211,8 +213,26 @@ class StoreReader(ReadHalf):
 
     def refresh(self) -> int:
         """See the newest durable commit now; returns its revision."""
-        self._open_view().renew()
+        self._open_view()
+        self._renew()
         return self._view.revision
+
+    def _renew(self) -> None:
+        """Move the view; what it has of the past is still there, should the log of the new one begin too late."""
+        before = self._view
+        newer = View(self._engine)
+        if self._hub.revision + 1 < newer.compacted:
+            self._jump(before, newer)
+        self._view = newer
+        before.close()
+
+    def _jump(self, before: View, newer: View) -> None:
+        """Compaction has passed a process that stood still: the rest of the old log, then what is different now."""
+        hub = self._hub
+        while hub.revision < before.revision:
+            self._dispatch_some(_FOLLOW_REVISIONS)
+        self._view = newer
+        hub.jump(difference(before, newer), newer.revision, Compacted(newer.compacted))
 
     async def close(self) -> None:
         if not self._closed:
@@ -228,16 +248,11 @@ class StoreReader(ReadHalf):
         """Hand the revisions after the last dispatched one to the hub, a bounded number in each turn of the loop."""
         if self._closed or self._hub.revision >= self._view.revision:
             return
-        if self._dispatch_some(_FOLLOW_REVISIONS) and self._hub.revision < self._view.revision:
+        self._dispatch_some(_FOLLOW_REVISIONS)
+        if self._hub.revision < self._view.revision:
             self._follower.ring_again()
 
-    def _dispatch_some(self, revisions: int) -> bool:
-        """Hand up to so many revisions to the hub; False when compaction has passed it, which subscribers are told."""
-        hub = self._hub
-        try:
-            chunk = self._view.events_from(hub.revision + 1, b"", TO_THE_END, revisions, _FOLLOW_EVENTS)
-        except Compacted as error:
-            hub.lose(error)
-            return False
-        hub.dispatch(chunk.events, chunk.reached)
-        return True
+    def _dispatch_some(self, revisions: int) -> None:
+        """Hand up to so many revisions of the view's log to the hub."""
+        chunk = self._view.events_from(self._hub.revision + 1, b"", TO_THE_END, revisions, _FOLLOW_EVENTS)
+        self._hub.dispatch(chunk.events, chunk.reached)

@@ -204,18 +204,8 @@ class Hub:
                     if subscription.always:
                         self._call(subscription, [], revision)
 
-    def lose(self, error: Compacted) -> None:
-        """Compaction passed the hub itself (a reader process that stood still): every subscription ends."""
-        for channel in tuple(self._channels.values()):
-            for subscription in tuple(channel.subscriptions):
-                subscription.cancel()
-                if subscription.lost is None:
-                    _report("a subscription without `lost` was passed by compaction", error)
-                else:
-                    subscription.lost(error)
-
     def jump(self, events: list[Event], revision: int, error: Compacted) -> None:
-        """A snapshot has taken the place of revisions whose log it does not have.
+        """The log has a gap: a snapshot took the place of revisions, or compaction passed a process that stood still.
 
         Whoever asked to be told of every revision is `lost`, or finds out when it catches up; a subscription without
         `lost`, which keeps a picture of its range, gets what is different now as `events`.

@@ -215,3 +215,35 @@ async def test_a_frontend_that_dies_is_replaced(tmp_path: Path) -> None:
             raise AssertionError("nobody serves")
     finally:
         assert server.stop() == 0
+
+
+async def test_a_frontend_that_compaction_has_passed_knows_what_is_gone(tmp_path: Path) -> None:
+    server = Running(tmp_path, "--frontends", "2", "--etcd-compaction-interval", "500ms")
+    bindings = f"/apis/{RBAC}/v1/namespaces/default/rolebindings"
+    as_reader = {"Impersonate-User": "reader"}
+    try:
+        role = {
+            "metadata": {"name": "reader"},
+            "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": "system:aggregate-to-view"},
+            "subjects": [{"kind": "User", "name": "reader", "apiGroup": RBAC}],
+        }
+        async with Connections(server, 16) as connections:
+            await connections.ask(0, "POST", bindings, role, 201)
+            for by in range(16):
+                await connections.ask(by, "GET", MAPS, None, 200, **as_reader)
+            stopped = server.children()[0]
+            os.kill(stopped, signal.SIGSTOP)
+            answers = [asyncio.ensure_future(connections.ask(by, "GET", "/version")) for by in range(16)]
+            done, waiting = await asyncio.wait(answers, timeout=1.0)
+            alive = next(by for by, answer in enumerate(answers) if answer in done)
+            assert waiting, "the kernel gave one frontend all connections"
+            await connections.ask(alive, "DELETE", f"{bindings}/reader", code=200)
+            for number in range(20):  # revisions, over more than two intervals
+                await connections.ask(alive, "POST", MAPS, config_map(f"later-{number}"), 201)
+                await asyncio.sleep(0.1)
+            os.kill(stopped, signal.SIGCONT)
+            await asyncio.gather(*answers)
+            for by in range(16):
+                await connections.ask(by, "GET", MAPS, None, 403, **as_reader)
+    finally:
+        assert server.stop() == 0
