@@ -145,6 +145,7 @@ class Store(ReadHalf):
         self._bell = Bell(engine.path)
         checkpoint = self._checkpoint_lease if replicated else None
         self._lessor = Lessor(clock, view.leases(), self.lease_revoke, checkpoint)
+        self._leading: list[Callable[[], None]] = []
         if self._trimming:
             self._loop.call_soon(self._apply_next)
 
@@ -290,6 +291,15 @@ class Store(ReadHalf):
     def is_replicated(self) -> bool:
         """Whether other servers write this store too, so that `read_barrier` has something to wait for."""
         return self.consensus is not None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the server of several that does what only one needs to do; always with one."""
+        return self.consensus is None or self.consensus.leads
+
+    def when_leading(self, callback: Callable[[], None]) -> None:
+        """Call it each time this server begins to lead."""
+        self._leading.append(callback)
 
     def read_barrier(self) -> Awaitable[None] | None:
         """What to wait for before reads see all that any server has acknowledged; None: nothing, they do.
@@ -538,6 +548,8 @@ class Store(ReadHalf):
             self._lessor.lead(reading.leases(), reading.lease_checkpoints())
         finally:
             txn.abort()
+        for callback in self._leading:
+            callback()
 
     def _checkpoint_lease(self, lease: int, left_s: int) -> asyncio.Future[int]:
         return self._submit((CheckpointLease(lease, left_s),), 0)

@@ -1,8 +1,8 @@
 """Follows the definitions in the store: the catalog shows at once what is served, and what a definition needs is done.
 
 Everything is derived from the store, so that every process over it comes to the same catalog. Work (names, conditions,
-the removal of instances) is done by the process that writes; each write is conditional on what it was computed from,
-and whoever is late finds it done.
+the removal of instances) is done by the process that writes and, of several servers, by the one that leads; each write
+is conditional on what it was computed from, so one that no longer leads does no harm.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ class Keeper:
             self._keep(item.key, item.value, item.mod_revision)
         self._tasks = [asyncio.create_task(self._verify())]
         if works:
+            store.when_leading(self._wake.set)
             self._tasks.append(asyncio.create_task(self._work()))
         self._wake.set()
 
@@ -147,6 +148,8 @@ class Keeper:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            if not self._store.leads:
+                continue  # what waits is done by the server that leads, or here when this one begins to
             waiting, self._waiting = list(self._waiting), {}
             for key in waiting:
                 try:

@@ -1,0 +1,50 @@
+"""Servers of the simulation in which nothing fails by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from simloop import World
+from simserver import SimNet, SimServer
+
+
+class Quiet:
+    """A checker that has no questions."""
+
+    def saw_committed(self, server: int, entries: list[Any]) -> None: ...
+
+    def started(self, server: SimServer) -> None: ...
+
+    def crashed(self, server: SimServer) -> None: ...
+
+
+class Cluster:
+    """Three servers in which nothing fails by itself."""
+
+    def __init__(self, path: Path) -> None:
+        self.world = World(1)
+        self.net = SimNet(self.world, path, 3, Quiet())
+        for server in self.net.servers.values():
+            server.start()
+        self.run(3)
+
+    def run(self, seconds: float) -> None:
+        self.world.run_until(self.world.now + seconds)
+
+    def ask(self, server: SimServer, work: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
+        """The outcome of something done at one server."""
+        task = server.loop.call(work(server.store))
+        self.world.run_until(self.world.now + 10, task.done)
+        return task.result()
+
+    def leader(self) -> SimServer:
+        return next(one for one in self.net.servers.values() if one.replica is not None and one.replica.leads)
+
+    def follower(self) -> SimServer:
+        return next(one for one in self.net.servers.values() if one.replica is not None and not one.replica.leads)
+
+    def has(self, key: bytes) -> list[bool]:
+        stores = [one.store for one in self.net.servers.values() if one.store is not None]
+        return [store.get(key) is not None for store in stores]
