@@ -35,6 +35,7 @@ _ESCAPES = cython.declare(
 )
 _METADATA = cython.declare(bytes, b"metadata")
 _LABELS = cython.declare(bytes, b"labels")
+_MANAGED_FIELDS = cython.declare(bytes, b"managedFields")
 _KIND = cython.declare(bytes, b"kind")
 _API_VERSION = cython.declare(bytes, b"apiVersion")
 _VERSION_START = cython.declare(bytes, b'"resourceVersion":"')
@@ -231,6 +232,10 @@ def _cut_short():
     return ValueError("a stored value ends too early")
 
 
+def _too_deep():
+    return ValueError("a stored value is nested too deeply")
+
+
 def extract(value: bytes, path: tuple):
     """What stands at a path of keys (bytes) in an encoded object, decoded; None if there is nothing."""
     reader = _Reader(value)
@@ -282,6 +287,105 @@ def with_revision(value: bytes, revision: int) -> bytes:
     head = bytes((0x80 | pairs,)) if pairs < 16 else b"\xde" + pairs.to_bytes(2, "big")
     text = b"%d" % revision
     return b"".join((value[:start], head, _VERSION_KEY, bytes((0xA0 | len(text),)), text, value[reader.at :]))
+
+
+# ---------------------------------------------------------------- reading objects
+
+# Short strings that were read lately, each in the slot of its hash: keys, and values which thousands of objects share
+_SLOTS = cython.declare(cython.uint, 4096)
+_SHORT = cython.declare(cython.Py_ssize_t, 32)
+_slots = cython.declare(list, [(b"", "")] * 4096)
+
+_WHOLE = cython.declare(cython.int, 0)
+_META = cython.declare(cython.int, 1)
+_PART = cython.declare(cython.int, 2)
+
+
+def decode(value: bytes, managed_fields: bool = True):
+    """An encoded object as Python objects, without metadata.managedFields if these are not wanted.
+
+    Most of the short strings that are equal, in whichever objects, are the same str: less is kept, and found faster.
+    """
+    reader = _Reader(value)
+    try:
+        found = _read(reader, _PART if managed_fields else _WHOLE, DEPTH_MAX)
+    except RecursionError:  # the interpreter's own limit is lower
+        raise _too_deep() from None
+    if reader.at != reader.end:
+        raise ValueError("a stored value has something after its end")
+    return found
+
+
+@cython.cfunc
+def _read(reader: _Reader, where: cython.int, depth: cython.int):
+    left: cython.ulonglong
+    kind: cython.int = reader.step()
+    if kind == _STRING:
+        return _text(reader, reader.number)
+    if kind != _MAP and kind != _ARRAY:
+        return _scalar(reader, kind)
+    if depth == 0:
+        raise _too_deep()
+    left = reader.number
+    if kind == _MAP:
+        return _read_map(reader, left, where, depth)
+    items: list = []
+    while left > 0:
+        left -= 1
+        items.append(_read(reader, _PART, depth - 1))
+    return items
+
+
+@cython.cfunc
+def _read_map(reader: _Reader, pairs: cython.ulonglong, where: cython.int, depth: cython.int):
+    length: cython.Py_ssize_t
+    found: dict = {}
+    while pairs > 0:
+        pairs -= 1
+        length = reader.key()
+        if where == _META and reader.is_next(length, _MANAGED_FIELDS):
+            reader.at += length
+            reader.skip()
+            continue
+        inner: cython.int = _META if where == _WHOLE and reader.is_next(length, _METADATA) else _PART
+        key = _text(reader, length)
+        found[key] = _read(reader, inner, depth - 1)
+    return found
+
+
+@cython.cfunc
+def _scalar(reader: _Reader, kind: cython.int):
+    if kind == _NIL:
+        return None
+    if kind == _TRUE or kind == _FALSE:  # noqa: SIM109
+        return kind == _TRUE
+    if kind == _NATURAL:
+        return reader.number
+    if kind == _NEGATIVE:
+        return -1 - int(reader.number)
+    start: cython.Py_ssize_t = reader.at
+    reader.at += reader.number
+    return (_read_float if reader.number == 4 else _read_double)(reader.source, start)[0]
+
+
+@cython.cfunc
+def _text(reader: _Reader, length: cython.Py_ssize_t):
+    """The next bytes as a str."""
+    if length > _SHORT:
+        return reader.text(length)
+    slot: cython.uint = 0
+    index: cython.Py_ssize_t
+    for index in range(length):
+        slot = (slot * 31 + reader.source[reader.at + index]) & 0xFFFFFFF
+    slot = (slot ^ (slot >> 12)) % _SLOTS
+    known: tuple = _slots[slot]
+    if reader.is_next(length, known[0]):
+        reader.at += length
+        return known[1]
+    piece: bytes = reader.source[reader.at : reader.at + length]
+    text = reader.text(length)
+    _slots[slot] = (piece, text)
+    return text
 
 
 # ---------------------------------------------------------------- writing JSON
@@ -491,7 +595,7 @@ class Writer:
                 continue
             depth += 1
             if depth > _DEPTH:
-                raise ValueError("a stored value is nested too deeply")
+                raise _too_deep()
             self._left[depth] = reader.number
             self._state[depth] = _IN_MAP if kind == _MAP else 0
             self._byte(123 if kind == _MAP else 91)

@@ -8,6 +8,7 @@ from typing import Any
 import msgpack
 import orjson
 
+from fastkube import _codec
 from fastkube.errors import ApiError
 
 Object = dict[str, Any]
@@ -101,6 +102,7 @@ _TYPE, _OBJECT = b"\x82\xa4type", b"\xa6object"
 
 def _unpack_shared(frame: memoryview) -> Object:
     """An event, whose object is the same one for the same bytes as long as these were among the last of this process.
+    Nobody who shares objects wants their managedFields: these are not decoded.
 
     The type is apart: what is MODIFIED for one watch may be ADDED for another with a field selector.
     """
@@ -113,12 +115,13 @@ def _unpack_shared(frame: memoryview) -> Object:
     if known is None:
         if len(_shared) >= _SHARED_MAX:
             del _shared[next(iter(_shared))]
-        known = _shared[key] = msgpack.unpackb(key)
+        known = _shared[key] = _codec.decode(key, managed_fields=False)
     return {"type": str(frame[start + 1 : end], "ascii"), "object": known}
 
 
 def shared_msgpack_frames(data: bytes) -> tuple[list[Object], bytes]:
-    """As `msgpack_frames`, for readers that change nothing: what several watches of a process get is decoded once."""
+    """As `msgpack_frames`, for readers that change nothing: what several watches of a process get is decoded once, and
+    without managedFields."""
     return _frames(data, _unpack_shared)
 
 

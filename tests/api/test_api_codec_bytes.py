@@ -63,6 +63,35 @@ def test_json_says_what_the_stored_value_says(name: str, obj: Object, revision: 
     assert orjson.loads(text) == expected(obj, revision, bare)
 
 
+@pytest.mark.parametrize("name", BUILDS)
+@given(obj=OBJECTS)
+@settings(max_examples=150, deadline=None)
+def test_decoding_gives_what_was_encoded(name: str, obj: Object) -> None:
+    codec, value = BUILDS[name], msgpack.packb(obj)
+    assert codec.decode(value) == obj
+    metadata = obj.get("metadata")
+    if isinstance(metadata, dict):
+        fuller = msgpack.packb({**obj, "metadata": {"managedFields": [{"manager": "a"}], **metadata}})
+        assert codec.decode(fuller, managed_fields=False) == {
+            **obj,
+            "metadata": {key: part for key, part in metadata.items() if key != "managedFields"},
+        }
+    assert codec.decode(value, managed_fields=False).keys() == obj.keys()
+
+
+def test_only_the_managed_fields_of_the_object_itself_are_left_out(codec: ModuleType) -> None:
+    inner = {"managedFields": 1, "metadata": {"managedFields": 2}}
+    obj = {"managedFields": 3, "metadata": {"managedFields": 4, "labels": inner}, "spec": inner, "list": [inner]}
+    left = {**obj, "metadata": {"labels": inner}}
+    assert codec.decode(msgpack.packb(obj), managed_fields=False) == left
+
+
+def test_equal_short_strings_of_different_objects_are_one(codec: ModuleType) -> None:
+    first, second = (codec.decode(msgpack.packb({"phase": "Running", "n": number})) for number in (1, 2))
+    assert first["phase"] is second["phase"]
+    assert next(iter(first)) is next(iter(second))
+
+
 @given(obj=OBJECTS, revision=st.integers(1, 2**63 - 1))
 @settings(max_examples=100, deadline=None)
 def test_both_builds_write_the_same_bytes(obj: Object, revision: int) -> None:
@@ -150,6 +179,8 @@ def test_a_broken_value_is_an_error_and_leaves_the_writer_empty(codec: ModuleTyp
     with pytest.raises(ValueError, match="a stored value"):
         writer.value(value, 1)
     assert len(writer) == 0 and writer.take() == b""
+    with pytest.raises(ValueError, match="a stored value"):
+        codec.decode(value)
     writer.value(msgpack.packb({}))
     assert writer.take() == b"{}"
 
@@ -161,6 +192,8 @@ def test_depth_has_a_limit(codec: ModuleType) -> None:
     assert to_json(codec, nested(codec.DEPTH_MAX)) == b"[" * codec.DEPTH_MAX + b"1" + b"]" * codec.DEPTH_MAX
     with pytest.raises(ValueError, match="nested too deeply"):
         to_json(codec, nested(codec.DEPTH_MAX + 1))
+    with pytest.raises(ValueError, match="nested too deeply"):
+        codec.decode(nested(codec.DEPTH_MAX + 1))
 
 
 @given(value=st.binary(max_size=60))
@@ -172,7 +205,8 @@ def test_arbitrary_bytes_never_do_more_than_raise(value: bytes) -> None:
             outcomes.add(to_json(codec, value, 3))
         except ValueError as error:
             outcomes.add(str(error))
-        for read, more in ((codec.labels, ()), (codec.extract, ((b"a", b"b"),)), (codec.with_revision, (3,))):
+        reads = ((codec.decode, ()), (codec.labels, ()), (codec.extract, ((b"a", b"b"),)), (codec.with_revision, (3,)))
+        for read, more in reads:
             with contextlib.suppress(ValueError):
                 read(value, *more)
     assert len(outcomes) == 1
