@@ -214,8 +214,15 @@ def _everything_in_map(kind: Type, value: dict) -> dict:
             node["f:" + key] = _LEAF if items.leaf else _everything(items, part)
         else:
             child = found
-            node[child.element] = _LEAF if child.leaf or not part else _everything(child, part)
+            if part or not _is_left_out(child, part):
+                node[child.element] = _LEAF if child.leaf or not part else _everything(child, part)
     return node
+
+
+@cython.cfunc
+def _is_left_out(kind: Type, value) -> cython.bint:
+    """Whether Go leaves out this empty value of a built-in kind's field: a list that is kept only to compare it."""
+    return kind.fixed and not kind.always and type(value) is list
 
 
 @cython.cfunc
@@ -250,6 +257,8 @@ def _made(kind: Type, value: dict) -> dict:
             continue
         child = found
         if not child.always:
+            if not part and _is_left_out(child, part):
+                continue
             node[child.element] = _LEAF if child.leaf or not part else _everything(child, part)
         elif child.struct and not child.leaf:
             inner = _made(child, part) if type(part) is dict else None

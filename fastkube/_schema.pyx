@@ -199,7 +199,7 @@ def _walk_struct(node: Node, obj: dict, problems: list):
                     dropped = []
                 dropped.append(key)
     except WrongType as wrong:
-        wrong.path.insert(0, key)
+        wrong.path[0:0] = (*getattr(fields[key], "via", ()), key)
         if not wrong.struct:
             wrong.struct = node.go_type.rpartition(".")[2]
         raise
@@ -419,7 +419,7 @@ def _prune(node: Node, value, problems: list):
 
 @cython.cfunc
 def _wrong(value, field: Node):
-    return WrongType(describe(value, field.kind == _INT32 or field.kind == _INT64), field.go_type)
+    return WrongType(describe(value, field.kind in (_INT32, _INT64, _INT_OR_STRING)), field.go_type)
 
 
 def describe(value, whole=False) -> str:

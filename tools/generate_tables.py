@@ -2,12 +2,12 @@
 """Writes fastkube/api/generated/: what the built-in kinds are, as compact JSON that the server loads lazily.
 
     tools/generate_tables.py --facts DIR            write the tables
-    tools/generate_tables.py                        write schemas.json anew from the other tables (go_types.py changed)
+    tools/generate_tables.py                        write schemas.json anew from the rest (go_types.json changed)
     tools/generate_tables.py [--facts DIR] --check  exit 1 and say which tables differ from what would be written
 
 Sources: the JSON schemas of one Kubernetes release in the PyPI package `kubernetes-validate`, the facts of a running
-server in DIR (discovery, printer-columns, selectable-fields, protobuf, bootstrap; .json each), and go_types.py beside
-this file. Nothing here runs in the server, and users need none of it.
+server in DIR (discovery, printer-columns, selectable-fields, protobuf, bootstrap; .json each), and go_types.json beside
+this file, which the Go program in gotypes/ prints. Nothing here runs in the server, and users need none of it.
 
 | table          | what it holds |
 | -------------- | --- |
@@ -22,16 +22,27 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-import go_types
-
 OUT = Path(__file__).resolve().parents[1] / "fastkube" / "api" / "generated"
+GO_TYPES = Path(__file__).with_name("go_types.json")
 RELEASE = "v1.36.0-local"
+
+DEFAULTS = {  # of the keys of lists that merge by key; an item may leave such a key out
+    "core.v1.ContainerPort": {"protocol": "TCP"},
+    "core.v1.ServicePort": {"protocol": "TCP"},
+}
+MARKS = dict.fromkeys(
+    (
+        "admissionregistration.v1.MutatingWebhook.rules",
+        "admissionregistration.v1.ValidatingWebhook.rules",
+        "autoscaling.v2.HPAScalingRules.policies",
+    ),
+    "*",
+)
+"""Where an empty list is not the same as none: to upstream's defaults, or to its comparison of two specs."""
 
 PACKAGES = {  # prefix of an OpenAPI name, prefix of a protobuf name
     "io.k8s.api.": "k8s.io.api.",
@@ -146,26 +157,43 @@ def code(schema: dict[str, Any], integer: str) -> str:
     return {"boolean": "b", "number": "d"}[kind]
 
 
-def listed(table: dict[str, str], name: str, field: str) -> bool:
-    package = name.rsplit(".", 1)[0]
-    return any(field in table.get(key, "").split() for key in (name, package + ".*", "*"))
+def mark(fact: list[str], kind: str, required: bool) -> str:
+    """`*`: a pointer, `!`: always written, `0`: always written, as null when there is none.
+
+    `fact` is what go_types.json tells of the field. It decides what a client reads back: `hostNetwork: false`
+    disappears (a bool with omitempty), `hostUsers: false` stays (a pointer); a container always shows `resources: {}`
+    (omitempty does not leave out a struct), a Role without rules `rules: null`.
+    """
+    letter = kind[0]
+    if not fact:  # a list of objects, or a type that is not Go's
+        return "!" if required and letter in "sbildxq@" else ""
+    pointer, left_out = fact[0].startswith("*"), fact[1]
+    if letter in "sbildqx":
+        by_value = "" if left_out and letter in "sbild" else "!"
+        return ("*" if left_out else "0") if pointer else by_value
+    if letter == "@" and not pointer:
+        return "" if "omitzero" in left_out else "!"
+    if letter in "tu" and not pointer:
+        return "" if "omitzero" in left_out else "0"
+    if letter in "@tu[{y":
+        return "" if left_out else "0"
+    return "0" if letter == "j" and not pointer and "omitzero" not in left_out else ""
 
 
-def mark(name: str, field: str, kind: str, required: bool) -> str:
-    """`*`: a pointer, `!`: always written, `0`: always written, as null when empty. The reasons stand in go_types."""
-    if listed(go_types.NULLS, name, field):
-        return "0"
-    scalar = kind[0] in "sbildxq"
-    if listed(go_types.POINTERS, name, field) and (scalar or kind[0] == "["):
-        return "*"
-    if listed(go_types.NULLABLE, name, field) or kind[0] in "[{tujyf":
-        return ""
-    by_value = (kind[0] == "@" or scalar) and listed(go_types.VALUES, name, field)
-    return "!" if required or by_value else ""
+def go_type(kind: str) -> str:
+    """What Go calls a type unless it has a name of its own."""
+    if kind[0] == "@":
+        return ".".join(kind.split(".")[-2:])
+    if kind[0] in "[{":
+        items = go_type(kind[1:])
+        return items and {"[": "[]", "{": "map[string]"}[kind[0]] + items
+    plain = {"s": "string", "b": "bool", "i": "int32", "l": "int64", "d": "float64", "y": "[]uint8"}
+    return {**plain, "q": "resource.Quantity", "x": "intstr.IntOrString", "t": "v1.Time"}.get(kind[0], "")
 
 
 def schema_table(types: dict[str, Any], names: list[str], messages: dict[str, list[list[Any]]]) -> dict[str, Any]:
     table = {}
+    facts = json.loads(GO_TYPES.read_text())
     for name in names:
         schema = types[name]
         wire = {row[0]: row[2] for row in messages.get(name, [])}
@@ -173,10 +201,15 @@ def schema_table(types: dict[str, Any], names: list[str], messages: dict[str, li
         fields: dict[str, Any] = {}
         for field, part in sorted((schema.get("properties") or {}).items()):
             kind = code(part, "i" if wire.get(field) == "int32" else "l")
-            suffix = mark(name, field, kind, field in required)
+            fact = facts.get(name, {}).get(field, [])
+            suffix = MARKS.get(f"{name}.{field}") or mark(fact, kind, field in required)
             extras = {EXTENSIONS[key]: value for key, value in part.items() if key in EXTENSIONS}
-            if field in go_types.DEFAULTS.get(name, {}):
-                extras["default"] = go_types.DEFAULTS[name][field]
+            if field in DEFAULTS.get(name, {}):
+                extras["default"] = DEFAULTS[name][field]
+            if fact and kind[0] in "sbildy@[{" and go_type(kind) != fact[0].lstrip("*"):
+                extras["go"] = fact[0].lstrip("*")
+            if fact[2:]:
+                extras["via"] = fact[2:]
             whole = kind + suffix
             fields[field] = [whole, extras] if extras else whole
         row: dict[str, Any] = {"fields": fields} if "properties" in schema else {}

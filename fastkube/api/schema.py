@@ -8,7 +8,8 @@ Notation of the generated table (`schemas.json`): a type is one letter, possibly
     A@T, B@T, S@T  a struct or: a list of them, a bool, a list of strings (JSON schemas have such places)
     suffix  (none) left out when empty  * a pointer: kept as written  ! always written  0 always written, null if empty
 
-A field with more to tell is a pair of that and {listType, listKeys, mapType, patchStrategy, patchKey, default}.
+A field with more to tell is a pair of that and {listType, listKeys, mapType, patchStrategy, patchKey, default, go,
+via}: `go` is Go's name of a type that has one (v1.RestartPolicy), `via` are the embedded structs it is reached through.
 Types are loaded when they are first needed. The walk itself is in `_schema.pyx`.
 """
 
@@ -64,6 +65,8 @@ class Schema(Node):
     patch_strategies: frozenset[str] = frozenset()
     """merge, replace, retainKeys: what a strategic merge patch does with the field."""
     patch_key: str = ""
+    via: tuple[str, ...] = ()
+    """The embedded Go structs that the field is reached through, which Go's errors name."""
     default: Any = None
     required: tuple[str, ...] = ()
     format: str = ""
@@ -127,7 +130,8 @@ def _fields(name: str) -> dict[str, Schema]:
 def _make(code: str, name: str, extras: dict[str, Any]) -> Schema:
     keep = _SUFFIXES.get(code[-1], 0)
     whole = code[:-1] if keep else code
-    made = _make_type(whole, name, keep)
+    made = _make_type(whole, name, keep, extras.get("go", ""))
+    made.via = tuple(extras.get("via", ()))
     made.code = whole
     made.list_type = extras.get("listType", "")
     made.list_keys = tuple(extras.get("listKeys", ()))
@@ -138,24 +142,24 @@ def _make(code: str, name: str, extras: dict[str, Any]) -> Schema:
     return made
 
 
-def _make_type(code: str, name: str, keep: int) -> Schema:
+def _make_type(code: str, name: str, keep: int, go_type: str = "") -> Schema:
     letter, rest = code[0], code[1:]
     if letter == "@":
         return _make_struct(rest, name, keep)
     if letter == "[":
-        items = _make(rest, "", {})
-        made = Schema("list", name, keep, "[]" + items.go_type, items=items)
+        items = _make(rest, "", {"go": go_type[2:] if go_type.startswith("[]") else ""})
+        made = Schema("list", name, keep, go_type or "[]" + items.go_type, items=items)
         made.type = "array"
         return made
     if letter == "{":
-        items = _make(rest, "", {})
-        made = Schema("map", name, keep, "map[string]" + items.go_type, items=items)
+        items = _make(rest, "", {"go": go_type.partition("]")[2] if go_type.startswith("map[") else ""})
+        made = Schema("map", name, keep, go_type or "map[string]" + items.go_type, items=items)
         made.type = "map"
         return made
     if letter in _UNION_CHECKS and rest:
         return Schema("union", name, keep, items=_make(rest, "", {}), parse=_UNION_CHECKS[letter])
-    kind, plain, go_type, empty, parse = _SCALARS[letter]
-    made = Schema(kind, name, keep, go_type, None if keep == 3 else empty, parse)
+    kind, plain, go_name, empty, parse = _SCALARS[letter]
+    made = Schema(kind, name, keep, go_type or go_name, None if keep == 3 else empty, parse)
     made.type = plain
     made.format = "int-or-string" if letter == "x" else ""
     return made

@@ -345,13 +345,18 @@ def _scalar_fault(schema: Schema, value: Any) -> str:
         return ""
     given = _go_kind(value)
     number = given in ("int64", "float64")
-    if schema.go_type == given or (number and schema.type == "number"):
+    wanted = _GO_KIND_OF[schema.code]
+    if wanted == given or (number and schema.type == "number"):
         return ""
     if number and schema.type == "integer":
         return "" if float(value).is_integer() else f"cannot convert float64 to {schema.go_type}"
     if given == "int64" and schema.type == "string":
-        return "cannot convert int64 to string"
-    return f"unrecognized type: {schema.go_type}"
+        return f"cannot convert int64 to {schema.go_type}"
+    return f"unrecognized type: {wanted}"
+
+
+_GO_KIND_OF = {"s": "string", "b": "bool", "i": "int32", "l": "int64", "d": "float64", "x": "struct"}
+"""The kind of the Go type that a scalar of the notation in schema.py stands for."""
 
 
 _GO_KINDS: dict[type, str] = {dict: "map", list: "slice", bool: "bool", int: "int64", float: "float64", str: "string"}

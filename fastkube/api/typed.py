@@ -80,7 +80,7 @@ def type_of(schema: Schema) -> Type:
     return _type(schema)
 
 
-def _type(schema: Schema, name: str = "", required: bool = False) -> Type:
+def _type(schema: Schema, name: str = "") -> Type:
     kind, scalar = _kind(schema)
     struct = kind == MAP and schema.type == "object"
     return Type(
@@ -88,7 +88,7 @@ def _type(schema: Schema, name: str = "", required: bool = False) -> Type:
         element=f"f:{name}",
         leaf=_is_leaf(schema, kind),
         struct=struct,
-        always=schema.keep >= _ALWAYS_KEPT or (required and kind in (LIST, MAP) and not struct),
+        always=schema.keep >= _ALWAYS_KEPT,
         open=schema.preserve or kind == DEDUCED,
         fixed=schema.code != "",
         scalar=scalar,
@@ -99,7 +99,7 @@ def _type(schema: Schema, name: str = "", required: bool = False) -> Type:
 
 
 def _fields(schema: Schema) -> dict[str, Type]:
-    return {name: _type(child, name, name in schema.required) for name, child in schema.fields.items()}
+    return {name: _type(child, name) for name, child in schema.fields.items()}
 
 
 def _kind(schema: Schema) -> tuple[int, str]:

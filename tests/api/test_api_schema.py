@@ -90,7 +90,15 @@ v1 Pod | {"spec": {"priority": {}}} | object into Go struct field PodSpec.spec.p
 v1 Pod | {"spec": {"initContainers": [{"ports": [{"containerPort": "80"}]}]}} | string into Go struct field \
 ContainerPort.spec.initContainers.ports.containerPort of type int32
 v1 Pod | {"spec": {"containers": [{"livenessProbe": {"httpGet": {"port": true}}}]}} | bool into Go struct field \
-HTTPGetAction.spec.containers.livenessProbe.httpGet.port of type int32
+HTTPGetAction.spec.containers.livenessProbe.ProbeHandler.httpGet.port of type int32
+v1 Pod | {"spec": {"restartPolicy": 1}} | number into Go struct field PodSpec.spec.restartPolicy of type \
+v1.RestartPolicy
+v1 Pod | {"spec": {"containers": [{"resources": {"limits": []}}]}} | array into Go struct field \
+ResourceRequirements.spec.containers.resources.limits of type v1.ResourceList
+v1 PersistentVolumeClaim | {"spec": {"accessModes": [true]}} | bool into Go struct field \
+PersistentVolumeClaimSpec.spec.accessModes of type v1.PersistentVolumeAccessMode
+v1 PersistentVolume | {"spec": {"hostPath": []}} | array into Go struct field \
+PersistentVolumeSpec.spec.PersistentVolumeSource.hostPath of type v1.HostPathVolumeSource
 apps/v1 Deployment | {"spec": {"replicas": "three"}} | string into Go struct field DeploymentSpec.spec.replicas \
 of type int32
 v1 Pod | {"metadata": {"creationTimestamp": 5}} | number into Go struct field ObjectMeta.metadata.creationTimestamp \
@@ -136,7 +144,7 @@ def test_what_go_always_writes_is_filled_in() -> None:
     sets = walk("apps/v1", "ReplicaSet")[0]
     assert sets == {
         "metadata": {"name": "a"},
-        "spec": {"template": {"metadata": {}, "spec": {}}},
+        "spec": {"selector": None, "template": {"metadata": {}, "spec": {"containers": None}}},
         "status": {"replicas": 0},
     }
 
