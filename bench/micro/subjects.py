@@ -198,6 +198,43 @@ def renew_lease(requests: Requests) -> Work:
     return work
 
 
+DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
+
+
+def _deployment(name: str, replicas: int) -> dict[str, Any]:
+    template = {"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    spec = {"replicas": replicas, "selector": {"matchLabels": {"app": "a"}}, "template": template}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": spec}
+
+
+def create_deployment(requests: Requests) -> Work:
+    made = 0
+
+    async def work(count: int) -> None:
+        nonlocal made
+        for _ in range(count):
+            made += 1
+            await requests.send(requests.request("POST", DEPLOYMENTS, _deployment(f"created-{made}", 3)), 201)
+
+    return work
+
+
+_APPLY = "Content-Type: application/apply-patch+yaml\r\n"
+
+
+def apply_new_deployment(requests: Requests) -> Work:
+    made = 0
+
+    async def work(count: int) -> None:
+        nonlocal made
+        for _ in range(count):
+            made += 1
+            path = f"{DEPLOYMENTS}/applied-{made}?fieldManager=bench&force=true"
+            await requests.send(requests.request("PATCH", path, _deployment(f"applied-{made}", 3), _APPLY), 201)
+
+    return work
+
+
 def apply_deployment(requests: Requests) -> Work:
     made = 0
 
@@ -205,12 +242,9 @@ def apply_deployment(requests: Requests) -> Work:
         nonlocal made
         for _ in range(count):
             made += 1
-            template = {"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
-            spec = {"replicas": made % 7, "selector": {"matchLabels": {"app": "a"}}, "template": template}
-            obj = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "applied"}, "spec": spec}
-            path = "/apis/apps/v1/namespaces/default/deployments/applied?fieldManager=bench&force=true"
-            media = "Content-Type: application/apply-patch+yaml\r\n"
-            await requests.send(requests.request("PATCH", path, obj, media), 201 if made == 1 else 200)
+            path = f"{DEPLOYMENTS}/applied?fieldManager=bench&force=true"
+            request = requests.request("PATCH", path, _deployment("applied", made % 7), _APPLY)
+            await requests.send(request, 201 if made == 1 else 200)
 
     return work
 
@@ -222,6 +256,8 @@ REQUESTS: dict[str, Callable[[Requests], Work]] = {
     "merge-patch a Pod": patch_pod,
     "patch a Pod's status": patch_pod_status,
     "renew a Lease": renew_lease,
+    "create a Deployment": create_deployment,
+    "apply a new Deployment": apply_new_deployment,
     "apply a Deployment": apply_deployment,
 }
 
