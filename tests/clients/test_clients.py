@@ -1,4 +1,5 @@
-"""Clients of every language that the Kubernetes project and its users write in, each by its own tests in a folder here.
+"""Clients of every language that the Kubernetes project and its users write in, and Helm, each by its own tests in a
+folder here.
 
 `make test-clients` runs them; a language whose tools are not on the machine is left out by name. Each runs against one
 control plane with simulated nodes, in namespaces of its own.
@@ -23,6 +24,7 @@ LANGUAGES = {
         [[sys.executable, "-m", "pytest", "-q", "-m", "", "-p", "no:cacheprovider", "python/python_clients.py"]],
     ),
     "go": ("go", [["go", "test", "-count=1", "./..."]]),
+    "helm": ("go", [["go", "test", "-count=1", "./..."]]),
     "javascript": ("npm", [["npm", "install", "--no-package-lock", "--no-audit", "--no-fund"], ["npm", "test"]]),
     "java": ("mvn", [["mvn", "-q", "-B", "test"]]),
 }
