@@ -1,6 +1,6 @@
 # make up      sets up, then runs the control plane with its embedded store and simulated nodes
 # make test    sets up, then runs the tests
-# others       make test-long, test-sim, test-clients, test-pure, bench, bench-sched, bench-micro, profile, lint, format, clean
+# others       make test-long, test-sim, test-clients, test-pure, fuzz, bench, bench-sched, bench-micro, profile, lint, format, clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 CORES := $(wildcard fastkube/_*.pyx)
 NODES ?= 3
 
-.PHONY: up test test-long test-sim test-clients test-pure bench bench-sched bench-controllers bench-micro profile lint format setup setup-dev kubectl clean
+.PHONY: up test test-long test-sim test-clients test-pure fuzz bench bench-sched bench-controllers bench-micro profile lint format setup setup-dev kubectl clean
 .DEFAULT_GOAL := up
 
 up: setup
@@ -57,6 +57,11 @@ test-sim: setup-dev
 test-clients: setup-dev kubectl
 	@$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[dev,clients]'
 	$(BIN)/python -m pytest -m clients --timeout 2400 tests/clients/test_clients.py
+
+# Requests made from the served OpenAPI documents: FUZZ_EXAMPLES of each operation, about 15 minutes with 10.
+fuzz: setup-dev
+	@$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[dev,fuzz]'
+	$(BIN)/python -m pytest -m fuzz --timeout 7200 tests/fuzz
 
 test-pure: setup-dev
 	FASTKUBE_PURE=1 $(BIN)/python -m pytest tests/api tests/store tests/sched tests/raft
