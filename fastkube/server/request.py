@@ -175,7 +175,11 @@ def split_target(target: str) -> tuple[str, str]:
 def parse_query(text: str) -> dict[str, str]:
     """Of a key that is given twice the first value counts, as in Go."""
     parsed: dict[str, str] = {}
-    for key, value in parse_qsl(text, keep_blank_values=True):
+    if "%" not in text and "+" not in text:
+        pairs = [(key, value) for key, _, value in (pair.partition("=") for pair in text.split("&") if pair)]
+    else:
+        pairs = parse_qsl(text, keep_blank_values=True)
+    for key, value in pairs:
         if key not in parsed:
             parsed[key] = value
     return parsed
