@@ -113,7 +113,7 @@ class Requeue(Action):
 
 @dataclass(frozen=True, slots=True)
 class Remember(Action):
-    """Keep a value until the next attempt (`Context.memory[key]`), as long as this process lives."""
+    """Keep a value until the next attempt (`Context.memory[key]`), as long as this process lives; None forgets it."""
 
     key: str
     value: Any

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from fastkube.clock import rfc3339
-from fastkube.controllers.actions import GONE, Action, Patch, Requeue, Tell, Together
+from fastkube.controllers.actions import GONE, Action, Patch, Remember, Requeue, Tell, Together
 from fastkube.controllers.caches import Caches
 from fastkube.controllers.common import (
     PODS,
@@ -71,13 +71,15 @@ class WholeView(NamedTuple):
     nodes: list[Silent]
     now: float
     options: ControllerManagerOptions
+    known: dict[str, str]
+    """The uid of each node that was there at the last look, by name."""
 
 
 def view(context: Context, key: str) -> NodeView | WholeView | None:
     caches = context.caches
     if key == WHOLE:
         nodes = [Silent(node, context.now - _last_seen(caches, node)) for node in caches.list(NODES)]
-        return WholeView(nodes, context.now, context.options)
+        return WholeView(nodes, context.now, context.options, context.memory.get(WHOLE) or {})
     node = caches.by_key(NODES, key)
     if node is None:
         return None
@@ -179,6 +181,7 @@ class Zone(NamedTuple):
 def _whole(view: WholeView) -> Sequence[Action]:
     options = view.options
     actions: list[Action] = []
+    told = _arrivals(view)
     for node, silent_s in view.nodes:
         ready = _ready(node)
         grace_s = options.node_startup_grace_period_s if ready is None else options.node_monitor_grace_period_s
@@ -186,7 +189,31 @@ def _whole(view: WholeView) -> Sequence[Action]:
             actions += patch
     actions += _taint_zones(view)
     again = Requeue(options.node_monitor_period_s)
-    return [Together(actions), again] if actions else [again]
+    return [*told, Together(actions), again] if actions else [*told, again]
+
+
+def _arrivals(view: WholeView) -> list[Action]:
+    """Tell of the nodes that have come and gone since the last look."""
+    present = {node["metadata"]["name"]: node["metadata"]["uid"] for node, _ in view.nodes}
+    if present == view.known:
+        return []
+    told: list[Action] = [
+        _event(name, uid, "RegisteredNode", f"Node {name} event: Registered Node {name} in Controller")
+        for name, uid in present.items()
+        if name not in view.known
+    ]
+    told += [
+        _event(name, uid, "RemovingNode", f"Node {name} event: Removing Node {name} from Controller")
+        for name, uid in view.known.items()
+        if name not in present
+    ]
+    return [*told, Remember(WHOLE, present)]
+
+
+def _event(name: str, uid: str, reason: str, message: str) -> Tell:
+    """An event about a node, which may be gone."""
+    about = {"apiVersion": "v1", "kind": "Node", "name": name, "uid": uid}
+    return Tell(about, "Normal", reason, message)
 
 
 def _make_unknown(node: Object, now: float) -> list[Action]:
@@ -206,9 +233,9 @@ def _make_unknown(node: Object, now: float) -> list[Action]:
         told.append({**changed, "lastHeartbeatTime": heartbeat, "lastTransitionTime": rfc3339(now)})
     if not told:
         return []
-    name = node["metadata"]["name"]
-    message = f"Node {name} status is now: NodeNotReady"
-    tell: list[Action] = [Tell(node, "Normal", "NodeNotReady", message)] if condition_is(node, "Ready") else []
+    name, uid = node["metadata"]["name"], node["metadata"]["uid"]
+    event = _event(name, uid, "NodeNotReady", f"Node {name} status is now: NodeNotReady")
+    tell: list[Action] = [event] if condition_is(node, "Ready") else []
     body = {"status": {"conditions": told}}
     return [Patch(NODES, node, body=body, kind="strategic", subresource="status", ignore=GONE, then=lambda _: tell)]
 
@@ -324,4 +351,5 @@ CONTROLLER = Controller(
     view=view,
     reconcile=reconcile,
     keys=(WHOLE,),
+    parallel=100,
 )

@@ -45,4 +45,4 @@ def reconcile(view: View) -> Sequence[Action]:
     return [Patch(NODES, node, body=body, kind="strategic", ignore=GONE)]
 
 
-CONTROLLER = Controller(name="ttl-controller", watches=(Watch(NODES),), view=view, reconcile=reconcile)
+CONTROLLER = Controller(name="ttl-controller", watches=(Watch(NODES),), view=view, reconcile=reconcile, parallel=100)

@@ -97,7 +97,10 @@ class Performer:
         elif isinstance(action, DeleteAll):
             await self._client.delete_collection(action.resource, action.namespace, propagation=action.propagation)
         elif isinstance(action, Remember):
-            self.memory[action.key] = action.value
+            if action.value is None:
+                self.memory.pop(action.key, None)
+            else:
+                self.memory[action.key] = action.value
         elif isinstance(action, Fail):
             raise Failed(action.message)
         else:

@@ -98,7 +98,9 @@ class Controller:
     view: Callable[[Context, str], Any]
     reconcile: Callable[[Any], Sequence[Action]]
     workers: str = ""
-    """The option which says how many keys may be in work at a time; one, if empty."""
+    """The option which says how many keys may be in work at a time; `parallel`, if empty."""
+    parallel: int = 1
+    """More than one where the keys have nothing to do with each other."""
     keys: tuple[str, ...] = ()
     """Keys to reconcile at the start, for controllers which look at the whole rather than at objects."""
     resync: str = ""
@@ -180,7 +182,7 @@ class Runner:
         self._performer = Performer(client, caches, recorder, controller.component or controller.name)
         self._rests: dict[str, float] = {}
         self._woken_later: set[str] = set()
-        self._workers_max: int = getattr(options, controller.workers) if controller.workers else 1
+        self._workers_max: int = getattr(options, controller.workers) if controller.workers else controller.parallel
         self._workers: list[asyncio.Task[None]] = []
         self._resyncing: asyncio.Task[None] | None = None
 

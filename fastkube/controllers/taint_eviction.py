@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fastkube.client import object_key
-from fastkube.controllers.actions import GONE, Action, Delete, Patch, Requeue, Tell
+from fastkube.client import object_key, split_key
+from fastkube.controllers.actions import GONE, Action, Delete, Patch, Remember, Requeue, Tell
 from fastkube.controllers.caches import Caches
 from fastkube.controllers.common import PODS, Object, Objects, is_finished, is_terminating, make_condition, seconds
 from fastkube.controllers.placement import tolerates
@@ -20,19 +20,28 @@ class View(NamedTuple):
     taints: Objects
     """The NoExecute taints of its node, each with the time since which it is there."""
     now: float
+    waits: bool = False
+    """Whether its deletion was put off, and not called off since."""
 
 
-def view(context: Context, key: str) -> View | None:
+class Gone(NamedTuple):
+    """A Pod that somebody else has deleted while its deletion was put off."""
+
+    key: str
+
+
+def view(context: Context, key: str) -> View | Gone | None:
     caches = context.caches
     pod = caches.by_key(PODS, key)
+    waits = context.memory.get(key)
     if pod is None or is_terminating(pod) or is_finished(pod):
-        return None
+        return Gone(key) if waits and pod is None else None
     node = caches.get(NODES, "", pod["spec"].get("nodeName") or "")
     taints = _no_execute(node) if node is not None else []
-    if not taints:
+    if not taints and not waits:
         return None
-    since = caches.life(NODES, _no_execute, pod["spec"]["nodeName"]) or context.now
-    return View(pod, [_dated(taint, since) for taint in taints], context.now)
+    since = caches.life(NODES, _no_execute, pod["spec"].get("nodeName") or "") or context.now
+    return View(pod, [_dated(taint, since) for taint in taints], context.now, bool(waits))
 
 
 def _no_execute(node: Object) -> Objects:
@@ -44,7 +53,10 @@ def _dated(taint: Object, since: float) -> Object:
     return {**taint, "since": seconds(taint["timeAdded"]) if taint.get("timeAdded") else since}
 
 
-def reconcile(view: View) -> Sequence[Action]:
+def reconcile(view: View | Gone) -> Sequence[Action]:
+    if isinstance(view, Gone):
+        return _call_off(view.key)
+    key = object_key(view.pod)
     ends: list[float] = []
     for taint in view.taints:
         matching = [known for known in view.pod["spec"].get("tolerations") or () if tolerates(known, taint)]
@@ -56,9 +68,19 @@ def reconcile(view: View) -> Sequence[Action]:
         if limits:
             ends.append(taint["since"] + min(limits))
     if not ends:
-        return ()
+        return _call_off(key) if view.waits else ()
     left = min(ends) - view.now
-    return _evict(view) if left <= 0 else [Requeue(left)]
+    return _evict(view) if left <= 0 else [Remember(key, True), Requeue(left)]
+
+
+def _call_off(key: str) -> Sequence[Action]:
+    return [_told(key, f"Cancelling deletion of Pod {key}"), Remember(key, None)]
+
+
+def _told(key: str, message: str) -> Tell:
+    namespace, name = split_key(key)
+    about = {"apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": name}
+    return Tell(about, "Normal", "TaintManagerEviction", message)
 
 
 def _evict(view: View) -> Sequence[Action]:
@@ -66,7 +88,8 @@ def _evict(view: View) -> Sequence[Action]:
     message = "Taint manager: deleting due to NoExecute taint"
     told = make_condition("DisruptionTarget", "True", "DeletionByTaintManager", message, view.now)
     return [
-        Tell(pod, "Normal", "TaintManagerEviction", f"Marking for deletion Pod {object_key(pod)}"),
+        _told(object_key(pod), f"Marking for deletion Pod {object_key(pod)}"),
+        Remember(object_key(pod), None),
         Patch(PODS, pod, body={"status": {"conditions": [told]}}, kind="strategic", subresource="status", ignore=GONE),
         Delete(PODS, pod, ignore=GONE),
     ]
@@ -100,4 +123,5 @@ CONTROLLER = Controller(
     ),
     view=view,
     reconcile=reconcile,
+    parallel=100,
 )

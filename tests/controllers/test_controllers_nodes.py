@@ -9,7 +9,7 @@ from kubeobjects import NOW, flat, obj, pod, writes
 
 from fastkube.clock import rfc3339
 from fastkube.controllers import node_lifecycle, taint_eviction
-from fastkube.controllers.actions import Delete, Patch, Requeue, Tell
+from fastkube.controllers.actions import Delete, Patch, Remember, Requeue, Tell
 from fastkube.controllers.node_lifecycle import NOT_READY, UNREACHABLE, NodeView, Silent, WholeView
 from fastkube.controllers.options import ControllerManagerOptions
 from fastkube.controllers.placement import node_matches, tolerates
@@ -83,7 +83,8 @@ def test_pods_of_a_node_that_is_not_ready_are_not_ready() -> None:
 
 
 def whole(*nodes: tuple[Object, float]) -> Any:
-    return node_lifecycle.reconcile(WholeView([Silent(*each) for each in nodes], NOW, OPTIONS))
+    known = {each["metadata"]["name"]: each["metadata"]["uid"] for each, _ in nodes}
+    return node_lifecycle.reconcile(WholeView([Silent(*each) for each in nodes], NOW, OPTIONS, known))
 
 
 @pytest.mark.parametrize(
@@ -106,6 +107,20 @@ def test_silent_nodes_become_unknown(made: Object, silent_s: float, reason: str 
     if reason == "NodeStatusUnknown":
         (tell,) = patches[0].then({})
         assert (tell.reason, tell.message) == ("NodeNotReady", "Node n1 status is now: NodeNotReady")
+
+
+def test_nodes_that_come_and_go_are_told() -> None:
+    there = [Silent(each, 0.0) for each in (node("old"), node("new"))]
+    known = {"old": there[0].node["metadata"]["uid"], "gone": "u"}
+    first, second, remember, _again = node_lifecycle.reconcile(WholeView(there, NOW, OPTIONS, known))
+    assert isinstance(first, Tell) and isinstance(second, Tell) and isinstance(remember, Remember)
+    assert (first.reason, first.message) == ("RegisteredNode", "Node new event: Registered Node new in Controller")
+    assert first.about == {"apiVersion": "v1", "kind": "Node", "name": "new", "uid": there[1].node["metadata"]["uid"]}
+    assert (second.reason, second.message) == (
+        "RemovingNode",
+        "Node gone event: Removing Node gone from Controller",
+    )
+    assert remember.value.keys() == {"old", "new"}
 
 
 def tainted(actions: Any) -> list[str]:
@@ -157,7 +172,7 @@ def evict(tolerations: list[Object], *present: Object) -> Any:
 
 
 def test_pods_that_tolerate_nothing_go_at_once() -> None:
-    tell, patch, delete = evict([], taint("k"))
+    tell, _forget, patch, delete = evict([], taint("k"))
     assert isinstance(tell, Tell)
     assert (tell.reason, tell.message) == ("TaintManagerEviction", "Marking for deletion Pod default/p")
     assert patch.body["status"]["conditions"][0]["reason"] == "DeletionByTaintManager"
@@ -170,7 +185,17 @@ def test_tolerated_for_a_time(limit: int, left: float | None) -> None:
     if left is None:
         assert isinstance(actions[-1], Delete)
     else:
-        assert actions == [Requeue(left)]
+        assert actions == [Remember("default/p", True), Requeue(left)]
+
+
+def test_what_was_put_off_may_be_called_off() -> None:
+    tolerant = pod("p")
+    called_off = [taint_eviction.reconcile(taint_eviction.View(tolerant, [], NOW, waits=True))]
+    called_off.append(taint_eviction.reconcile(taint_eviction.Gone("default/p")))
+    for tell, forget in called_off:
+        assert isinstance(tell, Tell)
+        assert (tell.reason, tell.message) == ("TaintManagerEviction", "Cancelling deletion of Pod default/p")
+        assert forget == Remember("default/p", None)
 
 
 def test_tolerated_for_ever() -> None:
