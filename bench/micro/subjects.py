@@ -102,13 +102,28 @@ PODS = "/api/v1/namespaces/default/pods"
 
 
 def create_pod(requests: Requests) -> Work:
+    """Pods that differ in their names: requests are made in advance, but for those."""
+    target = load.Target("http://bench", TOKEN)
+    made = load.create_pods(target, 0, 10**7, "default", f"pod-{random.Random(1).randrange(10**6)}", "none")
+
+    async def work(count: int) -> None:
+        for _ in range(count):
+            await requests.send(next(made), 201)
+
+    return work
+
+
+def create_odd_pod(requests: Requests) -> Work:
+    """Pods of which none is like another."""
     made = random.Random(1).randrange(10**6) * 1000
 
     async def work(count: int) -> None:
         nonlocal made
         for _ in range(count):
             made += 1
-            await requests.send(requests.request("POST", PODS, load.pod(f"pod-{made}")), 201)
+            obj = load.pod(f"odd-{made}")
+            obj["metadata"]["labels"]["number"] = str(made)
+            await requests.send(requests.request("POST", PODS, obj), 201)
 
     return work
 
@@ -251,6 +266,7 @@ def apply_deployment(requests: Requests) -> Work:
 
 REQUESTS: dict[str, Callable[[Requests], Work]] = {
     "create a Pod": create_pod,
+    "create a Pod unlike others": create_odd_pod,
     "create a ConfigMap": create_config_map,
     "get a Pod": get_pod,
     "merge-patch a Pod": patch_pod,

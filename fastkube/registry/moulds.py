@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgpack
@@ -57,20 +58,18 @@ _NAME, _UID, _TIME, _VOLUME, _VERSION = range(5)
 class _Form:
     """Encoded text with holes; `fill` gives the whole of it."""
 
-    __slots__ = ("_holes", "_pieces")
+    __slots__ = ("_arranged", "_text")
 
     def __init__(self, whole: bytes, holes: Mapping[bytes, int]) -> None:
         """`holes`: what stands in `whole` at each hole, and which of them it is."""
         pattern = re.compile(b"(%b)" % b"|".join(re.escape(text) for text in holes))
-        self._pieces = pattern.split(whole)
-        self._holes = tuple((at, holes[self._pieces[at]]) for at in range(1, len(self._pieces), 2))
+        pieces = pattern.split(whole)
+        self._text = b"%b".join(piece.replace(b"%", b"%%") for piece in pieces[::2])
+        self._arranged = itemgetter(*(holes[text] for text in pieces[1::2]))
 
     def fill(self, contents: tuple[bytes, ...]) -> bytes:
         """The contents in the order of the holes."""
-        pieces = self._pieces.copy()
-        for at, hole in self._holes:
-            pieces[at] = contents[hole]
-        return b"".join(pieces)
+        return self._text % self._arranged(contents)  # type: ignore[no-any-return]
 
 
 class _Mould(NamedTuple):
@@ -218,14 +217,22 @@ class Moulds:
         ):
             return None
         key, name = _read(call, media, body)
-        mould = self._moulds.get(key)
         constancy = self.constancy(call)
+        mould = self._moulds.get(key)
         if mould is not None and mould.constancy == constancy:
             call.warnings += mould.warnings
             return Cast(mould, name, stamp.encode())
         if constancy is None or not self._comes_again(key):
             return None
         return Lesson(self, call, media, key, name, constancy)
+
+    def recast(self, call: Call, media: str, body: bytes, stamp: str) -> Cast | None:
+        """`cast` for a call that was cast before, and only if there is nothing to warn about."""
+        key, name = _read(call, media, body)
+        mould = self._moulds.get(key)
+        if mould is None or mould.warnings or mould.constancy != self.constancy(call):
+            return None
+        return Cast(mould, name, stamp.encode())
 
     def _comes_again(self, key: _Key) -> bool:
         seen = hash(key)

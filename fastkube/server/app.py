@@ -132,12 +132,12 @@ class ApiServer:
                 if result is None:
                     continue
                 if result.__class__ is Answer and len(result.body) < GZIP_MIN_BYTES:
-                    self._end(request, result)
+                    self.end(request, result)
                 else:
                     request.task = self._loop.create_task(self._go_on(request, result, stages))
                 return
         except Exception as failure:
-            self._end(request, self.failed(request, failure))
+            self.end(request, self.failed(request, failure))
 
     async def _go_on(self, request: Request, result: Any, stages: Iterator[Stage]) -> None:
         """The rest of a request's way, from the first stage that had something to wait for."""
@@ -151,14 +151,14 @@ class ApiServer:
             if result.__class__ is Answer and len(result.body) >= GZIP_MIN_BYTES:
                 await self._compress(request, result)
         except asyncio.CancelledError as ended:
-            if not request.timed_out or request.task is None:
-                self._end(request, Streamed(499, False))
+            if not request.timed_out or not isinstance(request.task, asyncio.Task):
+                self.end(request, Streamed(499, False))
                 raise
             request.task.uncancel()  # the sweeper has cancelled it
             result = self.failed(request, ended)
         except Exception as failure:
             result = self.failed(request, failure)
-        self._end(request, result)
+        self.end(request, result)
 
     def failed(self, request: Request, failure: BaseException) -> Answer | Streamed:
         """What answers a request that failed: a Status for every failure (panic recovery)."""
@@ -193,7 +193,7 @@ class ApiServer:
             answer.body = await gzipped(answer.body)
             answer.headers += b"Content-Encoding: gzip\r\nVary: Accept-Encoding\r\n"
 
-    def _end(self, request: Request, answer: Answer | Streamed) -> None:
+    def end(self, request: Request, answer: Answer | Streamed) -> None:
         """Writes the answer, if it is not written yet, and gives back what the request held."""
         self.running.discard(request)
         self.lasting.discard(request)

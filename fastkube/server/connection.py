@@ -75,15 +75,15 @@ _is_request_line = re.compile(r"'[!#$%&*+.^_`|~0-9A-Za-z-]+ \S+ HTTP/1\.[01]'").
 Serve = Callable[[Request], None]
 
 Shortcut = Callable[["Connection", "RawRequestMessage"], bytes | None]
-"""Answers a request at once, if it can."""
+"""Answers a request at once, if it can; b"": the answer is under way."""
 
 
 class Connection(BaseProtocol):
     """`certificate_user` is who the peer's client certificate says it is, once a request has asked."""
 
     __slots__ = (
-        "_broken", "_closing", "_looping", "_manager", "_paused_at", "_payload", "_receive", "_tail", "_waiting",
-        "busy", "certificate_user", "on_lost", "plans", "served", "since", "watcher",
+        "_body", "_broken", "_closing", "_looping", "_manager", "_paused_at", "_payload", "_receive", "_tail",
+        "_waiting", "busy", "certificate_user", "on_lost", "plans", "served", "since", "watcher",
     )  # fmt: skip
 
     def __init__(self, manager: HttpServer) -> None:
@@ -111,6 +111,7 @@ class Connection(BaseProtocol):
         self.on_lost: Callable[[], None] | None = None
         """What a request under way wants done when the client goes."""
         self._waiting: deque[tuple[RawRequestMessage, StreamReader]] = deque()
+        self._body: bytes | None = None  # of the request under way, where it was looked at early
         self._payload: StreamReader | None = None  # of the request under way, while it may be incomplete
         self._broken: HttpProcessingError | None = None  # what came after the waiting requests is no HTTP
         self._looping = False  # in `_serve_waiting`
@@ -152,6 +153,11 @@ class Connection(BaseProtocol):
         self._paused_at = 0.0
         self._serve_waiting()
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """aiohttp's bodies ask for it when they end and when they are read; mostly nothing has stopped."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def data_received(self, data: bytes) -> None:
         if self._receive is not None:
             self._receive(data)
@@ -182,10 +188,10 @@ class Connection(BaseProtocol):
         self._looping = True
         try:
             while self._waiting and not (self.busy or self._closing or self._paused_at):
-                message, payload = self._waiting.popleft()
+                message, self._payload = self._waiting.popleft()
+                self._body = None
                 if self.plans is not None and self._answered(message):
                     continue
-                self._payload = payload
                 self.busy = self.served = True
                 self._manager.working += 1
                 self._manager.serve(Request(self, message, self._manager.loop.time()))
@@ -201,8 +207,12 @@ class Connection(BaseProtocol):
         data = self._manager.shortcut(self, message)
         if data is None or self.transport is None:
             return False
-        self.transport.write(data)
-        self.since = self._manager.loop.time()
+        if data:
+            self.transport.write(data)
+            self.since = self._manager.loop.time()
+        else:
+            self.busy = self.served = True
+            self._manager.working += 1
         return True
 
     def answer(self, data: bytes, keep_alive: bool) -> None:
@@ -240,13 +250,20 @@ class Connection(BaseProtocol):
         """Whether the request under way has come as a whole."""
         return self._payload is None or self._payload.is_eof()
 
+    def whole_body(self) -> bytes | None:
+        """The body of the request if it has come, without waiting; `read_body` gives it once more."""
+        payload = self._payload
+        if self._body is None and payload is not None and payload.is_eof() and payload.exception() is None:
+            self._body = payload.read_nowait()
+        return self._body
+
     async def read_body(self, request: Request, max_bytes: int) -> bytes | None:
         """The whole body; None when it is longer than `max_bytes`. Raises 400 and ConnectionResetError."""
         payload = self._payload
         if payload is None:
             return b""
         if payload.is_eof():
-            body: bytes = payload.read_nowait()
+            body = payload.read_nowait() if self._body is None else self._body
             return body if len(body) <= max_bytes else None
         length = request.headers.get("Content-Length")
         if length is not None and int(length) > max_bytes:

@@ -272,7 +272,9 @@ async def create(server: ApiServer, request: Request, route: Route) -> Answer:
     body = await read_body(request)
     cast = server.registry.cast(call, request.headers.get("Content-Type", ""), body)
     if isinstance(cast, Cast):
-        return _cast(view, cast, await server.registry.create_cast(call, cast))
+        revision = await server.registry.create_cast(call, cast)
+        server.repeats.learn_create(request, call, view)
+        return _cast(view, cast, revision)
     stored = await server.registry.create(call, _decoded(call, request, body))
     if cast is not None:
         cast.learn(stored.value, server.registry.timestamp(call))

@@ -16,17 +16,21 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fastkube.registry.strategy import UserInfo
+from fastkube.server import repeated_creates
 from fastkube.server.answer import GZIP_MIN_BYTES, render_head
+from fastkube.server.repeated_creates import LENGTH
 from fastkube.server.request import new_audit_id
 
 if TYPE_CHECKING:
     from aiohttp.http import RawRequestMessage
 
+    from fastkube.registry.strategy import Call
     from fastkube.server.app import ApiServer
     from fastkube.server.connection import Connection
     from fastkube.server.fair_queues import Level
     from fastkube.server.forms import View
     from fastkube.server.metrics import Series
+    from fastkube.server.repeated_creates import CreatePlan
     from fastkube.server.request import Request
 
 _PLANS_MAX = 1024
@@ -36,9 +40,19 @@ _NAME_MAX = 253
 _PERSONAL = frozenset((b"audit-id", b"content-length", b"transfer-encoding", b"upgrade", b"expect"))
 """With one of these a request is not like the one before."""
 
+_PERSONAL_CREATE = _PERSONAL - {b"content-length"}
+
 Header = tuple[tuple[bytes, bytes], ...]
-Plans = dict[tuple[str, Header], "Plan"]
-"""By the path of the collection and the header."""
+
+
+class Plans:
+    """Plans by the path of the collection and the header."""
+
+    __slots__ = ("creates", "reads")
+
+    def __init__(self) -> None:
+        self.reads: dict[tuple[str, Header], Plan] = {}
+        self.creates: dict[tuple[str, Header], CreatePlan] = {}
 
 
 class Plan:
@@ -67,7 +81,7 @@ class Repeats:
     def __init__(self, server: ApiServer) -> None:
         self._server = server
         self._store = server.store
-        self._of_tokens: Plans = {}
+        self._of_tokens = Plans()
         self._of_certificates: dict[tuple[str, tuple[str, ...]], Plans] = {}
         self.enabled = server.auditor is None and not server.store.is_replicated
 
@@ -76,22 +90,18 @@ class Repeats:
         plans = connection.plans
         if plans is None:
             return None
+        if head.method == "POST":
+            create = plans.creates.get((head.path, head.raw_headers))
+            if create is None or not self._holds(create, head):
+                return None
+            return repeated_creates.begin(self._server, create, connection, head)
         collection, _, name = head.path.rpartition("/")
-        plan = plans.get((collection, head.raw_headers))
+        plan = plans.reads.get((collection, head.raw_headers))
         if plan is None or head.method != "GET" or len(name) > _NAME_MAX:
             return None
         server = self._server
         started = server.now()
-        self._store.catch_up()
-        if (
-            plan.rules != server.authorizer.generation
-            or plan.flow != server.flow.generation
-            or plan.catalog != server.catalog.generation
-            or plan.until <= server.clock.time()
-            or server.aggregator.remotes
-            or server.health.stopping
-            or head.should_close
-        ):
+        if not self._holds(plan, head):
             return None
         found = self._store.newest(plan.key_prefix + name.encode("utf-8", "surrogateescape"))
         if found is None:
@@ -106,7 +116,21 @@ class Repeats:
             return None
         plan.series.count(200, server.now() - started)
         length = b"%d" % len(body)
-        return b"".join((plan.head, new_audit_id(), plan.tail, server.date(), _LENGTH, length, b"\r\n\r\n", body))
+        return b"".join((plan.head, new_audit_id(), plan.tail, server.date(), LENGTH, length, b"\r\n\r\n", body))
+
+    def _holds(self, plan: Plan | CreatePlan, head: RawRequestMessage) -> bool:
+        """Whether all that a plan rests on is as it was."""
+        server = self._server
+        self._store.catch_up()
+        return not (
+            plan.rules != server.authorizer.generation
+            or plan.flow != server.flow.generation
+            or plan.catalog != server.catalog.generation
+            or plan.until <= server.clock.time()
+            or server.aggregator.remotes
+            or server.health.stopping
+            or head.should_close
+        )
 
     # ---------------------------------------------------------------- learning
 
@@ -119,34 +143,50 @@ class Repeats:
         if name != info.name or not server.authorizer.allows_all(request.user, info):
             return
         plan = Plan()
-        plan.until = server.authenticator.good_until(request)
-        if not plan.until:
+        if not self._rest(plan, request):
             return
         plan.key_prefix = view.rtype.key(info.namespace, "")
         plan.encode = view.encoder or view.one
-        plan.level = server.flow.classify(request.user, info).level
-        plan.series = server.metrics.series(info)
         head = render_head(request, 200, view.form.media, b"", b"", True).removesuffix(b"\r\n")
         plan.head, _, plan.tail = head.partition(request.audit_id.encode())
+        plans = connection.plans = self._plans_of(connection.certificate_user)
+        if len(plans.reads) >= _PLANS_MAX:
+            plans.reads.clear()
+        plans.reads[collection, request.head.raw_headers] = plan
+
+    def learn_create(self, request: Request, call: Call, view: View) -> None:
+        """Makes a plan of a POST whose object was cast, if it can be repeated."""
+        connection = request.connection
+        if not self.enabled or connection.transport is None or not _is_impersonal(request, _PERSONAL_CREATE):
+            return
+        plan = repeated_creates.plan_of(request, call, view)
+        allowed = self._server.authorizer.allows_all(request.user, request.info)
+        if plan is None or not allowed or not self._rest(plan, request):
+            return
+        plans = connection.plans = self._plans_of(connection.certificate_user)
+        if len(plans.creates) >= _PLANS_MAX:
+            plans.creates.clear()
+        plans.creates[request.head.path, request.head.raw_headers] = plan
+
+    def _rest(self, plan: Plan | CreatePlan, request: Request) -> bool:
+        """Notes what a plan rests on; False for a request that nothing can be rested on."""
+        server = self._server
+        plan.until = server.authenticator.good_until(request)
+        plan.level = server.flow.classify(request.user, request.info).level
+        plan.series = server.metrics.series(request.info)
         plan.rules = server.authorizer.generation
         plan.flow, plan.catalog = server.flow.generation, server.catalog.generation
-        plans = connection.plans = self._plans_of(connection.certificate_user)
-        if len(plans) >= _PLANS_MAX:
-            plans.clear()
-        plans[collection, request.head.raw_headers] = plan
+        return bool(plan.until)
 
     @staticmethod
     def _is_plain(request: Request, view: View) -> bool:
         """Whether nothing about the request is its own but the name."""
-        info, head = request.info, request.head
+        info = request.info
         if request.query or request.warnings or view.asks or request.method != "GET":
             return False
         if info.subresource or info.parts != 2 or (info.resource == "namespaces" and not info.group):
             return False
-        names = [name.lower() for name, _ in head.raw_headers]
-        if any(name in _PERSONAL or name.startswith(b"impersonate-") for name in names):
-            return False
-        return sum(len(name) + len(value) for name, value in head.raw_headers) <= _HEADER_MAX_BYTES
+        return _is_impersonal(request, _PERSONAL)
 
     def _plans_of(self, identity: UserInfo | bool | None) -> Plans:
         """The header tells who asks, but for a client certificate."""
@@ -154,7 +194,13 @@ class Repeats:
             return self._of_tokens
         if len(self._of_certificates) >= _IDENTITIES_MAX:
             self._of_certificates.clear()
-        return self._of_certificates.setdefault((identity.name, identity.groups), {})
+        return self._of_certificates.setdefault((identity.name, identity.groups), Plans())
 
 
-_LENGTH = b"\r\nContent-Length: "
+def _is_impersonal(request: Request, personal: frozenset[bytes]) -> bool:
+    """Whether the next request may have the same header, and mean the same by it."""
+    header = request.head.raw_headers
+    names = [name.lower() for name, _ in header]
+    if any(name in personal or name.startswith(b"impersonate-") for name in names):
+        return False
+    return sum(len(name) + len(value) for name, value in header) <= _HEADER_MAX_BYTES

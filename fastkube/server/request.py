@@ -208,7 +208,7 @@ class Request:
         self.timed_out = False
         self.streaming = False
         """Whether the head was written already: no other answer is possible then."""
-        self.task: asyncio.Task[Any] | None = None
+        self.task: asyncio.Future[Any] | None = None
         """What works on the request, once it had to wait for something."""
         self.user = ANONYMOUS
         self.audit_id = ""

@@ -1,0 +1,152 @@
+"""Creates that repeat: what a POST means, who asks and whether they may is the same for the next one with the same
+header, and a body that fits a mould is all that is left of it (registry/moulds.py).
+
+    header ─▶ Plan ─ body ─▶ Cast ─ store ─▶ answer
+
+The first goes the whole way through the stages and leaves a plan; what the plan rests on is checked each time, as for
+reads that repeat (repeats.py). Whatever is not exactly as it was goes the whole way: no seat is free, a body that is
+still to come or fits no mould, a name that is taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from fastkube.registry.moulds import Cast
+from fastkube.server.answer import Answer, Streamed, render_head
+from fastkube.server.media import JSON
+from fastkube.server.request import Request, new_audit_id
+from fastkube.store import KeyExists, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aiohttp.http import RawRequestMessage
+
+    from fastkube.registry.strategy import Call, UserInfo
+    from fastkube.server.app import ApiServer
+    from fastkube.server.connection import Connection
+    from fastkube.server.fair_queues import Level
+    from fastkube.server.forms import View
+    from fastkube.server.metrics import Series
+    from fastkube.server.request import RequestInfo
+
+_OPTIONS = frozenset(("fieldManager", "fieldValidation"))
+"""Of a query that has more than these, more depends."""
+
+LENGTH = b"\r\nContent-Length: "
+
+
+class CreatePlan:
+    """All that is known of a POST before its body."""
+
+    __slots__ = (
+        "call", "catalog", "encode", "flow", "head", "info", "level", "media", "rules", "sent", "series", "tail",
+        "until", "user",
+    )  # fmt: skip
+
+    call: Call
+    """That of the request which left the plan; only its time is changed."""
+    sent: str
+    """Content-Type of the body, `media` of the answer."""
+    media: bytes
+    encode: Callable[[bytes, int], bytes] | None
+    """Makes the answer of what is stored; None: the mould has it."""
+    info: RequestInfo
+    user: UserInfo
+    level: Level | None
+    series: Series
+    until: float
+    head: bytes
+    tail: bytes
+    rules: int
+    flow: int
+    catalog: int
+
+
+def plan_of(request: Request, call: Call, view: View) -> CreatePlan | None:
+    """What the plan's own are of; None for a request of which more depends than its header and body."""
+    if request.query.keys() - _OPTIONS or request.warnings or view.asks or view.encoder is None:
+        return None
+    plan = CreatePlan()
+    plan.call, plan.info, plan.user = call, request.info, request.user
+    plan.sent = request.headers.get("Content-Type", "")
+    plan.media = view.form.media
+    plan.encode = None if plan.media is JSON else view.encoder
+    head = render_head(request, 201, plan.media, b"", b"", True).removesuffix(b"\r\n")
+    plan.head, _, plan.tail = head.partition(request.audit_id.encode())
+    return plan
+
+
+class _Creation:
+    """A create under way; called when the store is done with it."""
+
+    __slots__ = ("_cast", "_plan", "_request", "_server")
+
+    def __init__(self, server: ApiServer, plan: CreatePlan, cast: Cast, request: Request) -> None:
+        self._server = server
+        self._plan = plan
+        self._cast = cast
+        self._request = request
+
+    def __call__(self, done: asyncio.Future[int]) -> None:
+        server, request, plan = self._server, self._request, self._plan
+        failure = asyncio.CancelledError() if done.cancelled() else done.exception()
+        if failure is not None:
+            self._failed(failure)
+            return
+        revision = done.result()
+        body = self._cast.json(revision) if plan.encode is None else plan.encode(self._cast.value, revision)
+        if server.health.stopping:
+            request.audit_id = new_audit_id().decode()
+            server.end(request, Answer(201, body, plan.media))
+            return
+        server.running.discard(request)
+        if plan.level is not None:
+            plan.level.release()
+        plan.series.count(201, server.now() - request.started)
+        length = b"%d" % len(body)
+        head = (plan.head, new_audit_id(), plan.tail, server.date(), LENGTH, length, b"\r\n\r\n")
+        request.connection.answer(b"".join((*head, body)), True)
+
+    def _failed(self, failure: BaseException) -> None:
+        server, request = self._server, self._request
+        if isinstance(failure, KeyExists):  # nothing is written: the long way says it, or finds another name
+            server.running.discard(request)
+            if request.seat is not None:
+                request.seat.release()
+            server.serve(Request(request.connection, request.head, request.started))
+            return
+        request.audit_id = new_audit_id().decode()
+        if isinstance(failure, asyncio.CancelledError) and not request.timed_out:
+            server.end(request, Streamed(499, False))
+        else:
+            server.end(request, server.failed(request, failure))
+
+
+def begin(server: ApiServer, plan: CreatePlan, connection: Connection, head: RawRequestMessage) -> bytes | None:
+    """b"" when the create is under way; None when it has to go the long way."""
+    body = connection.whole_body()
+    if body is None:
+        return None
+    registry, call = server.registry, plan.call
+    call.now = server.clock.time()
+    cast = registry.moulds.recast(call, plan.sent, body, registry.timestamp(call))
+    if cast is None:
+        return None
+    level = plan.level
+    if level is not None and not level.try_take():
+        return None
+    try:
+        done = server.store.create(cast.key, cast.value)
+    except StoreError:
+        if level is not None:
+            level.release()
+        return None
+    request = Request(connection, head, server.now())
+    request.info, request.user, request.seat, request.task = plan.info, plan.user, level, done
+    request.deadline = request.started + server.options.request_timeout_s
+    server.running.add(request)
+    done.add_done_callback(_Creation(server, plan, cast, request))
+    return b""
