@@ -56,7 +56,7 @@ test-sim: setup-dev
 
 test-clients: setup-dev kubectl
 	@$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[dev,clients]'
-	$(BIN)/python -m pytest -m clients --timeout 2400 tests/clients/test_clients.py
+	$(BIN)/python -m pytest -m clients --timeout 2400 tests/clients/test_clients.py tests/etcd/test_etcd_etcdctl.py
 
 # Requests made from the served OpenAPI documents: FUZZ_EXAMPLES of each operation, about 15 minutes with 10.
 fuzz: setup-dev
@@ -64,7 +64,7 @@ fuzz: setup-dev
 	$(BIN)/python -m pytest -m fuzz --timeout 7200 tests/fuzz
 
 test-pure: setup-dev
-	FASTKUBE_PURE=1 $(BIN)/python -m pytest tests/api tests/store tests/sched tests/raft
+	FASTKUBE_PURE=1 $(BIN)/python -m pytest tests/api tests/store tests/sched tests/raft tests/etcd
 
 # All subjects, this checkout compiled and pure beside the peers that are found: about 12 minutes on a quiet machine.
 bench: setup-dev

@@ -16,6 +16,7 @@ import click
 from fastkube import __version__, cli_clusters, config
 from fastkube.cluster import StoreOptions, UpOptions
 from fastkube.controllers.options import ControllerManagerOptions
+from fastkube.etcd.options import EtcdListenOptions, EtcdServerOptions
 from fastkube.nodes.options import FleetOptions
 from fastkube.process import die, serve
 from fastkube.scheduler.options import SchedulerOptions
@@ -61,7 +62,15 @@ def main(config: str | None) -> None:
 
 
 @main.command()
-@config.add_flags(UpOptions, StoreOptions, FleetOptions, ServerOptions, SchedulerOptions, ControllerManagerOptions)
+@config.add_flags(
+    UpOptions,
+    StoreOptions,
+    FleetOptions,
+    ServerOptions,
+    EtcdListenOptions,
+    SchedulerOptions,
+    ControllerManagerOptions,
+)
 def up(**values: Any) -> None:
     """Run the whole control plane: API server, scheduler, controllers and simulated nodes."""
     from fastkube import cluster
@@ -70,7 +79,7 @@ def up(**values: Any) -> None:
 
 
 @main.command()
-@config.add_flags(StoreOptions, EtcdOptions, ServerOptions, ReplicationOptions)
+@config.add_flags(StoreOptions, EtcdOptions, ServerOptions, EtcdListenOptions, ReplicationOptions)
 def apiserver(**values: Any) -> None:
     """Run the API server with its embedded store, and nothing else.
 
@@ -80,6 +89,18 @@ def apiserver(**values: Any) -> None:
     from fastkube import cluster
 
     serve(lambda stop: cluster.apiserver(values, stop, announce=click.echo))
+
+
+@main.command()
+@config.add_flags(StoreOptions, EtcdServerOptions, ReplicationOptions)
+def etcd(**values: Any) -> None:
+    """Run the store alone, with the etcd v3 API in front of it; the flags are etcd's.
+
+    With --initial-cluster the store is replicated by all members named there, and any of them answers.
+    """
+    from fastkube import etcdserver
+
+    serve(lambda stop: etcdserver.etcd(values, stop, announce=click.echo))
 
 
 @main.group(invoke_without_command=True)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from fastkube.api.catalog import Catalog
     from fastkube.client import Client
     from fastkube.controllers.options import ControllerManagerOptions
+    from fastkube.etcd.options import EtcdListenOptions
     from fastkube.nodes.options import FleetOptions
     from fastkube.registry.registry import Registry
     from fastkube.registry.strategy import UserInfo
@@ -122,6 +123,7 @@ class Server:
         clock: Clock | None = None,
         replication: ReplicationOptions | None = None,
         etcd: EtcdOptions | None = None,
+        etcd_listen: EtcdListenOptions | None = None,
     ) -> None:
         self.data_dir = Path(store_options.data_dir).absolute()
         self.clock = clock or RealClock()
@@ -132,6 +134,8 @@ class Server:
         )
         self._replication = replication
         self._etcd = etcd
+        self._etcd_listen = etcd_listen
+        self.etcd_urls: tuple[str, ...] = ()
         self.tokens = {user: secrets.token_urlsafe(24) for user in COMPONENT_USERS}
         self._stack = contextlib.AsyncExitStack()
         self.store: Store
@@ -150,7 +154,7 @@ class Server:
                 self.store = await self._open_store()
                 stack.push_async_callback(self.store.close)
                 self._compact_regularly(stack)
-                await self._await_majority()
+                await await_majority(self.store)
                 users = {token: UserInfo(user, COMPONENT_USERS[user]) for user, token in self.tokens.items()}
                 self.api = await self._api_server(Catalog.builtin(), users, stack)
                 await self.api.start()
@@ -158,6 +162,8 @@ class Server:
                 await self._publish_address()
                 if self._options.frontends:
                     await self._start_frontends(stack)
+                if self._etcd_listen is not None and self._etcd_listen.etcd_listen:
+                    await self._serve_etcd(self._etcd_listen, stack)
             except OSError as error:
                 raise StartError(_told(error)) from error
             except (ValueError, StoreError) as error:
@@ -211,21 +217,6 @@ class Server:
         if interval_s:
             task = asyncio.ensure_future(compact_regularly(self.store, self.clock, interval_s))
             stack.callback(task.cancel)
-
-    async def _await_majority(self) -> None:
-        """Nothing can be read or written before there is a leader: a server waits for the others."""
-        from fastkube.store import StoreFailed, StoreUnavailable
-
-        while True:
-            try:
-                barrier = self.store.read_barrier()
-                if barrier is not None:
-                    await barrier
-                return
-            except StoreFailed:
-                raise
-            except StoreUnavailable as waiting:
-                log.warning("waiting for a majority of the members: %s", waiting)
 
     async def _api_server(
         self,
@@ -297,6 +288,20 @@ class Server:
         stack.push_async_callback(frontends.stop)
         await frontends.start()
 
+    async def _serve_etcd(self, options: EtcdListenOptions, stack: contextlib.AsyncExitStack) -> None:
+        """The etcd v3 API on the same store, its keys beside those of Kubernetes."""
+        from fastkube.etcd.endpoint import Endpoint
+        from fastkube.etcd.node import Node, identity_of
+
+        if self._etcd is not None and self._etcd.enabled:
+            raise ValueError("etcd-listen: not with an external etcd, which serves that API itself")
+        options.validate()
+        name = self._replication.name if self._replication is not None else "default"
+        endpoint = Endpoint(Node(self.store, self.clock, identity_of(self.store, name, ())), options.endpoint)
+        await endpoint.open()
+        stack.push_async_callback(endpoint.close)
+        self.etcd_urls = endpoint.urls
+
     async def _publish_address(self) -> None:
         """The endpoints of the `kubernetes` Service; a server without TLS has none that Pods could use."""
         from fastkube.registry.bootstrap import publish_address
@@ -334,6 +339,22 @@ class Server:
     def internal_url(self) -> str:
         """Where components of this machine reach the server without TLS; guarded by the socket's file mode."""
         return f"unix://{self._options.unix_socket}"
+
+
+async def await_majority(store: Store) -> None:
+    """Nothing can be read or written before there is a leader: a server waits for the others."""
+    from fastkube.store import StoreFailed, StoreUnavailable
+
+    while True:
+        try:
+            barrier = store.read_barrier()
+            if barrier is not None:
+                await barrier
+            return
+        except StoreFailed:
+            raise
+        except StoreUnavailable as waiting:
+            log.warning("waiting for a majority of the members: %s", waiting)
 
 
 def _own_address() -> str:
@@ -456,16 +477,19 @@ def _take_options(values: Mapping[str, Any], *classes: type) -> list[Any]:
 
 async def apiserver(values: Mapping[str, Any], stop: asyncio.Event, announce: Callable[[str], None]) -> None:
     """`fastkube apiserver`."""
+    from fastkube.etcd.options import EtcdListenOptions
     from fastkube.server.options import ServerOptions
     from fastkube.store import ReplicationOptions
     from fastkube.store.external.options import EtcdOptions
 
-    options = _take_options(values, StoreOptions, ServerOptions, ReplicationOptions, EtcdOptions)
-    server = Server(options[0], options[1], replication=options[2], etcd=options[3])
+    options = _take_options(values, StoreOptions, ServerOptions, ReplicationOptions, EtcdOptions, EtcdListenOptions)
+    server = Server(options[0], options[1], replication=options[2], etcd=options[3], etcd_listen=options[4])
     if not await _started(server, stop):
         return
     try:
         announce(f"fastkube {__version__} apiserver is ready: {server.api.url}")
+        for url in server.etcd_urls:
+            announce(f"  etcd        {url}")
         gc.freeze()  # what the start has made lives as long as the process: the collector need not look at it again
         await stop.wait()
     finally:
@@ -486,12 +510,13 @@ async def _started(server: Server, stop: asyncio.Event) -> bool:
 
 async def up(values: Mapping[str, Any], stop: asyncio.Event, announce: Callable[[str], None]) -> None:
     """`fastkube up`: the first line that is announced says that everything is ready."""
+    from fastkube.etcd.options import EtcdListenOptions
     from fastkube.nodes.options import FleetOptions
     from fastkube.server.options import ServerOptions
 
     started = time.monotonic()
-    store_options, up_options, server_options, *_ = _take_options(
-        values, StoreOptions, UpOptions, ServerOptions, FleetOptions
+    store_options, up_options, server_options, etcd_options, *_ = _take_options(
+        values, StoreOptions, UpOptions, ServerOptions, EtcdListenOptions, FleetOptions
     )
     if up_options.clock == "manual":
         await _up_manually(values, up_options, stop, announce)
@@ -505,7 +530,7 @@ async def up(values: Mapping[str, Any], stop: asyncio.Event, announce: Callable[
 
     contents = Contents(up_options, store_options)
     child = await _spawn_components()
-    server = Server(store_options, server_options)
+    server = Server(store_options, server_options, etcd_listen=etcd_options)
     try:
         await server.start()
         try:
@@ -530,6 +555,8 @@ def _announce(
     announce(f"fastkube {__version__} is ready in {time.monotonic() - started:.2f} s: {server.api.url}")
     announce(f"  kubeconfig  {kubeconfig}")
     announce(f"  data        {server.data_dir}")
+    for url in server.etcd_urls:
+        announce(f"  etcd        {url}")
     announce(f"  running     {', '.join(['API server', *names])}")
     announce(f"  try         kubectl --kubeconfig {kubeconfig} get nodes")
 

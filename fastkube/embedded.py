@@ -51,13 +51,19 @@ class Embedded:
     async def running(self, kubeconfig: Path | None = None) -> AsyncIterator[asyncio.Task[None]]:
         """Once entered everything is ready. The task ends only by a failure of a component. Raises StartError."""
         from fastkube.controllers.options import ControllerManagerOptions
+        from fastkube.etcd.options import EtcdListenOptions
         from fastkube.nodes.options import FleetOptions
         from fastkube.scheduler.options import SchedulerOptions
         from fastkube.server.options import ServerOptions
 
         values = self._values
         contents = Contents(build(UpOptions, values), build(StoreOptions, values))
-        self.server = Server(build(StoreOptions, values), build(ServerOptions, values), self.clock)
+        self.server = Server(
+            build(StoreOptions, values),
+            build(ServerOptions, values),
+            self.clock,
+            etcd_listen=build(EtcdListenOptions, values),
+        )
         async with contextlib.AsyncExitStack() as stack:
             await self.server.start()
             stack.push_async_callback(self.server.stop)

@@ -37,6 +37,7 @@ from fastkube.cluster import (
     store_path,
     write_endpoints,
 )
+from fastkube.etcd.options import EtcdListenOptions
 from fastkube.initial import Contents
 from fastkube.server import pki
 from fastkube.server.options import ServerOptions
@@ -45,7 +46,7 @@ from fastkube.store.transport import AdminClient, PeerFiles
 
 _SERVERS_FILE = "servers.json"
 _RESTART_S = 1.0
-_NOT_SHARED = ("unix_socket", "http_port", "audit_log_path")
+_NOT_SHARED = ("unix_socket", "http_port", "audit_log_path", "etcd_listen")
 """Options of the first server alone: what they name cannot be had by several."""
 
 _PR_SET_PDEATHSIG = 1
@@ -130,6 +131,7 @@ async def up_replicated(values: Mapping[str, Any], stop: asyncio.Event, announce
         config.build(StoreOptions, mine),
         config.build(ServerOptions, mine),
         replication=config.build(ReplicationOptions, mine),
+        etcd_listen=config.build(EtcdListenOptions, mine),
     )
     others = [asyncio.ensure_future(_keep_running(values, plan, place)) for place in range(1, len(plan.names))]
     child = await _spawn_components()
@@ -222,7 +224,7 @@ def is_member(data_dir: str) -> bool:
 def restore_store(source: Path, data_dir: Path, options: ReplicationOptions) -> str:
     """Make a store, or with --initial-cluster a new cluster's member, from a snapshot. Raises StartError."""
     from fastkube.store.recovery import restore_member
-    from fastkube.store.snapshot import restore
+    from fastkube.store.snapshot import check_digest, restore
 
     target = store_path(data_dir)
     if target.exists() and any(target.iterdir()):
@@ -233,6 +235,7 @@ def restore_store(source: Path, data_dir: Path, options: ReplicationOptions) -> 
     unpacked.mkdir()
     try:
         shutil.copyfile(source, unpacked / "data.mdb")
+        check_digest(unpacked / "data.mdb")
         report = restore(unpacked, target)
         restore_member(target, options)
     except (OSError, ValueError, StoreError) as error:

@@ -29,10 +29,12 @@ from fastkube.store import (
     Store,
     StoreError,
     Subscription,
+    Txn,
     TxnResult,
     Watcher,
     Write,
 )
+from fastkube.store.mvcc import Chunk
 from fastkube.store.ops import Op
 from fastkube.store.reader import ReadHalf
 from fastkube.store.watch import DEFAULT_BUFFER, Callback, Lost
@@ -121,6 +123,10 @@ class OpenedReads(ReadHalf):
         watcher = super().watch(start, end, revision, buffer=buffer)
         return cast(Watcher, _OpenedWatcher(watcher, self._event))
 
+    def events(self, start: bytes, end: bytes | None, first: int) -> Chunk:
+        chunk = super().events(start, end, first)
+        return chunk._replace(events=[self._event(event) for event in chunk.events])
+
     def subscribe(
         self,
         start: bytes,
@@ -205,6 +211,9 @@ class SealedStore(OpenedReads, Store):
     def update(self, key: bytes, value: bytes, expected_mod_revision: int, lease: int = 0) -> asyncio.Future[int]:
         return self._relay(super().update(key, self._sealed(key, value), expected_mod_revision, lease))
 
+    def put(self, key: bytes, value: bytes, lease: int = 0) -> asyncio.Future[int]:
+        return self._relay(super().put(key, self._sealed(key, value), lease))
+
     def delete(self, key: bytes, expected_mod_revision: int = 0) -> asyncio.Future[Deleted]:
         return self._relay(super().delete(key, expected_mod_revision))
 
@@ -217,14 +226,20 @@ class SealedStore(OpenedReads, Store):
     def txn(
         self, compares: Iterable[Compare], success: Iterable[Op], failure: Iterable[Op] = ()
     ) -> asyncio.Future[TxnResult]:
-        compares = tuple(compares)
-        for compare in compares:
+        return self._relay(super().txn(*self._sealed_txn(Txn(tuple(compares), tuple(success), tuple(failure)))))
+
+    def _sealed_txn(self, txn: Txn) -> Txn:
+        for compare in txn.compares:
             if compare.target == "value" and self._transformer(compare.key) is not None:
                 raise InvalidRequest(f"key {compare.key!r}: encrypted values cannot be compared")
-        return self._relay(super().txn(compares, self._sealed_ops(success), self._sealed_ops(failure)))
+        return Txn(txn.compares, *(tuple(map(self._sealed_op, ops)) for ops in (txn.success, txn.failure)))
 
-    def _sealed_ops(self, ops: Iterable[Op]) -> list[Op]:
-        return [op._replace(value=self._sealed(op.key, op.value)) if isinstance(op, Put) else op for op in ops]
+    def _sealed_op(self, op: Op) -> Op:
+        if isinstance(op, Txn):
+            return self._sealed_txn(op)
+        if isinstance(op, Put) and op.value is not None:
+            return op._replace(value=self._sealed(op.key, op.value))
+        return op
 
 
 class SealedFrontend(OpenedReads, FrontendStore):

@@ -27,26 +27,22 @@ from fastkube.store.mvcc import Reading, Writing
 from fastkube.store.ops import (
     ABSENT,
     ANY,
+    KEEP,
     Compare,
     Delete,
     DeleteResponse,
-    Op,
     Put,
     PutResponse,
     Range,
+    RangeResult,
     Response,
+    Txn,
     TxnResult,
     Write,
 )
 from fastkube.store.records import Deleted, Item
 
-
-class Txn(NamedTuple):
-    """etcd's transaction: all compares hold → success, else failure; each branch is one revision."""
-
-    compares: tuple[Compare, ...]
-    success: tuple[Op, ...]
-    failure: tuple[Op, ...] = ()
+_NO_VERSION = Item(b"", b"", 0, 0, 0, 0)
 
 
 class GrantLease(NamedTuple):
@@ -131,47 +127,99 @@ def _delete_one(store: Writing, key: bytes, expected: int) -> Result:
     return Deleted(*prev, store.close_revision())
 
 
-def _txn(store: Writing, txn: Txn) -> Result:
+class _Decided(NamedTuple):
+    """A transaction whose compares were looked at: the branch to go, and what has to hold of its operations."""
+
+    succeeded: bool
+    steps: list[Put | Delete | Range | _Decided]
+
+
+def _decide(store: Reading, txn: Txn) -> _Decided:
     succeeded = all(_holds(store, compare) for compare in txn.compares)
     branch = txn.success if succeeded else txn.failure
-    refusal = _refusal(store, branch)
+    return _Decided(succeeded, [_decide(store, op) if isinstance(op, Txn) else op for op in branch])
+
+
+def _txn(store: Writing, txn: Txn) -> Result:
+    decided = _decide(store, txn)
+    refusal = _put_refusal(store, decided) or _range_refusal(store, decided)
     if refusal is not None:
         return refusal
-    responses = [_respond(store, op) for op in branch]
-    return TxnResult(succeeded, store.close_revision(), responses)
+    responses = [_respond(store, step) for step in decided.steps]
+    return TxnResult(decided.succeeded, store.close_revision(), responses)
 
 
 def read_txn(store: Reading, txn: Txn) -> TxnResult:
     """A transaction that cannot change anything, answered by a view. Raises what `apply` would return."""
-    succeeded = all(_holds(store, compare) for compare in txn.compares)
-    branch = txn.success if succeeded else txn.failure
-    refusal = _refusal(store, branch)
+    decided = _decide(store, txn)
+    refusal = _range_refusal(store, decided)
     if refusal is not None:
         raise refusal
-    return TxnResult(succeeded, store.revision, [_range(store, op) for op in branch if isinstance(op, Range)])
+    return _read(store, decided)
 
 
-def _refusal(store: Reading, branch: tuple[Op, ...]) -> StoreError | None:
-    for op in branch:
-        if isinstance(op, Put):
-            if op.lease and not store.has_lease(op.lease):
-                return LeaseNotFound(op.lease)
-        elif isinstance(op, Range) and op.revision:
-            try:
-                store.check_revision(op.revision)
-            except StoreError as refusal:
-                return refusal
+def _read(store: Reading, decided: _Decided) -> TxnResult:
+    responses: list[Response] = []
+    for step in decided.steps:
+        if isinstance(step, _Decided):
+            responses.append(_read(store, step))
+        elif isinstance(step, Range):
+            responses.append(_range(store, step))
+    return TxnResult(decided.succeeded, store.revision, responses)
+
+
+def _put_refusal(store: Reading, decided: _Decided) -> StoreError | None:
+    for step in decided.steps:
+        refusal: StoreError | None = None
+        if isinstance(step, Put):
+            if step.keeps and store.get(step.key) is None:
+                refusal = KeyMissing(step.key)
+            elif step.lease > 0 and not store.has_lease(step.lease):
+                refusal = LeaseNotFound(step.lease)
+        elif isinstance(step, _Decided):
+            refusal = _put_refusal(store, step)
+        if refusal is not None:
+            return refusal
     return None
 
 
-def _respond(store: Writing, op: Op) -> Response:
-    if isinstance(op, Put):
-        prev = store.get(op.key)
-        store.put(op.key, op.value, op.lease, prev)
-        return PutResponse(prev, store.revision + 1)
-    if isinstance(op, Delete):
-        return DeleteResponse(_delete_range(store, op))
-    return _range(store, op)
+def _range_refusal(store: Reading, decided: _Decided) -> StoreError | None:
+    for step in decided.steps:
+        refusal: StoreError | None = None
+        if isinstance(step, Range) and step.revision:
+            try:
+                store.check_revision(step.revision)
+            except StoreError as found:
+                refusal = found
+        elif isinstance(step, _Decided):
+            refusal = _range_refusal(store, step)
+        if refusal is not None:
+            return refusal
+    return None
+
+
+def _respond(store: Writing, step: Put | Delete | Range | _Decided) -> Response:
+    if isinstance(step, Put):
+        return PutResponse(_put(store, step), store.revision + 1)
+    if isinstance(step, Delete):
+        return DeleteResponse(_delete_range(store, step), store.seen_revision)
+    if isinstance(step, Range):
+        return _range(store, step)._replace(revision=store.seen_revision)
+    responses = [_respond(store, inner) for inner in step.steps]
+    return TxnResult(step.succeeded, store.seen_revision, responses)
+
+
+def _put(store: Writing, op: Put) -> Item | None:
+    """The version that was replaced."""
+    prev = store.get(op.key)
+    value, lease = op.value, op.lease
+    if op.keeps:
+        kept = prev or _NO_VERSION  # deleted by this very transaction: then there is nothing to keep
+        value = kept.value if value is None else value
+        lease = kept.lease if lease == KEEP else lease
+    assert value is not None
+    store.put(op.key, value, lease, prev)
+    return prev
 
 
 def _delete_range(store: Writing, op: Delete) -> list[Item]:
@@ -185,7 +233,7 @@ def _delete_range(store: Writing, op: Delete) -> list[Item]:
     return doomed
 
 
-def _range(store: Reading, op: Range) -> Response:
+def _range(store: Reading, op: Range) -> RangeResult:
     key, end, revision, limit, reverse, keys_only, count_only = op
     return store.range(
         key, end, revision=revision, limit=limit, reverse=reverse, keys_only=keys_only, count_only=count_only

@@ -500,6 +500,15 @@ class RaftReplica:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    @property
+    def term(self) -> int:
+        return self._raft.term
+
+    @property
+    def leader(self) -> int:
+        """Its id; 0 if none is known."""
+        return self._raft.lead
+
     def status(self) -> MemberStatus:
         raft = self._raft
         health = "serving"

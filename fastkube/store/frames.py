@@ -16,9 +16,19 @@ from typing import Any, cast
 import msgpack
 
 from fastkube.store import errors
-from fastkube.store.command import Txn
 from fastkube.store.errors import StoreError
-from fastkube.store.ops import Compare, Delete, DeleteResponse, Put, PutResponse, Range, RangeResult, TxnResult, Write
+from fastkube.store.ops import (
+    Compare,
+    Delete,
+    DeleteResponse,
+    Put,
+    PutResponse,
+    Range,
+    RangeResult,
+    Txn,
+    TxnResult,
+    Write,
+)
 from fastkube.store.records import Deleted, Item
 
 SOCKET_FILE = "writer.sock"

@@ -363,6 +363,11 @@ class Writing(Reading):
             self.revision = revision
             self.changed = True
 
+    @property
+    def seen_revision(self) -> int:
+        """The one that reads are at now: that of the changes, once there are any."""
+        return self.revision + 1 if self._ops else self.revision
+
     def grant_lease(self, lease: int, ttl_s: int) -> None:
         self._put(I64.pack(lease), TTL.pack(ttl_s), db=self.databases.leases)
         self.changed = True

@@ -12,6 +12,9 @@ ANY = -1
 ABSENT = 0
 """As a write's expected revision: the key must not exist."""
 
+KEEP = -1
+"""As a put's lease: the one that the key has."""
+
 TO_THE_END = b"\x00"
 """As the end of a range: every key from its start, as in etcd."""
 
@@ -30,9 +33,15 @@ class Compare(NamedTuple):
 
 
 class Put(NamedTuple):
+    """`value` None and `lease` KEEP leave what the key has; then it must exist (KeyMissing)."""
+
     key: bytes
-    value: bytes
+    value: bytes | None
     lease: int = 0
+
+    @property
+    def keeps(self) -> bool:
+        return self.value is None or self.lease == KEEP
 
 
 class Delete(NamedTuple):
@@ -54,7 +63,18 @@ class Range(NamedTuple):
     count_only: bool = False
 
 
-Op: TypeAlias = Put | Delete | Range
+class Txn(NamedTuple):
+    """etcd's transaction: all compares hold → success, else failure; either branch is one revision.
+
+    Inside another one it is an operation. All compares are decided before anything is changed, also the inner ones.
+    """
+
+    compares: tuple[Compare, ...]
+    success: tuple[Op, ...]
+    failure: tuple[Op, ...] = ()
+
+
+Op: TypeAlias = Put | Delete | Range | Txn
 
 
 class Write(NamedTuple):
@@ -73,6 +93,7 @@ class PutResponse(NamedTuple):
 
 class DeleteResponse(NamedTuple):
     deleted: list[Item]
+    revision: int
 
 
 class RangeResult(NamedTuple):
@@ -84,13 +105,13 @@ class RangeResult(NamedTuple):
     revision: int
 
 
-Response: TypeAlias = PutResponse | DeleteResponse | RangeResult
-
-
 class TxnResult(NamedTuple):
     succeeded: bool
     revision: int
     responses: list[Response]
+
+
+Response: TypeAlias = PutResponse | DeleteResponse | RangeResult | TxnResult
 
 
 _TARGETS = {"create": int, "mod": int, "version": int, "lease": int, "value": bytes}
@@ -157,27 +178,79 @@ def check_compare(compare: Compare) -> None:
     check_key(compare.key)
 
 
+def check_txn(txn: Txn) -> None:
+    for compare in txn.compares:
+        check_compare(compare)
+    check_branch(txn.success)
+    check_branch(txn.failure)
+
+
 def check_branch(ops: tuple[Op, ...]) -> None:
     """One branch of a transaction: sound keys, and no key changed twice."""
     for op in ops:
-        check_key(op.key)
-        if isinstance(op, Put):
+        if isinstance(op, Txn):
+            check_txn(op)
+        else:
+            _check_op(op)
+    _changes(ops)
+
+
+def _check_op(op: Put | Delete | Range) -> None:
+    check_key(op.key)
+    if isinstance(op, Put):
+        if op.value is not None:
             check_value(op.value)
+        if op.lease != KEEP:
             check_number(op.lease, "lease")
-        elif isinstance(op, Range):
-            check_number(op.revision, "revision")
-            check_number(op.limit, "limit")
-    put_keys: set[bytes] = set()
+    elif isinstance(op, Range):
+        check_number(op.revision, "revision")
+        check_number(op.limit, "limit")
+
+
+class _Changes(NamedTuple):
+    puts: set[bytes]
+    deletes: list[tuple[bytes, bytes | None]]
+
+
+def _changes(ops: tuple[Op, ...]) -> _Changes:
+    """What a branch may change. Raises DuplicateKey; the branches of an inner transaction do not meet each other."""
+    puts: set[bytes] = set()
+    deletes = [(op.key, op.end) for op in ops if isinstance(op, Delete)]
     for op in ops:
-        if isinstance(op, Put):
-            if op.key in put_keys:
-                raise DuplicateKey(op.key)
-            put_keys.add(op.key)
-    for op in ops:
-        if isinstance(op, Delete):
-            for key in put_keys:
-                if in_range(key, op.key, op.end):
-                    raise DuplicateKey(key)
+        if isinstance(op, Txn):
+            inner = [_changes(branch) for branch in (op.success, op.failure)]
+            for found in inner:
+                _refuse_overlap(found.puts, puts, deletes)
+                _refuse_overlap(puts, set(), found.deletes)
+            for found in inner:
+                puts |= found.puts
+                deletes += found.deletes
+        elif isinstance(op, Put):
+            _refuse_overlap({op.key}, puts, deletes)
+            puts.add(op.key)
+    return _Changes(puts, deletes)
+
+
+def _refuse_overlap(keys: set[bytes], puts: set[bytes], deletes: list[tuple[bytes, bytes | None]]) -> None:
+    for key in keys:
+        if key in puts or any(in_range(key, start, end) for start, end in deletes):
+            raise DuplicateKey(key)
+
+
+def values_bytes(ops: tuple[Op, ...]) -> int:
+    """The size of all values that might be put."""
+    return sum(
+        values_bytes(op.success) + values_bytes(op.failure)
+        if isinstance(op, Txn)
+        else len(op.value or b"")
+        if isinstance(op, Put)
+        else 0
+        for op in ops
+    )
+
+
+def only_reads(ops: tuple[Op, ...]) -> bool:
+    return all(only_reads(op.success + op.failure) if isinstance(op, Txn) else isinstance(op, Range) for op in ops)
 
 
 def in_range(key: bytes, start: bytes, end: bytes | None) -> bool:

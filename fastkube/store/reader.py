@@ -16,7 +16,7 @@ from fastkube.store.check import Report, check_if_cut_off, inspect
 from fastkube.store.engine import Engine
 from fastkube.store.errors import Compacted, StoreClosed
 from fastkube.store.follow import Follower
-from fastkube.store.mvcc import Reading, View
+from fastkube.store.mvcc import Chunk, Reading, View
 from fastkube.store.ops import TO_THE_END, RangeResult, single_key_end
 from fastkube.store.records import Item
 from fastkube.store.snapshot import difference
@@ -24,6 +24,8 @@ from fastkube.store.watch import DEFAULT_BUFFER, Callback, Hub, Lost, Subscripti
 
 _FOLLOW_REVISIONS = 1024  # dispatched between two turns of the loop
 _FOLLOW_EVENTS = 4096
+_CHUNK_REVISIONS = 512  # looked at in one call of `events`: about 2 ms
+_CHUNK_EVENTS = 1000
 _MAP_BYTES = 128 << 30  # of addresses, not memory: a map that never grows under a view whose data are still wanted
 
 
@@ -99,6 +101,11 @@ class ReadHalf:
         """Every event of [start, end) (None: the one key) from `revision` on, or from now. Raises Compacted."""
         self._open_view()
         return self._hub.watch(start, single_key_end(start) if end is None else end, revision, buffer)
+
+    def events(self, start: bytes, end: bytes | None, first: int) -> Chunk:
+        """A bounded number of events of [start, end), from revision `first` on. Raises Compacted."""
+        last = single_key_end(start) if end is None else end
+        return self._open_view().events_from(first, start, last, _CHUNK_REVISIONS, _CHUNK_EVENTS)
 
     def subscribe(
         self,

@@ -7,6 +7,7 @@ process the same copy would keep the map from growing, and the writers waiting, 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import shutil
 import sys
@@ -22,6 +23,8 @@ from fastkube.store.ops import TO_THE_END
 from fastkube.store.records import DELETE, PUT, STATE, Event, State
 
 _PARTIAL = ".partial"
+_SECTOR_BYTES = 512  # of which a store's file has a whole number
+_PIECE_BYTES = 1 << 20
 
 
 class BackupFailed(StoreError):
@@ -60,6 +63,23 @@ def restore(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> Rep
     partial.rename(target / DATA_FILE)
     sync_directory(target)
     return report
+
+
+def check_digest(file: Path) -> None:
+    """A snapshot that etcdctl saved ends with its SHA-256: compare, and cut it off. Raises CorruptStore."""
+    size = file.stat().st_size - hashlib.sha256().digest_size
+    if size < 0 or size % _SECTOR_BYTES:
+        return
+    with file.open("r+b") as snapshot:
+        digest = hashlib.sha256()
+        left = size
+        while left:
+            piece = snapshot.read(min(left, _PIECE_BYTES))
+            digest.update(piece)
+            left -= len(piece)
+        if snapshot.read() != digest.digest():
+            raise CorruptStore(f"{file}: the snapshot is not what its checksum says")
+        snapshot.truncate(size)
 
 
 def load_snapshot(engine: Engine, path: Path, index: int, term: int) -> None:

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from fastkube.clock import Clock, RealClock
 from fastkube.store.check import check_if_cut_off
-from fastkube.store.command import CheckpointLease, Command, Compact, GrantLease, Result, RevokeLease, Txn, read_txn
+from fastkube.store.command import CheckpointLease, Command, Compact, GrantLease, Result, RevokeLease, read_txn
 from fastkube.store.committer import Batch, Committer
 from fastkube.store.engine import Engine
 from fastkube.store.errors import (
@@ -55,14 +55,14 @@ from fastkube.store.ops import (
     TO_THE_END,
     Compare,
     Op,
-    Put,
-    Range,
+    Txn,
     TxnResult,
     Write,
-    check_branch,
-    check_compare,
     check_number,
+    check_txn,
     check_write,
+    only_reads,
+    values_bytes,
 )
 from fastkube.store.reader import ReadHalf, StoreReader
 from fastkube.store.records import Deleted
@@ -203,6 +203,11 @@ class Store(ReadHalf):
         write = Write(key, value, expected_mod_revision, lease)
         return self._submit((write,), check_write(write))
 
+    def put(self, key: bytes, value: bytes, lease: int = 0) -> asyncio.Future[int]:
+        """Store whatever the key had before; the new revision. Raises LeaseNotFound."""
+        write = Write(key, value, ANY, lease)
+        return self._submit((write,), check_write(write))
+
     def delete(self, key: bytes, expected_mod_revision: int = 0) -> asyncio.Future[Deleted]:
         """Delete a key; what it was, and when it ended. Raises KeyMissing, RevisionMismatch."""
         write = Write(key, None, expected_mod_revision or ANY)
@@ -218,16 +223,16 @@ class Store(ReadHalf):
     def txn(
         self, compares: Iterable[Compare], success: Iterable[Op], failure: Iterable[Op] = ()
     ) -> asyncio.Future[TxnResult]:
-        """etcd's transaction. Raises Compacted, FutureRevision, LeaseNotFound, DuplicateKey; then nothing was done."""
+        """etcd's transaction. If it raises, nothing was done.
+
+        Raises Compacted, FutureRevision, LeaseNotFound, DuplicateKey, and KeyMissing for a put that keeps something.
+        """
         command = Txn(tuple(compares), tuple(success), tuple(failure))
-        for compare in command.compares:
-            check_compare(compare)
-        check_branch(command.success)
-        check_branch(command.failure)
+        check_txn(command)
         ops = command.success + command.failure
-        if all(isinstance(op, Range) for op in ops):
+        if only_reads(ops):
             return self._answered(lambda: read_txn(self._open_view(), command))
-        return self._submit((command,), sum(len(op.value) for op in ops if isinstance(op, Put)))
+        return self._submit((command,), values_bytes(ops))
 
     async def lease_grant(self, ttl_s: int, lease: int = 0) -> int:
         """A lease of `ttl_s` seconds; its id, drawn here unless given. Raises LeaseExists."""

@@ -19,16 +19,15 @@ from fastkube.store.command import (
     GrantLease,
     RevokeLease,
     SetMembers,
-    Txn,
 )
-from fastkube.store.ops import Compare, Delete, Put, Range, Write
+from fastkube.store.ops import Compare, Delete, Op, Put, Range, Txn, Write
 
 LENGTH = struct.Struct(">I")
 MAX_FRAME_BYTES = 512 << 20
 
 _COMMANDS: tuple[type, ...] = (Write, Txn, GrantLease, RevokeLease, Compact, CheckpointLease, SetMembers)
 _COMMAND_TAGS = {command: tag for tag, command in enumerate(_COMMANDS)}
-_OPS: tuple[type, ...] = (Put, Delete, Range)
+_OPS: tuple[type, ...] = (Put, Delete, Range, Txn)
 _OP_TAGS = {op: tag for tag, op in enumerate(_OPS)}
 
 
@@ -45,18 +44,41 @@ def unpack(data: bytes) -> Any:
 def command_to_wire(command: Command) -> tuple[Any, ...]:
     tag = _COMMAND_TAGS[type(command)]
     if isinstance(command, Txn):
-        branches = [tuple((_OP_TAGS[type(op)], *op) for op in branch) for branch in command[1:]]
-        return (tag, command.compares, *branches)
+        return (tag, *_txn_to_wire(command))
     return (tag, *command)
 
 
 def command_from_wire(packed: tuple[Any, ...]) -> Command:
     kind = _COMMANDS[packed[0]]
     if kind is Txn:
-        branches = [tuple(_OPS[op[0]](*op[1:]) for op in branch) for branch in packed[2:]]
-        return Txn(tuple(Compare(*compare) for compare in packed[1]), *branches)
+        return _txn_from_wire(packed[1:])
     command: Command = kind(*packed[1:])
     return command
+
+
+def _txn_to_wire(txn: Txn) -> tuple[Any, ...]:
+    return txn.compares, *(tuple(map(_op_to_wire, branch)) for branch in (txn.success, txn.failure))
+
+
+def _txn_from_wire(packed: tuple[Any, ...]) -> Txn:
+    compares, success, failure = packed
+    return Txn(
+        tuple(Compare(*compare) for compare in compares),
+        tuple(map(_op_from_wire, success)),
+        tuple(map(_op_from_wire, failure)),
+    )
+
+
+def _op_to_wire(op: Op) -> tuple[Any, ...]:
+    return _OP_TAGS[type(op)], *(_txn_to_wire(op) if isinstance(op, Txn) else op)
+
+
+def _op_from_wire(packed: tuple[Any, ...]) -> Op:
+    kind = _OPS[packed[0]]
+    if kind is Txn:
+        return _txn_from_wire(packed[1:])
+    op: Op = kind(*packed[1:])
+    return op
 
 
 def entry_to_wire(entry: Entry) -> tuple[Any, ...]:

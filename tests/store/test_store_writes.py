@@ -125,14 +125,14 @@ async def test_a_transaction_is_one_revision(store: Store) -> None:
     assert result == TxnResult(
         True,
         3,
-        [PutResponse(None, 3), DeleteResponse([Item(b"x", b"0", 2, 2, 1, 0)]), PutResponse(None, 3)],
+        [PutResponse(None, 3), DeleteResponse([Item(b"x", b"0", 2, 2, 1, 0)], 3), PutResponse(None, 3)],
     )
     assert [item.mod_revision for item in store.range(b"a", b"c").items] == [3, 3]
     assert store.revision == 3
 
 
 async def test_a_transaction_that_changes_nothing_makes_no_revision(store: Store) -> None:
-    assert await store.txn([], [Delete(b"a", b"z")]) == TxnResult(True, 1, [DeleteResponse([])])
+    assert await store.txn([], [Delete(b"a", b"z")]) == TxnResult(True, 1, [DeleteResponse([], 1)])
     assert await store.txn([Compare(b"a", "version", ">", 0)], [Put(b"a", b"1")]) == TxnResult(False, 1, [])
     assert store.revision == 1
 

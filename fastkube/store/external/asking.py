@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fastkube.store.command import GrantLease, Result, RevokeLease, Txn
+from fastkube.store.command import GrantLease, Result, RevokeLease
 from fastkube.store.errors import (
     InvalidRequest,
     KeyExists,
@@ -26,6 +26,7 @@ from fastkube.store.external.translation import Translation, range_end
 from fastkube.store.ops import (
     ABSENT,
     ANY,
+    KEEP,
     Compare,
     Delete,
     DeleteResponse,
@@ -34,6 +35,7 @@ from fastkube.store.ops import (
     PutResponse,
     RangeResult,
     Response,
+    Txn,
     TxnResult,
     Write,
 )
@@ -139,8 +141,12 @@ class Asking:
         return body if end is None else {**body, "range_end": end}
 
     def _op(self, op: Op) -> Body:
+        if isinstance(op, Txn):
+            raise InvalidRequest("an inner transaction is not sent to an external etcd")
         key = self._translation.key(op.key)
         if isinstance(op, Put):
+            if op.value is None or op.lease == KEEP:
+                raise InvalidRequest(f"key {op.key!r}: a put to an external etcd has its value and its lease")
             value = self._translation.value(op.key, op.value)
             return {"request_put": {"key": key, "value": value, "lease": op.lease, "prev_kv": True}}
         end = self._end(op.key, op.end)
@@ -163,7 +169,7 @@ class Asking:
             prev = told.get("response_put", {}).get("prev_kv")
             return PutResponse(None if prev is None else self._item(prev), revision)
         if isinstance(op, Delete):
-            return DeleteResponse(read(told.get("response_delete_range", {}).get("prev_kvs")))
+            return DeleteResponse(read(told.get("response_delete_range", {}).get("prev_kvs")), revision)
         found = told.get("response_range", {})
         return RangeResult(read(found.get("kvs")), bool(found.get("more")), found.get("count", 0), revision)
 

@@ -1,0 +1,82 @@
+"""The Cluster service: the members that replicate the store, as Raft has them. Its headers are at no revision."""
+
+from __future__ import annotations
+
+import secrets
+
+from fastkube._raftconf import ADD_LEARNER, ADD_VOTER, REMOVE
+from fastkube.etcd import messages, refusals
+from fastkube.etcd.node import Node
+from fastkube.store.consensus import RaftReplica
+from fastkube.store.members import Member, Membership, member_id, parse_peer_url
+
+
+class Members:
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._store = node.store
+
+    async def list_all(self, request: messages.MemberListRequest) -> messages.MembersResponse:
+        if request.linearizable and (barrier := self._store.read_barrier()) is not None:
+            await barrier
+        return messages.MembersResponse(self._node.header(0), self._shown())
+
+    async def add(self, request: messages.MemberAddRequest) -> messages.MemberAddResponse:
+        urls = _sound_urls(request.peer_urls)
+        consensus = self._consensus()
+        added = Member(member_id(urls, "", secrets.token_hex(8)), "", urls)
+        membership = await consensus.change_member(ADD_LEARNER if request.is_learner else ADD_VOTER, added)
+        member = messages.Member(added.id, "", urls, (), request.is_learner)
+        return messages.MemberAddResponse(self._node.header(0), member, self._shown(membership))
+
+    async def remove(self, request: messages.MemberId) -> messages.MembersResponse:
+        return await self._change(REMOVE, request.id)
+
+    async def promote(self, request: messages.MemberId) -> messages.MembersResponse:
+        return await self._change(ADD_VOTER, request.id)
+
+    async def update(self, request: messages.MemberUpdateRequest) -> messages.MembersResponse:
+        raise refusals.not_supported("an update of a member's peer URLs (remove the member, and add it anew)")
+
+    async def _change(self, operation: str, member: int) -> messages.MembersResponse:
+        if self._store.consensus is None and member != self._node.identity.member_id:
+            raise refusals.member_not_found()
+        consensus = self._consensus()
+        found = consensus.membership.find(member)
+        if found is None:
+            raise refusals.member_not_found()
+        membership = await consensus.change_member(operation, found)
+        return messages.MembersResponse(self._node.header(0), self._shown(membership))
+
+    def _consensus(self) -> RaftReplica:
+        if self._store.consensus is None:
+            raise refusals.not_supported("a change of the members of a server that was started without any")
+        return self._store.consensus
+
+    def _shown(self, membership: Membership | None = None) -> list[messages.Member]:
+        own = self._node.identity
+        consensus = self._store.consensus
+        if consensus is None:
+            return [messages.Member(own.member_id, own.name, own.peer_urls, own.client_urls)]
+        known = membership or consensus.membership
+        return [
+            messages.Member(
+                each.id,
+                each.name,
+                each.peer_urls,
+                own.client_urls if each.id == own.member_id else (),
+                each.id in known.conf.learners,
+            )
+            for each in known.members
+        ]
+
+
+def _sound_urls(urls: list[str]) -> tuple[str, ...]:
+    if not urls:
+        raise refusals.bad_member_urls()
+    try:
+        for url in urls:
+            parse_peer_url(url)
+    except ValueError:
+        raise refusals.bad_member_urls() from None
+    return tuple(urls)
