@@ -252,7 +252,7 @@ def test_a_lease_and_its_keys(sides: tuple[Side, Side]) -> None:
     for side in sides:
         lease = side.run("lease grant 90").split()[1]
         outputs = [
-            side.run(f"put ls/{key} 1 --lease {lease}") + side.run(f"lease timetolive {lease} --keys") for key in "aa"  # of several, etcd tells in any order
+            side.run(f"put ls/{key} 1 --lease {lease}") + side.run(f"lease timetolive {lease} --keys") for key in "aa"
         ]
         outputs += [side.run(f"lease keep-alive --once {lease}"), side.run(f"lease revoke {lease}")]
         outputs += [side.run("get ls/ --prefix"), side.run(f"lease timetolive {lease}"), side.run("lease grant 1")]
