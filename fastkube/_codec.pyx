@@ -16,6 +16,9 @@ import struct
 import cython
 import msgpack
 
+if cython.compiled:
+    from cython.cimports.libc.string import memcmp, memcpy
+
 COMPILED = cython.compiled
 
 DEPTH_MAX = 1024
@@ -58,6 +61,47 @@ _NOT_FIRST = cython.declare(cython.int, 2)
 _TURN = cython.declare(cython.Py_ssize_t, 64)
 
 _WORDS = cython.declare(tuple, (b"null", b"false", b"true"))
+
+# Of a sample the parts this deep are known, and so many of them
+_PARTS_DEPTH = cython.declare(cython.int, 8)
+_PARTS_MAX = cython.declare(cython.Py_ssize_t, 512)
+_NONE = cython.declare(cython.Py_ssize_t, -1)
+_COPIED = cython.declare(cython.Py_ssize_t, -2)
+
+# What `_transcode` does with the sample
+_ALONE = cython.declare(cython.int, 0)
+_TAKING = cython.declare(cython.int, 1)
+_COPYING = cython.declare(cython.int, 2)
+
+
+# ---------------------------------------------------------------- bytes
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def _same(
+    left: bytes, at: cython.Py_ssize_t, right: bytes, start: cython.Py_ssize_t, length: cython.Py_ssize_t
+) -> cython.bint:
+    """Whether `length` bytes of two values are the same; both have as many."""
+    if cython.compiled:
+        some: cython.p_uchar = left
+        others: cython.p_uchar = right
+        return memcmp(some + at, others + start, length) == 0
+    return left[at : at + length] == right[start : start + length]
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def _copy(
+    into: bytearray, at: cython.Py_ssize_t, source: bytes, start: cython.Py_ssize_t, length: cython.Py_ssize_t
+) -> cython.void:
+    """For which the caller has made room."""
+    if cython.compiled:
+        there: cython.p_uchar = into
+        here: cython.p_uchar = source
+        memcpy(there + at, here + start, length)
+    else:
+        into[at : at + length] = source[start : start + length]
 
 
 # ---------------------------------------------------------------- reading msgpack
@@ -394,7 +438,13 @@ def _text(reader: _Reader, length: cython.Py_ssize_t):
 @cython.final
 @cython.cclass
 class Writer:
-    """A growing buffer that JSON is written into; `take` empties it for the next use. Not for two threads at once."""
+    """A growing buffer that JSON is written into; `take` empties it for the next use. Not for two threads at once.
+
+    With `sampling` one of the values is kept as a sample: where its parts begin and end (entries of maps, items of
+    arrays, each with all that is in it), and the JSON of each. Objects of a list are much alike, so most parts of the
+    others are compared, found to be the same bytes, and copied. A sample that no longer resembles what is written gives
+    way to the next value.
+    """
 
     _buffer = cython.declare(bytearray)
     _data = cython.declare(cython.uchar[::1])  # the same bytes
@@ -403,14 +453,41 @@ class Writer:
     # For each open container: how many values are left in it, and whether it is a map and has had one already
     _left = cython.declare(cython.ulonglong[::1])
     _state = cython.declare(cython.uchar[::1])
+    _sampling = cython.declare(cython.bint)
+    _sample = cython.declare(bytes)
+    _sample_json = cython.declare(bytes)
+    _sample_bare = cython.declare(cython.bint)
+    # Of each part of the sample: where it lies, where its JSON lies, the next part beside it, and the first inside it.
+    # One whose JSON is not to be copied has no length.
+    _parts = cython.declare(cython.Py_ssize_t)
+    _start = cython.declare(cython.longlong[::1])
+    _end = cython.declare(cython.longlong[::1])
+    _json_start = cython.declare(cython.longlong[::1])
+    _json_end = cython.declare(cython.longlong[::1])
+    _beside = cython.declare(cython.longlong[::1])
+    _inside = cython.declare(cython.longlong[::1])
+    # For each open container: the part that comes next in the sample (when copying) or came last (when taking it), and
+    # the part that the container is
+    _next = cython.declare(cython.longlong[::1])
+    _open = cython.declare(cython.longlong[::1])
+    _copied = cython.declare(cython.Py_ssize_t)
 
-    def __init__(self, size: cython.Py_ssize_t = 65536):
+    def __init__(self, size: cython.Py_ssize_t = 65536, sampling: cython.bint = False):
         self._buffer = bytearray(size)
         self._data = self._buffer
         self._size = size
         self._used = 0
         self._left = array.array("Q", bytes(8 * (_DEPTH + 1)))
         self._state = bytearray(_DEPTH + 1)
+        self._sampling = sampling
+        self._sample = self._sample_json = b""
+        self._sample_bare = False
+        self._parts = self._copied = 0
+        if sampling:
+            self._start, self._end = _numbers(_PARTS_MAX), _numbers(_PARTS_MAX)
+            self._json_start, self._json_end = _numbers(_PARTS_MAX), _numbers(_PARTS_MAX)
+            self._beside, self._inside = _numbers(_PARTS_MAX), _numbers(_PARTS_MAX)
+            self._next, self._open = _numbers(_DEPTH + 2), _numbers(_DEPTH + 2)
 
     def __len__(self):
         return self._used
@@ -437,11 +514,104 @@ class Writer:
             if comma:
                 self._room(1)
                 self._byte(44)
-            self._transcode(_Reader(value), revision, bare)
+            if self._sampling:
+                self._alike(value, revision, bare)
+            else:
+                self._transcode(_Reader(value), revision, bare, _ALONE)
         except BaseException:
-            self._used = 0
+            self._used = self._parts = 0
             raise
         return self._used
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _alike(self, value: bytes, revision: cython.ulonglong, bare: cython.bint) -> cython.int:
+        """Write a value with the help of the sample, or as the sample."""
+        begin: cython.Py_ssize_t = self._used
+        if self._parts > 0 and self._sample_bare == bare:
+            self._copied = 0
+            self._transcode(_Reader(value), revision, bare, _COPYING)
+            if 2 * self._copied < len(value):
+                self._parts = 0
+            return 0
+        self._parts = 0
+        self._transcode(_Reader(value), revision, bare, _TAKING)
+        self._sample, self._sample_bare = value, bare
+        self._sample_json = bytes(memoryview(self._buffer)[begin : self._used])
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-2)
+    def _begin_part(self, depth: cython.int, at: cython.Py_ssize_t, json_at: cython.Py_ssize_t) -> cython.Py_ssize_t:
+        """Note where a part of the sample begins; its number."""
+        part: cython.Py_ssize_t = self._parts
+        before: cython.Py_ssize_t = self._next[depth]
+        if depth > _PARTS_DEPTH or part >= _PARTS_MAX:
+            return _NONE
+        self._parts = part + 1
+        self._start[part] = self._end[part] = at
+        self._json_start[part] = json_at
+        self._beside[part] = self._inside[part] = _NONE
+        if before != _NONE:
+            self._beside[before] = part
+        elif self._open[depth] != _NONE:
+            self._inside[self._open[depth]] = part
+        self._next[depth] = part
+        return part
+
+    @cython.cfunc
+    @cython.exceptval(-3)
+    def _find_part(self, depth: cython.int, reader: _Reader, state: cython.int) -> cython.Py_ssize_t:
+        """The part of the sample that the next one of a container resembles: _COPIED if they are the same and its JSON
+        is written, _NONE where it resembles none. In a map it has the same key, and may lie one place further on."""
+        part: cython.Py_ssize_t = self._next[depth]
+        comma: cython.bint = (state & _NOT_FIRST) != 0
+        if part == _NONE:
+            return _NONE
+        if not self._copy_part(part, reader, comma):
+            if not state & _IN_MAP or self._has_key(part, reader):
+                self._next[depth] = self._beside[part]
+                return part
+            part = self._beside[part]
+            if part == _NONE or not self._has_key(part, reader):
+                return _NONE
+            if not self._copy_part(part, reader, comma):
+                self._next[depth] = self._beside[part]
+                return part
+        self._next[depth] = self._beside[part]
+        return _COPIED
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _has_key(self, part: cython.Py_ssize_t, reader: _Reader) -> cython.int:
+        """Whether a part of the sample has the key that comes next."""
+        start: cython.Py_ssize_t = reader.at
+        size: cython.Py_ssize_t = reader.key()
+        size += reader.at - start
+        reader.at = start
+        if size > len(self._sample) - self._start[part]:
+            return 0
+        return _same(reader.source, start, self._sample, self._start[part], size)
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _copy_part(self, part: cython.Py_ssize_t, reader: _Reader, comma: cython.bint) -> cython.int:
+        """Write what comes next by copying the JSON of a part, if it is the same; 1 if it is."""
+        length: cython.Py_ssize_t = self._end[part] - self._start[part]
+        json_length: cython.Py_ssize_t
+        if length == 0 or length > reader.end - reader.at:
+            return 0
+        if not _same(reader.source, reader.at, self._sample, self._start[part], length):
+            return 0
+        json_length = self._json_end[part] - self._json_start[part]
+        self._room(json_length + _TURN)
+        if comma:
+            self._byte(44)
+        _copy(self._buffer, self._used, self._sample_json, self._json_start[part], json_length)
+        self._used += json_length
+        reader.at += length
+        self._copied += length
+        return 1
 
     @cython.cfunc
     @cython.exceptval(-1)
@@ -459,10 +629,8 @@ class Writer:
     @cython.exceptval(-1)
     def _raw(self, text: bytes) -> cython.int:
         length: cython.Py_ssize_t = len(text)
-        index: cython.Py_ssize_t
         self._room(length)
-        for index in range(length):
-            self._data[self._used + index] = text[index]
+        _copy(self._buffer, self._used, text, 0, length)
         self._used += length
         return 0
 
@@ -553,8 +721,13 @@ class Writer:
 
     @cython.cfunc
     @cython.exceptval(-1)
-    def _transcode(self, reader: _Reader, revision: cython.ulonglong, bare: cython.bint) -> cython.int:
+    def _transcode(
+        self, reader: _Reader, revision: cython.ulonglong, bare: cython.bint, sample: cython.int
+    ) -> cython.int:
         """Each turn is one value, with its key if it stands in a map, or the end of a container."""
+        begin: cython.Py_ssize_t = self._used
+        start: cython.Py_ssize_t
+        part: cython.Py_ssize_t = _NONE  # of the value to come: when copying what it resembles, when taking what it is
         depth: cython.int = 0
         state: cython.int
         kind: cython.int
@@ -567,11 +740,19 @@ class Writer:
                 state = self._state[depth]
                 if self._left[depth] == 0:
                     self._byte(125 if state & _IN_MAP else 93)
+                    if sample == _TAKING and self._open[depth] != _NONE:
+                        self._end_part(self._open[depth], reader.at, begin)
                     depth -= 1
                     if depth == 0:
                         break
                     continue
                 self._left[depth] -= 1
+                start = reader.at
+                if sample == _COPYING:
+                    part = self._find_part(depth, reader, state)
+                    if part == _COPIED:
+                        self._state[depth] = state | _NOT_FIRST
+                        continue
                 if state & _IN_MAP:
                     length = reader.key()
                     if depth == 1:
@@ -579,17 +760,24 @@ class Writer:
                             reader.at += length
                             reader.skip()
                             continue
-                        metadata = revision != 0 and reader.is_next(length, _METADATA)
+                        metadata = reader.is_next(length, _METADATA)
                     if state & _NOT_FIRST:
                         self._byte(44)
+                    if sample == _TAKING:
+                        part = self._begin_part(depth, start, self._used - begin)
                     self._string(reader, length)
                     self._byte(58)
-                elif state & _NOT_FIRST:
-                    self._byte(44)
+                else:
+                    if state & _NOT_FIRST:
+                        self._byte(44)
+                    if sample == _TAKING:
+                        part = self._begin_part(depth, start, self._used - begin)
                 self._state[depth] = state | _NOT_FIRST
             kind = reader.step()
             if kind < _ARRAY:
                 self._scalar(kind, reader)
+                if sample == _TAKING and part != _NONE:
+                    self._end_part(part, reader.at, begin)
                 if depth == 0:
                     break
                 continue
@@ -599,9 +787,18 @@ class Writer:
             self._left[depth] = reader.number
             self._state[depth] = _IN_MAP if kind == _MAP else 0
             self._byte(123 if kind == _MAP else 91)
+            if sample != _ALONE:
+                if depth == 1:
+                    part = _NONE
+                    self._next[1] = 0 if sample == _COPYING else _NONE
+                else:
+                    self._next[depth] = self._inside[part] if sample == _COPYING and part != _NONE else _NONE
+                self._open[depth] = part
             if metadata:
                 metadata = False
-                if kind == _MAP:
+                if sample == _TAKING:
+                    self._json_start[part] = _NONE  # it holds a revision
+                if kind == _MAP and revision != 0:
                     self._raw(_VERSION_START)
                     self._number(revision)
                     self._byte(34)
@@ -609,6 +806,18 @@ class Writer:
         if reader.at != reader.end:
             raise ValueError("a stored value has something after its end")
         return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _end_part(self, part: cython.Py_ssize_t, at: cython.Py_ssize_t, begin: cython.Py_ssize_t) -> cython.int:
+        if self._json_start[part] != _NONE:
+            self._end[part] = at
+        self._json_end[part] = self._used - begin
+        return 0
+
+
+def _numbers(count):
+    return array.array("q", bytes(8 * count))
 
 
 _INFINITY = float("inf")

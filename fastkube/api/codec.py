@@ -218,7 +218,7 @@ def list_to_json(
 ) -> Iterator[bytes]:
     """A list in chunks. `kind` is the list's (PodList); `bare` leaves out apiVersion and kind of the items, as upstream
     does for built-in kinds."""
-    writer = _codec.Writer(2 * _CHUNK_BYTES)
+    writer = _codec.Writer(2 * _CHUNK_BYTES, sampling=True)
     head = orjson.dumps({"kind": kind, "apiVersion": api_version, "metadata": list_meta})
     writer.raw(head[:-1] + b',"items":[')
     comma = False

@@ -167,16 +167,23 @@ class Reading:
             create, mod, version, lease = _unpack_header(raw)
             yield _new(Item, (key, raw[_HEADER_BYTES:], create, mod, version, lease))
 
-    def entries(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes, int]]:
-        """(key, value, mod revision) of the newest versions of [start, end); cheaper than items."""
+    def values(self, start: bytes, end: bytes, reached: list[bytes]) -> Iterator[tuple[bytes, int]]:
+        """Value and mod revision of the newest versions of [start, end); cheaper than items. When it fails, `reached`
+        holds the key of the last one."""
         cursor = self.txn.cursor(self.databases.current)
         if not _seek(cursor, start):
             return
         last = end if end != TO_THE_END else _AFTER_ALL
-        for key, raw in cursor.iternext():
-            if key >= last:
-                return
-            yield key, raw[_HEADER_BYTES:], _unpack_header(raw)[1]
+        key = b""
+        try:
+            for key, raw in cursor.iternext():
+                if key >= last:
+                    return
+                yield raw[_HEADER_BYTES:], _unpack_mod(raw, _MOD_AT)[0]
+        except lmdb.Error:
+            if key:
+                reached.append(key)
+            raise
 
     def _newest_backwards(self, start: bytes, end: bytes) -> Iterator[Item]:
         cursor = self.txn.cursor(self.databases.current)

@@ -182,10 +182,9 @@ class ReadHalf:
             for item in self._scan(txn, start, end, revision):
                 yield item.value, item.mod_revision
             return
+        reached: list[bytes] = []
         try:
-            for key, value, mod in reading.entries(start, end):
-                yield value, mod
-                start = key + b"\0"
+            yield from reading.values(start, end, reached)
             return
         except lmdb.Error:
             if self._closed:
@@ -195,6 +194,7 @@ class ReadHalf:
         finally:
             txn.abort()
         # the map grew: go on behind the last key, at the same revision
+        start = single_key_end(reached[0]) if reached else start
         for item in self._scan(self._begin(), start, end, revision):
             yield item.value, item.mod_revision
 

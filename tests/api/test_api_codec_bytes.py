@@ -251,3 +251,86 @@ def test_count_keys_sees_duplicates(codec: ModuleType) -> None:
     text = rb'{"a":{"b:\"":1,"b:\"":2},"a":[{"c":":"}]}'
     assert codec.count_keys(text) == 5
     assert codec.count_entries(orjson.loads(text)) == 2
+
+
+# ---------------------------------------------------------------- what is like the value before
+
+
+def in_a_row(codec: ModuleType, values: list[bytes], revision: int, bare: bool) -> list[bytes]:
+    """Each value as a sampling writer writes it after those before it."""
+    writer = codec.Writer(16, sampling=True)
+    written = []
+    for value in values:
+        writer.value(value, revision, bare)
+        written.append(writer.take())
+    return written
+
+
+CHANGES = st.lists(st.tuples(st.sampled_from(("metadata", "spec", "status", "data")), VALUES), max_size=6)
+
+
+@pytest.mark.parametrize("name", BUILDS)
+@given(obj=OBJECTS, changes=CHANGES, revision=st.integers(0, 2**63 - 1), bare=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_what_came_before_is_not_seen(name: str, obj: Object, changes: list[Any], revision: int, bare: bool) -> None:
+    codec = BUILDS[name]
+    row = [obj, obj]
+    for key, value in changes:
+        row.append({**row[-1], key: value})
+    values = [msgpack.packb(one) for one in row]
+    assert in_a_row(codec, values, revision, bare) == [to_json(codec, value, revision, bare) for value in values]
+
+
+def pod(number: int, **more: Any) -> Object:
+    metadata = {"name": f"pod-{number}", "labels": {"app": "a", "number": str(number)}, "finalizers": ["x", "y"]}
+    containers = [{"name": name, "image": "i", "env": [{"name": "N", "value": str(number)}]} for name in "abc"]
+    spec = {"containers": containers, "restartPolicy": "Always", "tolerations": [{"key": "k"}] * 2}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": metadata,
+        "spec": spec,
+        "status": {"phase": "Pending"},
+        **more,
+    }
+
+
+ROWS: dict[str, list[Object]] = {
+    "names differ": [pod(number) for number in range(9)],
+    "a key more": [pod(1), pod(1, spec={"aaa": 1, **pod(1)["spec"]}), pod(2)],
+    "a key less": [pod(1), {key: value for key, value in pod(2).items() if key != "spec"}, pod(3)],
+    "keys in another order": [pod(1), dict(reversed(pod(1).items())), pod(1)],
+    "an item more and less": [pod(1, spec={"containers": [1] * count}) for count in (3, 5, 0, 3)],
+    "other kinds between": [
+        pod(1),
+        {"kind": "X", "data": {"k": "v"}},
+        pod(1),
+        {"metadata": []},
+        {"metadata": 1},
+        pod(1),
+    ],
+    "a prefix of a longer one": [{"a": "b" * 40, "c": 1}, {"a": "b" * 40}, {"a": "b" * 41, "c": 1}, {}],
+    "more parts than are noted": [{"data": {f"k{n}": [{"v": 1}] * 9 for n in range(200)}, "z": z} for z in range(3)],
+    "deeper than is noted": [{"a": {"b": {"c": {"d": {"e": {"f": {"g": {"h": {"i": {"j": n}}}}}}}}}} for n in range(3)],
+}
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())
+@pytest.mark.parametrize("bare", [False, True])
+def test_values_in_a_row(codec: ModuleType, row: list[Object], bare: bool) -> None:
+    written = in_a_row(codec, [msgpack.packb(obj) for obj in row], 7, bare)
+    assert [orjson.loads(each) for each in written] == [expected(obj, 7, bare) for obj in row]
+
+
+def test_a_broken_value_in_a_row_leaves_nothing_behind(codec: ModuleType) -> None:
+    good = msgpack.packb(pod(1))
+    for broken in (good[:-1], good[:40], good + b"\x01"):
+        writer = codec.Writer(sampling=True)
+        for value in (good, broken, good, good):
+            if value is broken:
+                with pytest.raises(ValueError, match="a stored value"):
+                    writer.value(value, 7)
+                assert writer.take() == b""
+            else:
+                writer.value(value, 7)
+                assert writer.take() == to_json(codec, good, 7)
