@@ -23,6 +23,7 @@ import contextlib
 import logging
 import math
 import random
+import time
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -49,9 +50,10 @@ _WRITE_BYTES = 64 * 1024
 """Initial events are written in pieces of about this size."""
 _BOOKMARK_INTERVAL_S = 60.0
 _BOOKMARK_BEFORE_END_S = 2.0
-_FLUSH_DELAY_PER_WATCHER_S = 50e-6
-_FLUSH_DELAY_MAX_S = 0.005
-"""Under load a group is flushed at most this often: fewer, larger writes. The first after a pause does not wait."""
+_FLUSH_PAUSE = 4.0
+_FLUSH_PAUSE_MAX_S = 0.02
+"""Under load a group is flushed again after so many times what the last flush took: fewer, larger writes, and most of
+the time is left for others. The first after a pause does not wait."""
 
 
 class Framing(NamedTuple):
@@ -108,7 +110,7 @@ class Group:
     """Watchers that receive the same bytes. `columns`: its members have not had a table's column definitions yet."""
 
     __slots__ = (
-        "columns", "flushed_at", "framing", "handle", "hub", "key", "members", "pending", "position", "selection",
+        "columns", "due", "framing", "handle", "hub", "key", "members", "pending", "position", "selection",
         "view",
     )  # fmt: skip
 
@@ -123,20 +125,18 @@ class Group:
         self.pending: list[bytes] = []
         self.position = hub.position
         """Every member has been sent everything up to here: the revision before the first pending event."""
-        self.flushed_at = 0.0
+        self.due = 0.0
+        """When it may be flushed again."""
         self.handle: asyncio.TimerHandle | None = None
 
     def schedule(self, loop: asyncio.AbstractEventLoop) -> None:
         """Flush now, or soon if the last time was a moment ago."""
         if self.handle is not None:
             return
-        now = loop.time()
-        delay = min(_FLUSH_DELAY_MAX_S, _FLUSH_DELAY_PER_WATCHER_S * len(self.members))
-        due = self.flushed_at + delay
-        if now >= due:
+        if loop.time() >= self.due:
             self.flush()
         else:
-            self.handle = loop.call_at(due, self.flush)
+            self.handle = loop.call_at(self.due, self.flush)
 
     def flush(self) -> None:
         if self.handle is not None:
@@ -147,9 +147,11 @@ class Group:
             self.pending.clear()
             if self.framing.batch is not None:
                 data = self.framing.batch(data)
+            began = time.perf_counter()
             for watcher in tuple(self.members):
                 watcher.send_shared(data)
-            self.flushed_at = self.hub.loop.time()
+            took_s = time.perf_counter() - began
+            self.due = self.hub.loop.time() + min(_FLUSH_PAUSE_MAX_S, _FLUSH_PAUSE * took_s)
             if self.columns:
                 self.move_on()
 
