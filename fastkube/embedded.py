@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastkube.clock import Clock, ManualClock, RealClock
-from fastkube.cluster import Components, Server, StoreOptions, UpOptions
+from fastkube.cluster import Components, Server, StartError, StoreOptions, UpOptions
 from fastkube.config import build
 from fastkube.initial import Contents
 
@@ -79,7 +79,10 @@ class Embedded:
                 controllers=build(ControllerManagerOptions, values) if self._controllers else None,
                 fleet=build(FleetOptions, values) if self._nodes else None,
             )
-            work = await stack.enter_async_context(parts.running())
+            try:
+                work = await stack.enter_async_context(parts.running())
+            except ValueError as error:
+                raise StartError(str(error)) from error
             self.names = parts.names
             await contents.load(self.server)
             yield work

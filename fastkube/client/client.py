@@ -13,6 +13,7 @@ With `batch` writes that are made while others are under way share a request, wh
 from __future__ import annotations
 
 import asyncio
+import copy
 import random
 from collections.abc import AsyncIterator
 from typing import Any, Literal
@@ -102,6 +103,13 @@ class Client:
     def in_cluster(cls, **options: Any) -> Client:
         """As the service account of the Pod this runs in."""
         return cls(kubeconfig.in_cluster(), **options)
+
+    def impersonating(self, user: str) -> Client:
+        """The same client acting as another user, if this one may; ends with this one."""
+        other = copy.copy(self)
+        other._batcher = None
+        other._fixed = f"{self._fixed}Impersonate-User: {user}\r\n"
+        return other
 
     async def __aenter__(self) -> Client:
         return self

@@ -1,7 +1,8 @@
 """The simulated fleet: registers nodes, keeps their leases, and lives the life of the Pods bound to them.
 
-A node belongs to the fleet when it carries the label `fastkube.io/simulated=true`: the fleet makes `--nodes` of them,
-and takes up any other that a user makes with kubectl; deleting one ends it. Everything goes through the API server.
+A node belongs to the fleet when it carries the label `fastkube.io/simulated=true` (or kwok's annotation
+`kwok.x-k8s.io/node: fake`): the fleet makes `--nodes` of them, and takes up any other that a user makes with kubectl;
+deleting one ends it. Everything goes through the API server.
 
 Costs are kept from growing with the number of nodes that do nothing: leases are renewed in slices that share
 a request, evenly over the interval, by one task; a Pod waits in one heap with all others; nothing runs per node or Pod.
@@ -11,33 +12,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import heapq
 import ipaddress
 import itertools
 import logging
 import math
+import random
 from collections import deque
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from fastkube.client import Client, Informer, object_key
+from fastkube.client import Client, Informer, Resource, object_key
+from fastkube.client.discovery import ApiResource
 from fastkube.clock import Clock, rfc3339, rfc3339_micro
 from fastkube.errors import ApiError
-from fastkube.nodes import stages, status
+from fastkube.nodes import stages, status, template_functions
 from fastkube.nodes.kubelet import Kubelet
+from fastkube.nodes.lifecycle import CONCURRENCY, Lifecycle, Subject
 from fastkube.nodes.options import FleetOptions
 
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
 
 SIMULATED = "fastkube.io/simulated"
+KWOK_NODE = "kwok.x-k8s.io/node"
+PODS, NODES = Resource("", "v1", "pods"), Resource("", "v1", "nodes")
 LEASES = "coordination.k8s.io/v1/leases"
 LEASE_NAMESPACE = "kube-node-lease"
 STATUS_INTERVAL_S = 300.0
 """How often a node that has not changed reports its status: the kubelet's own nodeStatusReportFrequency."""
-CONCURRENCY = 256
-RETRY_S = 0.5
+SERVED_POLL_S = 1.0
 RENEWED_TOGETHER = 256
 """So many leases are renewed at a time: as many as share a request, which the server takes as one write."""
 
@@ -52,14 +56,15 @@ class _Node:
     status_due: float = 0.0
 
 
-@dataclass(slots=True)
-class _Pod:
-    """A Pod that waits for its stage. `ip` stays reserved until the Pod is gone."""
+class _Pod(Subject):
+    """A Pod of a node of the fleet. `ip` stays reserved until the Pod is gone."""
 
-    uid: str
-    node: str
-    ip: int | None = None
-    turn: int = 0  # rises with every change of the Pod, so that a stage chosen for an older state is dropped
+    __slots__ = ("ip", "node")
+
+    def __init__(self, uid: str, node: str) -> None:
+        super().__init__(PODS, uid)
+        self.node = node
+        self.ip: int | None = None
 
 
 class Fleet:
@@ -69,38 +74,46 @@ class Fleet:
         self._client = client
         self._clock = clock
         self._options = options
-        self._life = stages.Life(stages.load(options.stages), "Pod", seed)
+        self._now: tuple[Subject, Object]
+        functions = {**template_functions.functions(clock, random.Random(seed)), **self._functions()}
+        loaded = stages.load(options.stages, functions)
+        self._life = stages.Life(loaded, "Pod", seed)
+        self._node_life = stages.Life(loaded, "Node", seed)
+        self._staged_nodes = any(stage.kind == "Node" for stage in loaded)
+        others = {(stage.api_version, stage.kind) for stage in loaded} - {("v1", "Pod"), ("v1", "Node")}
+        self._other_lives = {about: stages.Life(loaded, about[1], seed) for about in others}
+        self._lifecycle = Lifecycle(client, clock, status_of=self._status_of, enter=self._enter, changed=self._changed)
         self._network = ipaddress.ip_network(options.pod_cidr)
         self._nodes: dict[str, _Node] = {}
         self._pods: dict[str, _Pod] = {}
         self._fresh: dict[str, Object] = {}
-        self._due: list[tuple[float, int, str, int, stages.Stage, Object]] = []
-        self._order = itertools.count()
-        self._wake = asyncio.Event()
-        self._slots = asyncio.Semaphore(CONCURRENCY)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._node_subjects: dict[str, Subject] = {}
+        self._slots = self._lifecycle.slots
         self._kubelet: Kubelet
         self.ready = asyncio.Event()
         """Set when every made node is registered and the Pods are watched."""
 
     async def run(self) -> None:
         """Make the missing nodes, then keep everything alive."""
-        nodes = Informer(self._client, "v1/nodes", label_selector=f"{SIMULATED}=true", transform=_slim_node)
-        nodes.add_handler(self._node_added, None, self._node_deleted)
+        nodes = Informer(self._client, NODES, transform=self._keep_node)
+        nodes.add_handler(self._node_changed, lambda _, new: self._node_changed(new), self._node_deleted)
         pods = Informer(self._client, "v1/pods", field_selector="spec.nodeName!=", transform=self._keep_pod)
         pods.add_handler(self._pod_changed, lambda _, new: self._pod_changed(new), self._pod_deleted)
         async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             group.create_task(nodes.run())
             await nodes.synced.wait()
-            ports = {_kubelet_port(node) for node in nodes.list()}
+            ours = [node for node in nodes.list() if node["metadata"]["name"] in self._nodes]
+            ports = {_kubelet_port(node) for node in ours}
             self._kubelet = Kubelet(self._client, self._clock, next(iter(ports), 0))
             stack.push_async_callback(self._kubelet.close)
-            for node in nodes.list():
+            for node in ours:
                 if _kubelet_port(node) != self._kubelet.port:
                     self._nodes[node["metadata"]["name"]].status_due = 0.0
             await self.resize(self._options.nodes)
             group.create_task(pods.run())
-            group.create_task(self._live())
+            group.create_task(self._lifecycle.run())
+            for about, life in self._other_lives.items():
+                group.create_task(self._follow(about, life))
             group.create_task(self._renew())
             await pods.synced.wait()
             self.ready.set()
@@ -155,7 +168,7 @@ class Fleet:
             "status": {
                 "capacity": capacity,
                 "allocatable": capacity,
-                "conditions": status.node_conditions(now),
+                "conditions": [] if self._staged_nodes else status.node_conditions(now),
                 "addresses": _addresses(name, _node_address(number)),
                 "daemonEndpoints": {"kubeletEndpoint": {"Port": self._kubelet.port}},
                 "nodeInfo": {
@@ -194,6 +207,29 @@ class Fleet:
 
     def _node_deleted(self, obj: Object) -> None:
         self._nodes.pop(obj["metadata"]["name"], None)
+        self._fresh.pop(obj["metadata"]["uid"], None)
+        subject = self._node_subjects.pop(obj["metadata"]["name"], None)
+        if subject is not None:
+            subject.turn += 1
+
+    def _keep_node(self, obj: Object) -> Object:
+        if self._staged_nodes:
+            self._fresh[obj["metadata"]["uid"]] = obj
+        return _slim_node(obj)
+
+    def _node_changed(self, slim: Object) -> None:
+        metadata = slim["metadata"]
+        obj = self._fresh.pop(metadata["uid"], None)
+        if not metadata["simulated"]:
+            return
+        self._node_added(slim)
+        if obj is None:
+            return
+        subject = self._node_subjects.get(metadata["name"])
+        if subject is None or subject.uid != metadata["uid"]:
+            subject = self._node_subjects[metadata["name"]] = Subject(NODES, metadata["uid"])
+        subject.turn += 1
+        self._choose(subject, self._node_life, {"apiVersion": "v1", "kind": "Node", **obj})
 
     async def _renew(self) -> None:
         """Renew each node's lease once in a quarter of its duration, a slice of the nodes at a time."""
@@ -232,7 +268,7 @@ class Fleet:
                 raise
         else:
             node.lease_revision = written["metadata"]["resourceVersion"]
-        if self._clock.monotonic() >= node.status_due:
+        if self._clock.monotonic() >= node.status_due and not self._staged_nodes:
             await self._report_node(node)
 
     async def _report_node(self, node: _Node) -> None:
@@ -267,11 +303,10 @@ class Fleet:
             pod = self._pods[key] = _Pod(obj["metadata"]["uid"], name)
             self._reserve(node, pod, (obj.get("status") or {}).get("podIP"))
         pod.turn += 1
-        stage = stages.START_EPHEMERAL if status.awaits_ephemeral(obj) else self._life.next_stage(obj)
-        if stage is not None:
-            due = self._clock.monotonic() + self._life.delay_s(stage, obj, self._clock.time())
-            heapq.heappush(self._due, (due, next(self._order), key, pod.turn, stage, obj))
-            self._wake.set()
+        if status.awaits_ephemeral(obj):
+            self._lifecycle.put(pod, stages.START_EPHEMERAL, obj, 0.0)
+        else:
+            self._choose(pod, self._life, obj)
 
     @staticmethod
     def _reserve(node: _Node, pod: _Pod, taken: str | None) -> None:
@@ -286,97 +321,116 @@ class Fleet:
         key = object_key(slim)
         self._fresh.pop(key, None)
         pod = self._pods.pop(key, None)
-        node = self._nodes.get(pod.node) if pod else None
-        if pod and node and pod.ip is not None:
+        if pod is None:
+            return
+        pod.turn += 1
+        node = self._nodes.get(pod.node)
+        if node and pod.ip is not None:
             node.free.append(pod.ip)
 
-    async def _live(self) -> None:
-        """Perform each stage when its time has come."""
+    # -- lives -------------------------------------------------------------------------------------------------------
+
+    def _changed(self, subject: Subject, obj: Object) -> None:
+        """What a Stage has made of an object, when the next one is not to wait for the watch."""
+        subject.turn += 1
+        if subject.resource == PODS:
+            self._choose(subject, self._life, obj)
+        elif subject.resource == NODES:
+            self._choose(subject, self._node_life, obj)
+        else:
+            self._choose(subject, self._other_lives[subject.resource.api_version, obj["kind"]], obj)
+
+    def _choose(self, subject: Subject, life: stages.Life, obj: Object) -> None:
+        stage = life.next_stage(obj)
+        if stage is not None:
+            self._lifecycle.put(subject, stage, obj, life.delay_s(stage, obj, self._clock.time()))
+
+    async def _served(self, api_version: str, kind: str) -> ApiResource:
+        """Waits until the kind is served: its definition may come later."""
+        told = False
         while True:
-            now = self._clock.monotonic()
-            while self._due and self._due[0][0] <= now:
-                _, _, key, turn, stage, obj = heapq.heappop(self._due)
-                pod = self._pods.get(key)
-                if pod is not None and pod.turn == turn:
-                    await self._slots.acquire()
-                    self._start(self._perform(key, pod, stage, obj))
-            self._wake.clear()
-            if not self._due:
-                await self._wake.wait()
-            else:
-                await self._sleep_or_wake(self._due[0][0] - now)
+            try:
+                return await self._lifecycle.resource_of(api_version, kind)
+            except (stages.StageError, ApiError) as error:
+                if not told:
+                    log.warning("Stages for %s wait: %s", kind, error)
+                told = True
+            await asyncio.sleep(SERVED_POLL_S)
 
-    async def _sleep_or_wake(self, seconds: float) -> None:
-        sleeper = asyncio.ensure_future(self._clock.sleep(seconds))
-        waker = asyncio.ensure_future(self._wake.wait())
-        await asyncio.wait((sleeper, waker), return_when=asyncio.FIRST_COMPLETED)
-        sleeper.cancel()
-        waker.cancel()
+    async def _follow(self, about: tuple[str, str], life: stages.Life) -> None:
+        """Objects of other kinds that Stages are for, wherever they are."""
+        found = await self._served(*about)
+        subjects: dict[str, Subject] = {}
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        def changed(obj: Object) -> None:
+            key, uid = object_key(obj), obj["metadata"]["uid"]
+            subject = subjects.get(key)
+            if subject is None or subject.uid != uid:
+                subject = subjects[key] = Subject(found.resource, uid)
+            subject.turn += 1
+            self._choose(subject, life, {"apiVersion": about[0], "kind": about[1], **obj})
 
-    async def _perform(self, key: str, pod: _Pod, stage: stages.Stage, obj: Object) -> None:
-        """Holds one of the slots; gives it back."""
-        try:
-            await self._do(pod, stage, obj)
-        except ApiError as error:
-            if error.reason not in ("NotFound", "Conflict"):  # the Pod has changed: its event brings the next stage
-                log.warning("pod %s, stage %s: %s", key, stage.name, error.message)
-                again = self._clock.monotonic() + RETRY_S
-                heapq.heappush(self._due, (again, next(self._order), key, pod.turn, stage, obj))
-                self._wake.set()
-        finally:
-            self._slots.release()
+        def deleted(obj: Object) -> None:
+            subject = subjects.pop(object_key(obj), None)
+            if subject is not None:
+                subject.turn += 1
 
-    async def _do(self, pod: _Pod, stage: stages.Stage, obj: Object) -> None:
-        metadata = obj["metadata"]
-        name, namespace = metadata["name"], metadata["namespace"]
-        if stage.event:
-            await self._event(obj, stage.event)
-        if stage.delete:
-            await self._client.delete("v1/pods", name, namespace, grace_period_s=0, uid=pod.uid, brief=True)
-            return
-        if stage.status:
-            node = self._nodes.get(pod.node)
-            if node is None:  # deleted meanwhile; the Pod garbage collector takes its Pods
-                return
-            body = {"metadata": {"uid": pod.uid}, "status": self._status(node, pod, stage.status, obj)}
-            await self._client.patch(
-                "v1/pods", name, body, namespace, kind="strategic", subresource="status", brief=True
-            )
+        informer = Informer(self._client, found.resource)
+        informer.add_handler(changed, lambda _, new: changed(new), deleted)
+        await informer.run()
 
-    def _status(self, node: _Node, pod: _Pod, which: str, obj: Object) -> Object:
-        now = rfc3339(self._clock.time())
-        if which == stages.START_EPHEMERAL.status:
-            return status.ephemeral(obj, now)
-        if which != "running":
-            return status.ended(obj, now, which == "failed")
-        if obj["spec"].get("hostNetwork"):
-            return status.running(obj, now, node.address, node.address)
+    # -- what templates may ask --------------------------------------------------------------------------------------
+
+    def _enter(self, subject: Subject, obj: Object) -> None:
+        self._now = subject, obj
+
+    def _functions(self) -> dict[str, Any]:
+        return {
+            "NodeName": lambda: self._asked_node()[0],
+            "NodeIP": lambda: self._asked_node()[1],
+            "NodePort": lambda: self._kubelet.port,
+            "NodeIPWith": self._address_of,
+            "NodeIPs": lambda: _some(self._asked_node()[1]),
+            "NodeIPsWith": lambda name: _some(self._address_of(name)),
+            "PodIP": self._address_of_pod,
+            "PodIPWith": lambda *words: self._address_of_pod(),
+            "PodIPsWith": lambda *words: _some(self._address_of_pod()),
+        }
+
+    def _asked_node(self) -> tuple[str, str]:
+        subject, obj = self._now
+        name = obj["metadata"]["name"] if subject.resource == NODES else obj.get("spec", {}).get("nodeName", "")
+        return name, self._address_of(name)
+
+    def _address_of(self, name: str | None) -> str:
+        node = self._nodes.get(name or "")
+        return node.address if node else ""
+
+    def _address_of_pod(self) -> str:
+        subject, obj = self._now
+        if not isinstance(subject, _Pod):
+            return ""
+        node = self._nodes.get(subject.node)
+        if node is None:
+            return ""
+        return node.address if obj["spec"].get("hostNetwork") else self._ip(node, subject)
+
+    def _ip(self, node: _Node, pod: _Pod) -> str:
         if pod.ip is None:
             pod.ip = node.free.popleft() if node.free else 1
-        return status.running(obj, now, node.address, str(ipaddress.IPv4Address(node.pod_network + pod.ip)))
+        return str(ipaddress.IPv4Address(node.pod_network + pod.ip))
 
-    async def _event(self, obj: Object, event: Object) -> None:
-        metadata, now = obj["metadata"], rfc3339(self._clock.time())
-        reference = {"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "namespace": metadata["namespace"]}
-        body = {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {"generateName": metadata["name"] + ".", "namespace": metadata["namespace"]},
-            "involvedObject": {**reference, "uid": metadata["uid"]},
-            "type": event.get("type", "Normal"),
-            "reason": event.get("reason", ""),
-            "message": event.get("message", ""),
-            "source": {"component": "kubelet", "host": obj["spec"]["nodeName"]},
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "count": 1,
-        }
-        await self._client.create("v1/events", body, metadata["namespace"], brief=True)
+    def _status_of(self, subject: Subject, which: str, obj: Object) -> Object | None:
+        now = rfc3339(self._clock.time())
+        if which == "ephemeral":
+            return status.ephemeral(obj, now)
+        node = self._nodes.get(subject.node) if isinstance(subject, _Pod) else None
+        if node is None or not isinstance(subject, _Pod):  # deleted meanwhile; the Pod garbage collector takes its Pods
+            return None
+        if which != "running":
+            return status.ended(obj, now, which == "failed")
+        address = node.address if obj["spec"].get("hostNetwork") else self._ip(node, subject)
+        return status.running(obj, now, node.address, address)
 
     @staticmethod
     async def _quietly(work: Coroutine[Any, Any, None]) -> None:
@@ -387,10 +441,16 @@ class Fleet:
             log.warning("lease, node status or registration: %s", error.message)
 
 
+def _some(address: str) -> list[str]:
+    return [address] if address else []
+
+
 def _slim_node(obj: Object) -> Object:
-    names = ("name", "uid", "resourceVersion")
+    metadata = obj["metadata"]
+    labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
+    simulated = labels.get(SIMULATED) == "true" or annotations.get(KWOK_NODE) == "fake"
     return {
-        "metadata": {key: obj["metadata"][key] for key in names},
+        "metadata": {**{key: metadata[key] for key in ("name", "uid", "resourceVersion")}, "simulated": simulated},
         "spec": {"podCIDR": (obj.get("spec") or {}).get("podCIDR")},
         "status": {key: (obj.get("status") or {}).get(key) or {} for key in ("addresses", "daemonEndpoints")},
     }

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import random
 import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fastkube.nodes import stages
+from fastkube.clock import ManualClock
+from fastkube.nodes import stages, template_functions
 
 
 def stage(name: str = "s", **spec: Any) -> dict[str, Any]:
-    document = {"resourceRef": {"apiGroup": "v1", "kind": "Pod"}, "next": {"status": "running"}, **spec}
+    about = {"resourceRef": {"apiGroup": "v1", "kind": "Pod"}, "selector": {}}
+    document = {**about, **({} if "steps" in spec else {"next": {"status": "running"}}), **spec}
     return {"apiVersion": stages.API_VERSION, "kind": "Stage", "metadata": {"name": name}, "spec": document}
 
 
@@ -33,21 +36,6 @@ POD: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    ("path", "values"),
-    [
-        (".metadata.name", ["a"]),
-        ('.metadata.annotations["example.com/for"]', ["1m30s"]),
-        (".metadata.ownerReferences.[].kind", ["ReplicaSet", "Job"]),
-        (".metadata.ownerReferences[1].kind", ["Job"]),
-        (".spec.containers[].name", ["c"]),
-        (".status.absent.deeper", []),
-    ],
-)
-def test_path_values(path: str, values: list[Any]) -> None:
-    assert stages.FieldPath(path).values(POD) == values
-
-
-@pytest.mark.parametrize(
     ("selector", "holds"),
     [
         ({"matchLabels": {"app": "web"}}, True),
@@ -60,9 +48,14 @@ def test_path_values(path: str, values: list[Any]) -> None:
         (expression(".metadata.ownerReferences.[].kind", "In", "Job"), True),
         (expression(".status.ready", "In", "true"), True),
         (expression(".status.absent", "NotIn", "x"), True),
+        ({"matchExpressions": [{"jq": {"key": ".status.phase", "operator": "In", "values": ["Running"]}}]}, True),
+        ({"matchExpressions": [{"cel": {"expression": "self.status.phase == 'Running'"}}]}, True),
+        ({"matchExpressions": [{"cel": {"expression": "has(self.metadata.deletionTimestamp)"}}]}, False),
+        ({"matchExpressions": [{"cel": {"expression": "self.status.absent == 1"}}]}, False),
+        (None, False),
     ],
 )
-def test_selector(selector: dict[str, Any], holds: bool) -> None:
+def test_selector(selector: dict[str, Any] | None, holds: bool) -> None:
     life = stages.Life([stages.parse(stage(selector=selector))], "Pod")
     assert (life.next_stage(POD) is not None) is holds
 
@@ -73,6 +66,9 @@ def test_selector(selector: dict[str, Any], holds: bool) -> None:
         ({}, 0.0, 0.0),
         ({"durationMilliseconds": 1500}, 1.5, 1.5),
         ({"durationMilliseconds": 1000, "jitterDurationMilliseconds": 3000}, 1.0, 3.0),
+        ({"durationMilliseconds": 5000, "jitterDurationMilliseconds": 3000}, 3.0, 3.0),
+        ({"durationFrom": {"jq": {"expression": '.metadata.annotations["example.com/for"]'}}}, 90.0, 90.0),
+        ({"durationFrom": {"cel": {"expression": "self.metadata.annotations['example.com/for']"}}}, 90.0, 90.0),
         ({"durationFrom": {"expressionFrom": '.metadata.annotations["example.com/for"]'}}, 90.0, 90.0),
         ({"durationMilliseconds": 700, "durationFrom": {"expressionFrom": ".metadata.absent"}}, 0.7, 0.7),
     ],
@@ -102,14 +98,90 @@ def test_weights_draw_the_heavier_more_often() -> None:
     [
         ({"apiVersion": "v1", "kind": "Pod"}, "expected a Stage"),
         (stage(next={"status": "walking"}), "'walking'"),
-        (stage(next={"statusTemplate": "x"}), "next.statusTemplate is not supported"),
-        (stage(selector=expression("metadata name", "Exists")), "not understood"),
+        (stage(next={"wander": True}), "next.wander is not supported"),
+        (stage(wander=True), "Stage s: wander is not supported"),
+        (stage(steps=[{"patch": {"template": "a: {{ Wander }}"}}]), "function 'Wander' not defined"),
+        (stage(steps=[{"patch": {"template": "a", "type": "apply"}}]), "patch type 'apply'"),
+        (stage(steps=[{"apply": {"template": "a", "type": "json"}}]), "apply type 'json'"),
+        (stage(selector={"matchExpressions": [{"cel": {"expression": "self."}}]}), "Syntax error"),
+        ({"apiVersion": stages.API_VERSION, "kind": "Stage", "metadata": {"name": "s"}}, "'spec' is missing"),
+        (stage(selector=expression("metadata name", "Exists")), "not supported"),
         (stage(selector=expression(".a", "Gt", "1")), "operator 'Gt'"),
     ],
 )
 def test_what_is_not_understood_is_refused_by_name(document: dict[str, Any], words: str) -> None:
     with pytest.raises(stages.StageError, match=words):
         stages.parse(document)
+
+
+def test_a_weight_comes_from_the_object() -> None:
+    source = {"expressionFrom": ".metadata.annotations.weight"}
+    life = stages.Life(
+        [stages.parse(stage("a", weight=1, weightFrom=source)), stages.parse(stage("b", weight=5))], "Pod"
+    )
+
+    def drawn(weight: str) -> set[str]:
+        pod = {"metadata": {"name": "x", "annotations": {"weight": weight}}}
+        return {chosen.name for _ in range(60) if (chosen := life.next_stage(pod))}
+
+    assert drawn("0") == {"b"}
+    assert drawn("heavy") == {"b"}
+    assert drawn("5") == {"a", "b"}
+
+
+TEMPLATE = """
+phase: Running
+{{ with .metadata.annotations }}
+message: {{ .n | Quote }}
+{{ end }}
+containerStatuses:
+{{ range $i, $c := .spec.containers }}
+- name: {{ $c.name }}
+  restartCount: {{ add1 $i }}
+{{ end }}
+"""
+
+
+def test_the_older_form_and_the_newer_one_do_the_same() -> None:
+    functions = template_functions.functions(ManualClock(), random.Random(1))
+    event = {"type": "Warning", "reason": "Failed", "message": "{{ .metadata.name }} failed"}
+    finalizers = {"add": [{"value": "a/b"}], "remove": [{"value": "c/d"}]}
+    older = {"event": event, "finalizers": finalizers, "statusTemplate": TEMPLATE}
+    patch = {"subresource": "status", "root": "status", "template": TEMPLATE, "type": "strategic"}
+    newer = [{"event": event}, {"finalizers": finalizers}, {"patch": patch}]
+    status = {
+        "phase": "Running", "message": "x", "containerStatuses": [{"name": "c", "restartCount": 1}]
+    }  # fmt: skip
+    for parsed in (stages.parse(stage(next=older), functions), stages.parse(stage(steps=newer), functions)):
+        told, kept, patched = parsed.steps
+        assert told.event is not None and told.event.message.render(POD) == "a failed"
+        assert kept.finalizers is not None and kept.finalizers.after(["c/d", "e/f"]) == ["e/f", "a/b"]
+        assert patched.patch is not None and patched.patch.body(POD) == {"status": status}
+        assert (patched.patch.kind, patched.patch.subresource) == ("strategic", "status")
+
+
+def test_patches_of_other_kinds_and_forms() -> None:
+    other = {"resourceRef": {"apiGroup": "example.com/v1", "kind": "Widget"}, "selector": {}}
+    patches = [
+        {"template": "size: 1", "root": "spec"},
+        {"template": '- {op: add, path: /x, value: 1}', "root": "spec", "type": "json",
+         "impersonation": {"username": "somebody"}},
+    ]  # fmt: skip
+    document = {**stage(), "spec": {**other, "next": {"patches": patches}, "immediateNextStage": True}}
+    parsed = stages.parse(document)
+    first, second = (step.patch for step in parsed.steps)
+    assert first is not None and second is not None
+    assert (first.kind, first.body({}), first.user) == ("merge", {"spec": {"size": 1}}, "")
+    assert second.body({}) == [{"op": "add", "path": "/spec/x", "value": 1}]
+    assert (second.user, parsed.immediate, parsed.api_version) == ("somebody", True, "example.com/v1")
+
+
+def test_a_template_that_makes_no_yaml_is_told() -> None:
+    parsed = stages.parse(stage(next={"statusTemplate": "a: {{ .metadata.name }}: b"}))
+    patch = parsed.steps[0].patch
+    assert patch is not None
+    with pytest.raises(stages.StageError, match="template: error converting YAML"):
+        patch.body(POD)
 
 
 def test_builtin_life_of_a_pod() -> None:
@@ -138,6 +210,7 @@ def test_files_replace_the_builtin_stages(tmp_path: Path) -> None:
         metadata: {name: mine}
         spec:
           resourceRef: {apiGroup: v1, kind: Pod}
+          selector: {}
           next: {delete: true}
         """)
     )

@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "etcd": STORE | {"_messages", "_http2"},
     "scheduler": COMPONENT | CEL | {"_columns", "_sched", "_scores"},
     "controllers": COMPONENT,
-    "nodes": COMPONENT | {"lazy"},
+    "nodes": COMPONENT | CEL | {"lazy"},
     "recording": COMPONENT,
     "cluster": None,
     "frontends": None,
