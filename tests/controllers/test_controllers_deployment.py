@@ -9,16 +9,8 @@ from kubeobjects import NOW, deleting, flat, obj, owned_by, pod, status_of, temp
 
 from fastkube.clock import rfc3339
 from fastkube.controllers.actions import Create, Delete, Requeue, Tell, Update
-from fastkube.controllers.deployment import (
-    DESIRED,
-    HASH_LABEL,
-    MAXIMUM,
-    REVISION,
-    REVISION_HISTORY,
-    View,
-    limits,
-    reconcile,
-)
+from fastkube.controllers.deployment import View, reconcile
+from fastkube.controllers.deployment_parts import DESIRED, HASH_LABEL, MAXIMUM, REVISION, REVISION_HISTORY, limits
 from fastkube.errors import ApiError
 
 Object = dict[str, Any]
@@ -144,6 +136,8 @@ def test_a_refused_replicaset_is_told_in_progressing() -> None:
     (create,) = writes(reconcile(look(deployment())), Create)
     actions = create.otherwise(ApiError(403, "Forbidden", "no"))
     assert conditions(actions) == {"Progressing": ("False", "ReplicaSetCreateError")}
+    name = create.obj["metadata"]["name"]
+    assert told(actions) == [f'Failed to create new replica set "{name}": no']
 
 
 def test_a_changed_template_starts_a_rollout_with_the_next_revision() -> None:

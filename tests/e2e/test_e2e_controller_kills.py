@@ -1,6 +1,10 @@
-"""Controllers that are killed (-9), that take over from each other, or that are told late what happens: whatever comes
-in between, never are more Pods wanted or made than allowed, each index of a Job succeeds once, and in the end all is as
-wanted.
+"""Controllers that are killed (-9), that take over from each other, that are told late what happens, or that work
+against each other: whatever comes in between, never are more Pods wanted or made than allowed, each index of a Job
+succeeds once, and in the end all is as wanted.
+
+Two managers without a Lease are each right by what they have seen: as with upstream's, whose expectations are their
+own, each may make what is missing before it sees what the other made. So twice as many are allowed then, but a
+StatefulSet still has one Pod of an ordinal at most, and an index counts once.
 
 A watch of its own sees every state of every Pod, and checks the invariants at each of them.
 """
@@ -30,6 +34,7 @@ Object = dict[str, Any]
 
 REPLICAS, SURGE, COMPLETIONS, ORDINALS = 20, 4, 24, 4
 START_TIMEOUT_S = 60
+MAPS = "v1/configmaps"
 
 
 def template(app: str, image: str = "v1", **spec: Any) -> Object:
@@ -64,9 +69,10 @@ def workloads() -> list[Object]:
 
 
 class Witness:
-    """Sees every change of every Pod and ReplicaSet, and notes what must not be."""
+    """Sees every change of every Pod and ReplicaSet, and notes what must not be; `rivals` managers work at once."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, rivals: int) -> None:
+        self._rivals = rivals
         self.faults: list[str] = []
         self.succeeded: Counter[str] = Counter()
         self._client = client
@@ -111,16 +117,17 @@ class Witness:
         uid = found["metadata"]["uid"]
         self._wanted[uid] = 0 if kind == "DELETED" else found["spec"]["replicas"]
         self._most_wanted[uid] = max(self._wanted[uid], self._most_wanted.get(uid, 0))
-        if sum(self._wanted.values()) > REPLICAS + SURGE:
+        if sum(self._wanted.values()) > self._rivals * (REPLICAS + SURGE):
             self.faults.append(f"{sum(self._wanted.values())} Pods of the Deployment are wanted at once")
 
     def check(self) -> None:
         """What was seen as a whole."""
         for uid, alive in self._most_alive.items():
-            if alive > self._most_wanted[uid]:
+            if alive > self._rivals * self._most_wanted[uid]:
                 self.faults.append(f"a ReplicaSet of {self._most_wanted[uid]} had {alive} Pods")
         assert self.faults == []
-        assert self.succeeded == Counter({str(index): 1 for index in range(COMPLETIONS)})
+        assert self.succeeded.keys() == {str(index) for index in range(COMPLETIONS)}
+        assert max(self.succeeded.values()) <= self._rivals
 
     def _check_order(self, pod: Object) -> None:
         """A StatefulSet makes a Pod only when those before it are ready."""
@@ -165,10 +172,10 @@ class Managers:
 
 
 @contextlib.asynccontextmanager
-async def observed(cluster: Cluster, managers: Managers) -> AsyncIterator[tuple[Client, Witness]]:
+async def observed(cluster: Cluster, managers: Managers, rivals: int = 1) -> AsyncIterator[tuple[Client, Witness]]:
     """The workloads are there and a witness follows; in the end everything must have become as wanted."""
     async with cluster.client() as client:
-        witness = Witness(client)
+        witness = Witness(client, rivals)
         following = asyncio.ensure_future(witness.follow())
         try:
             items = {"apiVersion": "v1", "kind": "List", "items": workloads()}
@@ -193,6 +200,7 @@ async def settled(client: Client, timeout_s: float = 120.0) -> None:
             web.get("observedGeneration") == deployment["metadata"]["generation"]
             and (web.get("updatedReplicas"), web.get("readyReplicas"), web.get("replicas")) == (REPLICAS,) * 3
             and job.get("status", {}).get("succeeded") == COMPLETIONS
+            and job["status"]["completedIndexes"] == f"0-{COMPLETIONS - 1}"
             and ordered.get("status", {}).get("readyReplicas") == ORDINALS
         )
         if done:
@@ -232,6 +240,58 @@ async def two_that_take_over(cluster: Cluster, kills: int) -> None:
             await new_image(client, f"w{number}")
             await asyncio.sleep(random.uniform(0.1, 2.5))
             await managers.kill()
+
+
+async def two_that_fight(cluster: Cluster, images: int, kills: int) -> None:
+    """Both work all the time; now and then one is killed and another takes its place."""
+    managers = Managers(cluster.kubeconfig, "--leader-elect=false")
+    async with observed(cluster, managers, rivals=2) as (client, _):
+        await asyncio.gather(managers.start(), managers.start())
+        for number in range(images):
+            await new_image(client, f"y{number}")
+            await asyncio.sleep(random.uniform(0.2, 2.0))
+            if number < kills:
+                await managers.kill()
+                await managers.start()
+
+
+FLOOD, KEPT = 10_000, 200
+
+
+async def flood(cluster: Cluster) -> None:
+    """An owner of thousands of objects goes while Pods are wanted, and the manager is killed over it: the Pods come,
+    all that was owned goes, and what has another owner stays."""
+    managers = Managers(cluster.kubeconfig, "--leader-elect=false")
+    async with observed(cluster, managers) as (client, _):
+        owners = [await client.create(MAPS, {"metadata": {"name": name}}, "default") for name in ("goes", "stays")]
+        refs = [
+            {"apiVersion": "v1", "kind": "ConfigMap", "name": each["metadata"]["name"], "uid": each["metadata"]["uid"]}
+            for each in owners
+        ]
+        many = [_owned(f"f{number}", refs[:1]) for number in range(FLOOD)]
+        many += [_owned(f"k{number}", refs) for number in range(KEPT)]
+        for start in range(0, len(many), 500):
+            await asyncio.gather(*(client.create(MAPS, obj, "default") for obj in many[start : start + 500]))
+        await managers.start()
+        await client.delete(MAPS, "goes", "default", propagation="Background")
+        await new_image(client, "flood")
+        for _ in range(3):
+            await asyncio.sleep(random.uniform(0.5, 2.0))
+            await managers.kill()
+            await managers.start()
+        until = time.monotonic() + 300
+        while (left := await _flooded(client)) != {f"k{number}" for number in range(KEPT)}:
+            assert time.monotonic() < until, len(left)
+            await asyncio.sleep(0.5)
+
+
+def _owned(name: str, refs: list[Object]) -> Object:
+    return {"metadata": {"name": name, "labels": {"flood": "yes"}, "ownerReferences": refs}}
+
+
+async def _flooded(client: Client) -> set[str]:
+    listed = await client.list(MAPS, "default", label_selector="flood=yes")
+    return {found["metadata"]["name"] for found in listed["items"]}
 
 
 class LateNews:
@@ -329,6 +389,22 @@ async def test_controllers_that_are_killed_often_keep_every_promise(cluster: Clu
 @pytest.mark.timeout(900)
 async def test_two_managers_that_take_over_from_each_other_keep_every_promise(cluster: Cluster) -> None:
     await two_that_take_over(cluster, kills=15)
+
+
+async def test_two_managers_that_fight_keep_what_each_can_promise(cluster: Cluster) -> None:
+    await two_that_fight(cluster, images=2, kills=0)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+async def test_managers_that_fight_and_are_killed_keep_what_each_can_promise(cluster: Cluster) -> None:
+    await two_that_fight(cluster, images=20, kills=15)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+async def test_a_flood_of_objects_loses_nothing_and_keeps_nobody_waiting(cluster: Cluster) -> None:
+    await flood(cluster)
 
 
 async def test_controllers_whose_informers_are_behind_keep_every_promise(
