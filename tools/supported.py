@@ -15,7 +15,8 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "supported.md"
 sys.path.insert(0, str(PAGE.parent.parent))
 
 from fastkube.api.catalog import Catalog, ResourceType  # noqa: E402
-from fastkube.controllers.builtin import CONTROLLERS  # noqa: E402
+from fastkube.controllers.builtin import CONTROLLERS, NOT_HERE  # noqa: E402
+from fastkube.controllers.builtin import UNSUPPORTED as UNSUPPORTED_CONTROLLERS  # noqa: E402
 from fastkube.registry.strategies import STRATEGIES  # noqa: E402
 from fastkube.scheduler.plugins import BUILT_IN  # noqa: E402
 from fastkube.server.admission.chain import PLUGINS, UNSUPPORTED  # noqa: E402
@@ -66,6 +67,9 @@ def page() -> Iterator[str]:
     yield "| --- | --- |"
     for what, how in REFUSED.items():
         yield f"| {what} | {how} |"
+    yield f"| {', '.join(sorted(UNSUPPORTED_CONTROLLERS))} | start-up error for `--controllers` |"
+    for name, why in NOT_HERE.items():
+        yield f"| {name} | passed over with a warning, as by kube-controller-manager: {why} |"
     yield f"| {', '.join(sorted(UNSUPPORTED))} | start-up error for `--enable-admission-plugins` |"
 
 

@@ -89,6 +89,7 @@ CONTROLLERS: dict[str, Controller | type[Engine]] = {
 ALIASES = {
     "attachdetach": "persistentvolume-attach-detach-controller",
     "bootstrapsigner": "bootstrap-signer-controller",
+    "cloud-node-lifecycle": "cloud-node-lifecycle-controller",
     "clusterrole-aggregation": "clusterrole-aggregation-controller",
     "cronjob": "cronjob-controller",
     "csrapproving": "certificatesigningrequest-approving-controller",
@@ -118,11 +119,29 @@ ALIASES = {
     "resourceclaim": "resourceclaim-controller",
     "resourcequota": "resourcequota-controller",
     "root-ca-cert-publisher": "root-ca-certificate-publisher-controller",
+    "route": "node-route-controller",
+    "service": "service-lb-controller",
     "serviceaccount": "serviceaccount-controller",
     "serviceaccount-token": "serviceaccount-token-controller",
     "statefulset": "statefulset-controller",
+    "storage-version-gc": "storageversion-garbage-collector-controller",
+    "storage-version-migrator": "storage-version-migrator-controller",
     "tokencleaner": "token-cleaner-controller",
     "ttl": "ttl-controller",
     "ttl-after-finished": "ttl-after-finished-controller",
 }
 """The names that --controllers had in older versions and still takes."""
+
+NOT_HERE = {
+    "cloud-node-lifecycle-controller": "it is a cloud provider's",
+    "kube-apiserver-serving-clustertrustbundle-publisher-controller": "the feature ClusterTrustBundle is off",
+    "node-route-controller": "it is a cloud provider's",
+    "podcertificaterequest-cleaner-controller": "the feature PodCertificateRequest is off",
+    "service-lb-controller": "it is a cloud provider's",
+    "storage-version-migrator-controller": "the feature StorageVersionMigrator is off",
+    "storageversion-garbage-collector-controller": "the features APIServerIdentity and StorageVersionAPI are off",
+}
+"""Controllers that upstream knows and passes over in a cluster like this one, and why; so are they here."""
+
+UNSUPPORTED = frozenset({"selinux-warning-controller", "validatingadmissionpolicy-status-controller"})
+"""Controllers that upstream has and this does not: to ask for one is an error."""

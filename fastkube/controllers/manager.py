@@ -16,7 +16,7 @@ from fastkube.client.discovery import Discovery, discover
 from fastkube.client.events import EventRecorder
 from fastkube.client.leader import LeaderElector
 from fastkube.clock import Clock
-from fastkube.controllers.builtin import ALIASES, CONTROLLERS
+from fastkube.controllers.builtin import ALIASES, CONTROLLERS, NOT_HERE, UNSUPPORTED
 from fastkube.controllers.caches import Caches
 from fastkube.controllers.node_ipam import pools_of
 from fastkube.controllers.options import ControllerManagerOptions
@@ -49,9 +49,14 @@ def enabled(options: ControllerManagerOptions) -> list[str]:
     for text in options.controllers:
         name = text.removeprefix("-")
         name = ALIASES.get(name, name)
-        if name not in CONTROLLERS and text != "*":
+        left_out = text.startswith("-")
+        if name in UNSUPPORTED and not left_out:
+            raise ValueError(f"controllers: {name!r} is not supported")
+        if name in NOT_HERE and not left_out:
+            log.warning("%s does not run: %s", name, NOT_HERE[name])
+        if name not in (*CONTROLLERS, *NOT_HERE, *UNSUPPORTED, "*"):
             raise ValueError(f"controllers: {name!r} is not in the list of known controllers")
-        (unwanted if text.startswith("-") else wanted).add(name)
+        (unwanted if left_out else wanted).add(name)
     by_default = "*" in wanted
     return [
         name

@@ -19,9 +19,9 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgpack
 
@@ -170,7 +170,7 @@ async def delete(registry: Registry, call: Call, options: DeleteOptions) -> Outc
     await registry.admission.mutate(call, None, None)
     first = _IN_TWO_STEPS.get((call.rtype.group, call.rtype.resource))
     if first is not None:
-        outcome = await first(registry, call, options)
+        outcome = await _begin_end(registry, call, options, first)
         if outcome is not None:
             return outcome
     return await _delete(registry, call, options)
@@ -350,14 +350,20 @@ def is_finished(strategy: Strategy, new: Object, old: Object) -> bool:
     return not was.get("deletionGracePeriodSeconds") and strategy.removable(new)
 
 
-# ---------------------------------------------------------------- namespaces
+# ---------------------------------------------------------------- deletions in two steps
 
 
-async def _delete_namespace(registry: Registry, call: Call, options: DeleteOptions) -> Outcome | None:
-    """The first delete makes a namespace Terminating; None once the namespace itself may go.
+class _FirstStep(NamedTuple):
+    """Of a kind whose first delete removes nothing: a process of its own follows, and in its end another delete."""
 
-    Its contents are removed by the namespace controller, which then empties spec.finalizers through /finalize.
-    """
+    begin: Callable[[Registry, Call, Object, DeleteOptions], Object]
+    """The object as the first delete leaves it."""
+    held: Callable[[Object], bool]
+    """Whether an object that is on its way out has to stay."""
+
+
+async def _begin_end(registry: Registry, call: Call, options: DeleteOptions, step: _FirstStep) -> Outcome | None:
+    """The first delete, or one that has to wait; None once an ordinary delete may follow."""
     rtype = call.rtype
     key = rtype.key("", call.name)
     for _ in range(_ATTEMPTS_MAX):
@@ -367,16 +373,10 @@ async def _delete_namespace(registry: Registry, call: Call, options: DeleteOptio
         old: Object = msgpack.unpackb(item.value)
         _check_at_once(call, old, item, options)
         if "deletionTimestamp" in old["metadata"]:
-            if (old.get("spec") or {}).get("finalizers"):
-                return Outcome(Stored(item.value, item.mod_revision))
-            return None
+            return Outcome(Stored(item.value, item.mod_revision)) if step.held(old) else None
         call.revision = item.mod_revision
         await registry.admission.validate(call, None, old)
-        new: Object = {**old, "metadata": dict(old["metadata"])}
-        new["metadata"]["deletionTimestamp"] = registry.timestamp(call)
-        new["status"] = {**(old.get("status") or {}), "phase": "Terminating"}
-        _set_policy(rtype, new["metadata"], options)
-        value = msgpack.packb(new)
+        value = msgpack.packb(step.begin(registry, call, old, options))
         if call.dry_run:
             return Outcome(Stored(value, item.mod_revision))
         try:
@@ -396,38 +396,22 @@ def _check_at_once(call: Call, obj: Object, item: Item, options: DeleteOptions) 
             raise errors.conflict(call.rtype.group, call.rtype.resource, call.name, problem)
 
 
-# ---------------------------------------------------------------- definitions of custom kinds
+def _end_namespace(registry: Registry, call: Call, old: Object, options: DeleteOptions) -> Object:
+    """Terminating: the namespace controller removes its contents, and then empties spec.finalizers by /finalize."""
+    new: Object = {**old, "metadata": {**old["metadata"], "deletionTimestamp": registry.timestamp(call)}}
+    new["status"] = {**(old.get("status") or {}), "phase": "Terminating"}
+    _set_policy(call.rtype, new["metadata"], options)
+    return new
 
 
-async def _delete_definition(registry: Registry, call: Call, options: DeleteOptions) -> Outcome | None:
-    """The first delete makes a definition Terminating; None once it is, and an ordinary delete may follow."""
-    rtype = call.rtype
-    key = rtype.key("", call.name)
-    for _ in range(_ATTEMPTS_MAX):
-        item = registry.store.get(key)
-        if item is None:
-            raise errors.not_found(rtype.group, rtype.resource, call.name)
-        old: Object = msgpack.unpackb(item.value)
-        if "deletionTimestamp" in old["metadata"]:
-            return None
-        _check_at_once(call, old, item, options)
-        await registry.admission.validate(call, None, old)
-        new = establishing.begin_end(old, registry.timestamp(call))
-        value = msgpack.packb(new)
-        if call.dry_run:
-            return Outcome(Stored(value, item.mod_revision))
-        try:
-            return Outcome(Stored(value, await registry.store.update(key, value, item.mod_revision)))
-        except RevisionMismatch:
-            continue
-    raise errors.conflict(rtype.group, rtype.resource, call.name, errors.MODIFIED)
+def _end_definition(registry: Registry, call: Call, old: Object, _options: DeleteOptions) -> Object:
+    return establishing.begin_end(old, registry.timestamp(call))
 
 
-_IN_TWO_STEPS: dict[tuple[str, str], Callable[[Registry, Call, DeleteOptions], Awaitable[Outcome | None]]] = {
-    ("", "namespaces"): _delete_namespace,
-    ("apiextensions.k8s.io", "customresourcedefinitions"): _delete_definition,
+_IN_TWO_STEPS: dict[tuple[str, str], _FirstStep] = {
+    ("", "namespaces"): _FirstStep(_end_namespace, lambda old: bool((old.get("spec") or {}).get("finalizers"))),
+    ("apiextensions.k8s.io", "customresourcedefinitions"): _FirstStep(_end_definition, lambda _: False),
 }
-"""Kinds whose first delete does not remove anything: a process of their own follows."""
 
 
 # ---------------------------------------------------------------- collections

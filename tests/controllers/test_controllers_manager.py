@@ -6,7 +6,7 @@ import pytest
 
 from fastkube.client import Client
 from fastkube.clock import RealClock
-from fastkube.controllers.builtin import ALIASES, CONTROLLERS
+from fastkube.controllers.builtin import ALIASES, CONTROLLERS, NOT_HERE
 from fastkube.controllers.manager import ControllerManager, enabled
 from fastkube.controllers.options import ControllerManagerOptions
 
@@ -41,8 +41,21 @@ def test_an_unknown_controller_is_refused(name: str) -> None:
         chosen("*", name)
 
 
+@pytest.mark.parametrize("name", ["service-lb-controller", "route", "storage-version-gc"])
+def test_a_controller_that_has_no_place_here_is_passed_over(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert chosen("job-controller", name) == {"job-controller"}
+    assert f"{ALIASES.get(name, name)} does not run: " in caplog.text
+    assert chosen("*", f"-{name}") == set(CONTROLLERS) - OPTIONAL
+
+
+def test_a_controller_that_is_missing_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="'selinux-warning-controller' is not supported"):
+        chosen("*", "selinux-warning-controller")
+    assert chosen("*", "-selinux-warning-controller") == set(CONTROLLERS) - OPTIONAL
+
+
 def test_older_names_are_of_controllers_that_there_are() -> None:
-    assert set(ALIASES.values()) <= set(CONTROLLERS)
+    assert set(ALIASES.values()) <= {*CONTROLLERS, *NOT_HERE}
 
 
 async def test_a_range_of_pod_addresses_that_cannot_be_used_is_told_at_the_start() -> None:
