@@ -18,6 +18,7 @@ from typing import Any
 from fastkube import _columns, _sched
 from fastkube.scheduler import resources
 from fastkube.scheduler.nodes import NodeIndex, NodeInfo
+from fastkube.scheduler.podgroups import PodGroups
 from fastkube.scheduler.pods import PodInfo, PodParser, PodSpec
 from fastkube.scheduler.tallies import Tallies
 
@@ -71,6 +72,7 @@ class Cache:
         self.pods: dict[str, PodInfo] = {}
         self.assumed: dict[str, PodInfo] = {}
         self.nominated: dict[str, tuple[PodInfo, str]] = {}
+        self.groups = PodGroups()
         self.priorities: Counter[int] = Counter()
         self._claim_users: dict[tuple[str, str], dict[str, PodInfo]] = {}
         self.static_generation = 1
@@ -242,6 +244,7 @@ class Cache:
             info = self.infos[pod.node] = NodeInfo(pod.node)
         self.pods[pod.uid] = pod
         info.pods[pod.uid] = pod
+        self.groups.placed(pod)
         self.priorities[pod.spec.priority] += 1
         for claim in _claims(pod):
             self._claim_users.setdefault((pod.namespace, claim), {})[pod.uid] = pod
@@ -252,6 +255,7 @@ class Cache:
         info = self.infos[pod.node]
         del self.pods[pod.uid]
         del info.pods[pod.uid]
+        self.groups.displaced(pod)
         self.priorities[pod.spec.priority] -= 1
         if not self.priorities[pod.spec.priority]:
             del self.priorities[pod.spec.priority]

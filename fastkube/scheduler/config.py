@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastkube.scheduler import config_validation as validation
+from fastkube.scheduler import gates
 from fastkube.scheduler.config_fields import ConfigError, Fields
 from fastkube.scheduler.config_validation import MULTI_POINT, POINTS
 from fastkube.scheduler.pods import DEFAULT_SCHEDULER
@@ -148,6 +149,22 @@ class SchedulerConfig:
     max_backoff_s: float = 10.0
     leader_election: LeaderElectionConfig | None = None
     client_connection: ClientConnectionConfig = ClientConnectionConfig()
+
+
+def with_gates(config: SchedulerConfig, on: frozenset[str]) -> SchedulerConfig:
+    """With the default plugins that feature gates add, in profiles which do not disable them."""
+    if gates.GANG_SCHEDULING not in on:
+        return config
+    profiles = []
+    for profile in config.profiles:
+        everywhere = profile.plugins[MULTI_POINT]
+        known = {each.name for each in everywhere.enabled}
+        if gates.GANG_SCHEDULING not in known and not everywhere.has_disabled(gates.GANG_SCHEDULING):
+            enabled = (*everywhere.enabled, PluginRef(gates.GANG_SCHEDULING))
+            plugins = {**profile.plugins, MULTI_POINT: replace(everywhere, enabled=enabled)}
+            profile = replace(profile, plugins=plugins)
+        profiles.append(profile)
+    return replace(config, profiles=tuple(profiles))
 
 
 def load(path: str | Path) -> SchedulerConfig:

@@ -20,6 +20,7 @@ CSI_STORAGE_CAPACITY = "CSIStorageCapacity"
 RESOURCE_CLAIM = "ResourceClaim"
 RESOURCE_SLICE = "ResourceSlice"
 DEVICE_CLASS = "DeviceClass"
+POD_GROUP = "PodGroup"
 WILDCARD = "*"
 
 

@@ -225,6 +225,8 @@ class Handle:
         self.client = client
         """None where nothing may be written."""
         self.metrics = Metrics()
+        self.gates: frozenset[str] = frozenset()
+        """The feature gates that are on."""
 
     def event(
         self, pod: PodInfo, type: str, reason: str, action: str, note: str, *, related: PodInfo | None = None
@@ -261,6 +263,8 @@ class Plugin:
     about = ""
     """`volumes` or `claims`: of the points for single Pods, those of the scheduling cycle are asked only for Pods which
     have any."""
+    wait_reason = ""
+    """What `permit` keeps Pods waiting for."""
     notes_pre_bind = False
     """`pre_bind` has something to do only for Pods about which the plugin has put something into `cycle.state`."""
 

@@ -183,6 +183,19 @@ class Metrics:
             start=0.01,
             count=20,
         )
+        self.group_attempts = Counter(
+            "scheduler_podgroup_schedule_attempts_total",
+            "Attempts to place a PodGroup, by how they ended.",
+            ("profile", "result"),
+        )
+        self.group_duration = Histogram(
+            "scheduler_podgroup_scheduling_attempt_duration_seconds",
+            "Time of an attempt to place a PodGroup.",
+            ("profile", "result"),
+        )
+        self.group_algorithm_duration = Histogram(
+            "scheduler_podgroup_scheduling_algorithm_duration_seconds", "Time of a decision on a PodGroup alone."
+        )
         self.build = Counter("fastkube_build_info", "The version that runs.", ("version",))
         self.build.add(__version__)
         self._gauges = (

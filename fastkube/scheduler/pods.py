@@ -253,12 +253,17 @@ class LabelClass:
         self.tallies: list[Any] = []
 
 
+GroupId = tuple[str, str]
+"""(namespace, name) of a PodGroup."""
+
+
 class PodInfo:
     """One Pod. `pod` is the object as the server has it; `node` the node's name, "" while it has none."""
 
     __slots__ = (
         "claims",
         "gates",
+        "group",
         "labels",
         "name",
         "namespace",
@@ -287,6 +292,9 @@ class PodInfo:
         self.only_node = only_node
         self.nominated: str = status.get("nominatedNodeName") or ""
         self.gates = tuple(gate.get("name", "") for gate in told.get("schedulingGates") or ())
+        self.group: GroupId | None = None
+        if told.get("schedulingGroup"):
+            self.group = (self.namespace, told["schedulingGroup"].get("podGroupName") or "")
         self.volumes = volumes
         """Those of kinds that scheduling looks at."""
         self.claims: tuple[Object, ...] = tuple(told.get("resourceClaims") or ())

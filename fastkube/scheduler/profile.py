@@ -41,11 +41,6 @@ _METHODS = {
 }
 """The methods of a Plugin that make up each extension point."""
 
-NOT_SUPPORTED = {
-    "GangScheduling": "it needs the Workload API of scheduling.k8s.io, which Kubernetes 1.36 does not serve by default"
-}
-"""Plugins of upstream that exist behind feature gates which are off."""
-
 PluginClass = type[Plugin]
 
 
@@ -73,8 +68,6 @@ def resolve(plugins: Mapping[str, PluginSet], known: Mapping[str, PluginClass]) 
     """Extension point → (plugin, weight) in the order in which they run; raises ConfigError."""
     for point, chosen in plugins.items():
         for each in chosen.enabled:
-            if each.name in NOT_SUPPORTED:
-                raise ConfigError(f'plugin "{each.name}" is not supported: {NOT_SUPPORTED[each.name]}')
             if each.name not in known:
                 raise ConfigError(f'{_interface(point)} "{each.name}" does not exist')
             if point != MULTI_POINT and not has_point(known[each.name], point):

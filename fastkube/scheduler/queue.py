@@ -189,8 +189,9 @@ class SchedulingQueue:
     def pop_nowait(self) -> QueuedPod | None:
         """The next Pod, in flight from now on. One that backs off is better than none."""
         queued = self._take(self._active, ACTIVE) or self._take(self._backoff, BACKOFF)
-        if queued is None:
-            return None
+        return None if queued is None else self._fly(queued)
+
+    def _fly(self, queued: QueuedPod) -> QueuedPod:
         self._leave(queued)
         queued.state = IN_FLIGHT
         queued.attempts += 1
@@ -199,6 +200,12 @@ class SchedulingQueue:
             queued.first_attempt = self._clock.monotonic()
         self._in_flight[queued.pod.uid] = queued
         return queued
+
+    def take(self, uid: str) -> QueuedPod | None:
+        """A certain Pod, in flight from now on; None when it is in flight already, or kept out."""
+        self.activate((uid,))
+        queued = self._pods.get(uid)
+        return self._fly(queued) if queued is not None and queued.state == ACTIVE else None
 
     def ready(self) -> bool:
         """Whether there is a Pod to pop."""

@@ -24,12 +24,14 @@ from fastkube.client.leader import LeaderElector
 from fastkube.clock import Clock
 from fastkube.errors import ApiError
 from fastkube.scheduler import config as configs
+from fastkube.scheduler import gates
 from fastkube.scheduler.binding import Binder, Binding
 from fastkube.scheduler.cache import Cache
 from fastkube.scheduler.config import SchedulerConfig
 from fastkube.scheduler.extended import ExtendedSearch
 from fastkube.scheduler.extenders import ExtenderError, Extenders
 from fastkube.scheduler.framework import Cycle, Nomination, PluginError, Reasons, Rejected
+from fastkube.scheduler.groupcycle import GroupCycle
 from fastkube.scheduler.live import LiveHandle
 from fastkube.scheduler.metrics import SUCCESS, Gauges, Metrics
 from fastkube.scheduler.options import SchedulerOptions, election_options
@@ -51,6 +53,8 @@ UNDER_WAY_MAX = 4096
 SYNC_TIMEOUT_S = 60.0
 OPTIONAL = {"resource.k8s.io/v1": ("resourceclaims", "resourceslices", "deviceclasses")}
 """Group and version → resources that the scheduler can do without."""
+WORKLOADS = {"scheduling.k8s.io/v1alpha2": ("podgroups",)}
+"""And those of a feature gate."""
 
 
 class Scheduler:
@@ -71,6 +75,8 @@ class Scheduler:
         """
         if config is None:
             config = configs.load(options.config) if options.config else SchedulerConfig()
+        self._gates = gates.parse(options.feature_gates)
+        config = configs.with_gates(config, self._gates)
         self.client = client
         self.ready = asyncio.Event()
         self._clock = clock
@@ -78,6 +84,7 @@ class Scheduler:
         self.cache = Cache(options.scheduler_seed or random.getrandbits(48))
         self.informers = InformerFactory(client, transforms={PODS: PodTrimmer()})
         self.handle = LiveHandle(self, self.cache, clock, self._lister, client)
+        self.handle.gates = self._gates
         self._turn = [0]
         self._asking: QueuedPod | None = None
         self._workloads = 0
@@ -133,8 +140,10 @@ class Scheduler:
         self.outcomes = Outcomes(
             self.cache, self.queue, clock, self.metrics, self.status, self.recorders, self.watcher.pending
         )
+        self._groups = GroupCycle(self)
         self.election = election_options(options, config.leader_election)
         self._task: asyncio.Task[None] | None = None
+        self._writes: set[asyncio.Task[None]] = set()
 
     def _lister(self, resource: str) -> Informer:
         return self.informers.informer(resource)
@@ -188,7 +197,7 @@ class Scheduler:
             await endpoint.stop()
 
     async def _lead(self, stop: asyncio.Event | None) -> None:
-        self.watcher.watch(self.workloads_changed)
+        self.watcher.watch(self.workloads_changed, groups=gates.GENERIC_WORKLOAD in self._gates)
         await self._pass_over_unserved()
         self.informers.start()
         try:
@@ -210,7 +219,8 @@ class Scheduler:
 
     async def _pass_over_unserved(self) -> None:
         """An older API server has no ResourceClaims: nothing is waited for that cannot come."""
-        for group, resources in OPTIONAL.items():
+        optional = {**OPTIONAL, **(WORKLOADS if gates.GENERIC_WORKLOAD in self._gates else {})}
+        for group, resources in optional.items():
             try:
                 await self.client.get_path(f"/apis/{group}")
             except ApiError as error:
@@ -260,19 +270,34 @@ class Scheduler:
         end = self._clock.monotonic() + seconds
         tried = 0
         while (queued := self.queue.pop_nowait()) is not None:
-            if self.extenders.about(queued.pod):
+            if self.extenders.about(queued.pod) and not self._is_grouped(queued):
                 self._asking = queued  # an answer must be waited for, which only the loop can do
                 break
-            self.schedule_one(queued)
+            if self._is_grouped(queued):
+                self._schedule_group(queued)
+            else:
+                self.schedule_one(queued)
             tried += 1
             if self._clock.monotonic() >= end or self.binder.under_way >= UNDER_WAY_MAX:
                 break
         return tried
 
+    def _is_grouped(self, queued: QueuedPod) -> bool:
+        return queued.pod.group is not None and gates.GENERIC_WORKLOAD in self._gates
+
+    def _schedule_group(self, queued: QueuedPod) -> None:
+        """One attempt to place the PodGroup of a Pod."""
+        group, condition = queued.pod.group, self._groups.schedule(queued)
+        if group is not None and condition is not None:
+            writing = self._groups.write_condition(group, condition)
+            task = asyncio.get_running_loop().create_task(writing, name="pod group condition")
+            self._writes.add(task)
+            task.add_done_callback(self._writes.discard)
+
     def schedule_one(self, queued: QueuedPod) -> None:
         """One attempt to place a Pod about which no extender has to be asked."""
         profile = self.profiles[queued.pod.spec.scheduler_name]
-        if self._skip(queued, profile):
+        if self.skip(queued, profile):
             return
         started = self._clock.monotonic()
         cycle = Cycle(queued.pod, sampled=profile.timing.sample())
@@ -280,7 +305,7 @@ class Scheduler:
             placement = profile.search.place(cycle)
         except FitError as error:
             asked = self._clock.monotonic()
-            told = self._make_room(cycle, profile, error)
+            told = self.make_room(cycle, profile, error)
             profile.timing.point("PostFilter", asked, SUCCESS if told.node else "Unschedulable")
             self._no_fit(queued, profile, error, told, started)
         except NoNodesError as error:
@@ -292,12 +317,12 @@ class Scheduler:
             self.outcomes.failed(queued, profile, "internal error while scheduling", started)
         else:
             self.metrics.algorithm_duration.observe(self._clock.monotonic() - started)
-            self._assume(queued, cycle, profile, placement, started)
+            self.assume(queued, cycle, profile, placement, started)
 
     async def _schedule_extended(self, queued: QueuedPod) -> None:
         """One attempt to place a Pod, with extenders. Meanwhile the cluster may change, but no other Pod is placed."""
         profile = self.profiles[queued.pod.spec.scheduler_name]
-        if self._skip(queued, profile):
+        if self.skip(queued, profile):
             return
         started = self._clock.monotonic()
         cycle = Cycle(queued.pod, sampled=profile.timing.sample())
@@ -320,9 +345,9 @@ class Scheduler:
             if self.watcher.pending(queued.pod) is None:
                 self.queue.done(queued.pod.uid)
             else:
-                self._assume(queued, cycle, profile, placement, started)
+                self.assume(queued, cycle, profile, placement, started)
 
-    def _skip(self, queued: QueuedPod, profile: Profile) -> bool:
+    def skip(self, queued: QueuedPod, profile: Profile) -> bool:
         """Whether a Pod is on its way out and not to be tried."""
         pod = queued.pod
         if pod.terminating:
@@ -331,7 +356,7 @@ class Scheduler:
             self.queue.done(pod.uid)
         return pod.terminating
 
-    def _make_room(self, cycle: Cycle, profile: Profile, error: FitError) -> Nomination:
+    def make_room(self, cycle: Cycle, profile: Profile, error: FitError) -> Nomination:
         """What the post-filter plugins come to: the first to find a node, or all that they have to say."""
         found, call = _PostFilter(), profile.timing.call
         for plugin in profile.post_filter:
@@ -365,7 +390,7 @@ class Scheduler:
             queued, profile, str(error), error.plugins, started, pending=pending, nominated=told.node
         )
 
-    def _assume(self, queued: QueuedPod, cycle: Cycle, profile: Profile, placement: Placement, started: float) -> None:
+    def assume(self, queued: QueuedPod, cycle: Cycle, profile: Profile, placement: Placement, started: float) -> None:
         pod, node = cycle.pod, placement.node
         self.cache.assume(pod, node.name)
         permits: dict[str, float] = {}

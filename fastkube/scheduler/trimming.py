@@ -22,6 +22,7 @@ _SPEC_FIELDS = (
     "overhead",
     "resources",
     "resourceClaims",
+    "schedulingGroup",
 )
 _CONTAINER_FIELDS = ("name", "image", "resources", "ports", "restartPolicy")
 _METADATA_FIELDS = (

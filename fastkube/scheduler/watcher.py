@@ -18,14 +18,17 @@ from fastkube.scheduler.events import (
     NODE,
     PERSISTENT_VOLUME,
     PERSISTENT_VOLUME_CLAIM,
+    POD_GROUP,
     RESOURCE_CLAIM,
     RESOURCE_SLICE,
     STORAGE_CLASS,
+    UNSCHEDULED_POD,
     Action,
     ClusterEvent,
     node_actions,
     pod_actions,
 )
+from fastkube.scheduler.podgroups import PODGROUPS
 from fastkube.scheduler.pods import PodInfo
 from fastkube.scheduler.profile import Profile
 from fastkube.scheduler.queue import SchedulingQueue, self_event
@@ -78,8 +81,8 @@ class Watcher:
         self._status = status
         self._pending: dict[str, PodInfo] = {}
 
-    def watch(self, workloads_changed: Callable[[], None]) -> None:
-        """Register all handlers."""
+    def watch(self, workloads_changed: Callable[[], None], *, groups: bool = False) -> None:
+        """Register all handlers; with `groups` those of PodGroups too."""
         informers = self._informers
         informers.informer(NODES).add_handler(self._node, lambda _, node: self._node(node), self._node_gone)
         informers.informer(NAMESPACES).add_handler(
@@ -91,6 +94,8 @@ class Watcher:
             self._watch_workload(informers.informer(resource), workloads_changed)
         for resource, kind in _OTHERS.items():
             self._watch_other(informers.informer(resource), kind)
+        if groups:
+            self._watch_other(informers.informer(PODGROUPS), POD_GROUP)
 
     def _watch_other(self, informer: Informer, kind: str) -> None:
         informer.add_handler(
@@ -124,6 +129,7 @@ class Watcher:
                 "pod %s/%s cannot be scheduled: %s", obj["metadata"].get("namespace"), obj["metadata"]["name"], error
             )
             return
+        self._cache.groups.seen(pod)
         if pod.node:
             self._assigned(pod)
         elif pod.spec.scheduler_name in self._profiles:
@@ -153,6 +159,8 @@ class Watcher:
             self._cache.denominate(pod.uid)
         if old is None:
             self._queue.add(pod)
+            if pod.group is not None:
+                self._queue.move_all(ClusterEvent(UNSCHEDULED_POD, Action.ADD, None, pod))
         else:
             self._queue.update(pod, self_event(pod_actions(old, pod), old, pod))
 
@@ -166,6 +174,9 @@ class Watcher:
             if waiting is not None:
                 waiting.reject("", "the pod was deleted")
         nominated = uid in self._cache.nominated
+        group = self._cache.pods.get(uid) or pending
+        if group is not None:
+            self._cache.groups.gone(group)
         known = self._cache.remove_pod(uid)
         left = known or (pending if nominated else None)
         if left is not None:

@@ -6,6 +6,7 @@ from fastkube.scheduler.framework import Plugin
 from fastkube.scheduler.plugins.default_binder import DefaultBinder
 from fastkube.scheduler.plugins.default_preemption import DefaultPreemption
 from fastkube.scheduler.plugins.dynamic_resources import DynamicResources
+from fastkube.scheduler.plugins.gang_scheduling import GangScheduling
 from fastkube.scheduler.plugins.image_locality import ImageLocality
 from fastkube.scheduler.plugins.interpod_affinity import InterPodAffinity
 from fastkube.scheduler.plugins.node_affinity import NodeAffinity
@@ -44,4 +45,5 @@ BUILT_IN: tuple[type[Plugin], ...] = (
     ImageLocality,
     DefaultBinder,
     NodeDeclaredFeatures,
+    GangScheduling,
 )
