@@ -144,7 +144,6 @@ class Server:
 
     async def start(self) -> None:
         """Raises StartError for what its user can mend; nothing is left running then."""
-        from fastkube.api.catalog import Catalog
         from fastkube.registry.strategy import UserInfo
         from fastkube.store import StoreError
 
@@ -156,7 +155,7 @@ class Server:
                 self._compact_regularly(stack)
                 await await_majority(self.store)
                 users = {token: UserInfo(user, COMPONENT_USERS[user]) for user, token in self.tokens.items()}
-                self.api = await self._api_server(Catalog.builtin(), users, stack)
+                self.api = await self._api_server(served_catalog(self._options), users, stack)
                 await self.api.start()
                 stack.push_async_callback(self.api.stop)
                 await self._publish_address()
@@ -198,7 +197,6 @@ class Server:
 
     async def _open_etcd(self, options: EtcdOptions) -> Store:
         """A store in an etcd cluster; the data folder has a copy of it. Raises ValueError for what cannot be both."""
-        from fastkube.api.catalog import Catalog
         from fastkube.registry.upstream_form import UpstreamForm
         from fastkube.store.external.store import EtcdStore
 
@@ -207,7 +205,7 @@ class Server:
             raise ValueError("initial-cluster: not with storage or etcd-servers, where etcd replicates")
         if self._options.encryption_provider_config:
             raise ValueError("encryption-provider-config: not with storage or etcd-servers")
-        form = UpstreamForm(Catalog.builtin(), options.prefix, options.storage_media_type)
+        form = UpstreamForm(served_catalog(self._options), options.prefix, options.storage_media_type)
         return await EtcdStore.open_external(store_path(self.data_dir), options, form, self.clock)
 
     def _compact_regularly(self, stack: contextlib.AsyncExitStack) -> None:
@@ -355,6 +353,15 @@ async def await_majority(store: Store) -> None:
             raise
         except StoreUnavailable as waiting:
             log.warning("waiting for a majority of the members: %s", waiting)
+
+
+def served_catalog(options: ServerOptions) -> Catalog:
+    """The kinds that a server serves; raises ValueError."""
+    from fastkube.api import gates
+    from fastkube.api.catalog import Catalog
+
+    features = gates.parse(options.feature_gates)
+    return Catalog.builtin(features, gates.versions(options.runtime_config, features))
 
 
 def _own_address() -> str:

@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, cast
 
 from fastkube.clock import RealClock
-from fastkube.cluster import COMPONENT_USERS, Server, StartError, StoreOptions, store_path
+from fastkube.cluster import COMPONENT_USERS, Server, StartError, StoreOptions, served_catalog, store_path
 from fastkube.config import build
 from fastkube.process import until_stopped
 from fastkube.store import FrontendStore, StoreError
@@ -33,7 +33,6 @@ class Frontend(Server):
 
     async def start(self) -> None:
         """Raises StartError."""
-        from fastkube.api.catalog import Catalog
         from fastkube.registry.strategy import UserInfo
 
         async with contextlib.AsyncExitStack() as stack:
@@ -42,7 +41,7 @@ class Frontend(Server):
                 stack.push_async_callback(store.close)
                 self.store = cast("Store", store)
                 users = {token: UserInfo(user, COMPONENT_USERS[user]) for user, token in self.tokens.items()}
-                self.api = await self._api_server(Catalog.builtin(), users, stack, shared_port=True)
+                self.api = await self._api_server(served_catalog(self._options), users, stack, shared_port=True)
                 await self.api.start()
                 stack.push_async_callback(self.api.stop)
             except (OSError, ValueError, StoreError) as error:

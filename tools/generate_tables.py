@@ -6,8 +6,9 @@
     tools/generate_tables.py [--facts DIR] --check  exit 1 and say which tables differ from what would be written
 
 Sources: the JSON schemas of one Kubernetes release in the PyPI package `kubernetes-validate`, the facts of a running
-server in DIR (discovery, printer-columns, selectable-fields, protobuf, bootstrap; .json each), and go_types.json beside
-this file, which the Go program in gotypes/ prints. Nothing here runs in the server, and users need none of it.
+server in DIR (discovery, printer-columns, selectable-fields, protobuf, bootstrap; discovery-gated and protobuf-gated
+for what is served only with feature gates; .json each), and go_types.json beside this file, which the Go program in
+gotypes/ prints. Nothing here runs in the server, and users need none of it.
 
 | table          | what it holds |
 | -------------- | --- |
@@ -280,12 +281,16 @@ def resource_rows(facts: Path) -> list[dict[str, Any]]:
     fields = {
         (row["group"], row["version"], row["resource"]): row["fields"] for row in read(facts, "selectable-fields")
     }
+    gated = [group for groups in read(facts, "discovery-gated").values() for group in groups["items"]]
     rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for group in (*discovery["api"]["items"], *discovery["apis"]["items"]):
+    for group in (*discovery["api"]["items"], *discovery["apis"]["items"], *gated):
         name = group["metadata"].get("name", "")
         for version in group["versions"]:
             for found in version["resources"]:
                 row = rows.setdefault((name, found["resource"]), resource_row(name, found))
+                if group in gated:
+                    row["gated"] = f"{name}/{version['version']}"
+                    row["selectable"] = ["metadata.name", "metadata.namespace"]
                 place = (name, version["version"], found["resource"])
                 row["versions"].append(version["version"])
                 if place in columns:
@@ -344,11 +349,15 @@ def roots_of(rows: list[dict[str, Any]], types: dict[str, Any]) -> list[str]:
     return sorted(set(roots))
 
 
+def messages_of(facts: Path) -> dict[str, list[list[Any]]]:
+    return all_messages(read(facts, "protobuf")) | all_messages(read(facts, "protobuf-gated"))
+
+
 def tables(facts: Path | None) -> dict[str, Any]:
     """The tables by file name: all of them, or without facts the one that follows from the others."""
     types = definitions()
     rows = resource_rows(facts) if facts else read(OUT, "resources")
-    messages = all_messages(read(facts, "protobuf")) if facts else read(OUT, "protobuf")
+    messages = messages_of(facts) if facts else read(OUT, "protobuf")
     roots = roots_of(rows, types)
     schemas = {"schemas.json": schema_table(types, reachable(types, roots), flat_messages(messages))}
     if facts is None:

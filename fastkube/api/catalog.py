@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -75,6 +75,8 @@ class ResourceType:
     columns: dict[str, tuple[Column, ...]]
     key_prefix: bytes
     custom: bool = False
+    features: frozenset[str] = frozenset()
+    """The feature gates that are on (api/gates.py)."""
     extra: dict[str, Any] = field(default_factory=dict)
     """What the maker of a custom type hangs on it (its schemas by version, its conversion)."""
 
@@ -126,9 +128,13 @@ class Catalog:
             self.add(rtype)
 
     @classmethod
-    def builtin(cls) -> Catalog:
-        """A new catalog with the kinds of Kubernetes itself."""
-        return cls(_builtin())
+    def builtin(cls, features: frozenset[str] = frozenset(), versions: frozenset[str] = frozenset()) -> Catalog:
+        """A new catalog with the kinds of Kubernetes itself: those that it serves by default, with the feature gates
+        that are on, and those of the gated versions (`group/version`) that are named."""
+        plain = _builtin("")
+        if features:
+            plain = tuple(replace(rtype, features=features) for rtype in plain)
+        return cls((*plain, *(replace(each, features=features) for name in versions for each in _builtin(name))))
 
     def lookup(self, group: str, version: str, resource: str) -> ResourceType | None:
         """The resource, if it is served in this version."""
@@ -176,8 +182,9 @@ class Catalog:
 
 
 @cache
-def _builtin() -> tuple[ResourceType, ...]:
-    return tuple(_from_row(row) for row in table("resources"))
+def _builtin(gated: str) -> tuple[ResourceType, ...]:
+    """Those of a version that is not served by default, or (with "") of all that are."""
+    return tuple(_from_row(row) for row in table("resources") if row.get("gated", "") == gated)
 
 
 def _from_row(row: dict[str, Any]) -> ResourceType:

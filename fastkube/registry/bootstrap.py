@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
-from fastkube.api import meta
+from fastkube.api import gates, meta
 from fastkube.api.catalog import api_version
 from fastkube.api.generated import table
 from fastkube.clock import rfc3339
@@ -46,6 +46,28 @@ _OWN_WAY = frozenset(
 """Kinds whose objects depend on the server's addresses; `publish_address` and `_service_cidr` make them."""
 
 
+def _rule(resources: tuple[str, ...], *verbs: str) -> Object:
+    return {"apiGroups": ["scheduling.k8s.io"], "resources": [*resources], "verbs": [*verbs]}
+
+
+_WORKLOAD_RULES = {
+    "system:kube-scheduler": (
+        _rule(("podgroups",), "get", "list", "watch"),
+        _rule(("podgroups/status",), "patch", "update"),
+    ),
+    "system:aggregate-to-view": (_rule(("podgroups", "podgroups/status", "workloads"), "get", "list", "watch"),),
+    "system:aggregate-to-edit": (
+        _rule(("podgroups", "workloads"), "create", "delete", "deletecollection", "patch", "update"),
+    ),
+}
+"""What these roles may do besides with the feature gate GenericWorkload."""
+
+
+def _has_workloads(registry: Registry) -> bool:
+    pods = registry.catalog.get("", "pods")
+    return pods is not None and gates.GENERIC_WORKLOAD in pods.features
+
+
 async def bootstrap(registry: Registry, service_cidr: str) -> None:
     """Writes what is missing. Raises ValueError for a CIDR that Services cannot have addresses of."""
     now = rfc3339(registry.clock.time())
@@ -62,6 +84,7 @@ async def bootstrap(registry: Registry, service_cidr: str) -> None:
 
 def _defaults(registry: Registry, now: str) -> Iterator[tuple[ResourceType, Object]]:
     """The objects that are the same for every server, as far as their kinds are served."""
+    added = _WORKLOAD_RULES if _has_workloads(registry) else {}
     for name, entry in table("bootstrap").items():
         group, version, resource = ("", *name.split("/"))[-3:]
         rtype = registry.catalog.get(group, resource)
@@ -69,6 +92,8 @@ def _defaults(registry: Registry, now: str) -> Iterator[tuple[ResourceType, Obje
             continue
         for item in entry["items"]:
             obj = {"apiVersion": api_version(group, version), "kind": entry["kind"], **item}
+            if resource == "clusterroles" and item["metadata"]["name"] in added:
+                obj["rules"] = [*obj["rules"], *added[item["metadata"]["name"]]]
             if obj["kind"] == "ConfigMap":
                 obj["data"] = {"since": now[:10]}
             yield rtype, obj

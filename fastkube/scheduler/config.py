@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fastkube.api import gates
 from fastkube.scheduler import config_validation as validation
-from fastkube.scheduler import gates
 from fastkube.scheduler.config_fields import ConfigError, Fields
 from fastkube.scheduler.config_validation import MULTI_POINT, POINTS
 from fastkube.scheduler.pods import DEFAULT_SCHEDULER

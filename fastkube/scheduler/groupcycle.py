@@ -8,6 +8,7 @@ the queue. The outcome is a condition of the PodGroup.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -59,6 +60,8 @@ class GroupCycle:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
+        self._conditions: dict[GroupId, Object] = {}
+        self._writing: asyncio.Task[None] | None = None
 
     def schedule(self, queued: QueuedPod) -> Object | None:
         """One attempt to place all waiting Pods of a Pod's group; gives the condition to write."""
@@ -207,7 +210,25 @@ class GroupCycle:
             fate.queued, profile, fate.message, fate.plugins, fate.started, nominated=fate.nominated
         )
 
-    async def write_condition(self, group: GroupId, condition: Object) -> None:
+    def tell(self, group: GroupId, condition: Object) -> None:
+        """Write a condition of a PodGroup soon; of several the last one."""
+        self._conditions.pop(group, None)
+        self._conditions[group] = condition
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.get_running_loop().create_task(self._write(), name="pod group conditions")
+
+    async def stop(self) -> None:
+        if self._writing is not None:
+            self._writing.cancel()
+            await asyncio.gather(self._writing, return_exceptions=True)
+
+    async def _write(self) -> None:
+        """One after the other, so that the last word is the last."""
+        while self._conditions:
+            group = next(iter(self._conditions))
+            await self._write_condition(group, self._conditions.pop(group))
+
+    async def _write_condition(self, group: GroupId, condition: Object) -> None:
         """A group that has been placed once stays so, whatever becomes of further Pods."""
         found = self._scheduler.informers.informer(PODGROUPS).get(*group)
         if found is None:
@@ -224,9 +245,10 @@ class GroupCycle:
         condition["lastTransitionTime"] = old["lastTransitionTime"] if same else now
         body = {"status": {"conditions": [condition]}}
         try:
-            await self._scheduler.client.patch(
+            answer = await self._scheduler.client.patch(
                 PODGROUPS, group[1], body, group[0], kind="strategic", subresource="status"
             )
+            self._scheduler.informers.informer(PODGROUPS).observe(answer)
         except ApiError as error:
             if error.code != 404:
                 log.warning("the status of pod group %s could not be written: %s", "/".join(group), error.message)

@@ -25,7 +25,7 @@ class SchedulerOptions(LeaderElectionOptions):
         "How long a Pod may stay unschedulable before it is tried again without cause.",
         flag="pod-max-in-unschedulable-pods-duration",
     )
-    feature_gates: tuple[str, ...] = option((), "Feature gates of kube-scheduler, as Name=true; all are off without.")
+    feature_gates: tuple[str, ...] = option((), "Feature gates of Kubernetes, as Name=true; all are off without.")
     bindings_in_flight: int = option(256, "Bindings that wait for the API server at a time.")
     scheduler_seed: int = option(0, "Seed of the choice among equal nodes; 0 takes a new one at each start.")
     scheduler_metrics_address: str = option(

@@ -18,13 +18,13 @@ import random
 import socket
 from collections.abc import AsyncIterator, Mapping
 
+from fastkube.api import gates
 from fastkube.client import Client, Informer, InformerFactory
 from fastkube.client.events import SeriesRecorder
 from fastkube.client.leader import LeaderElector
 from fastkube.clock import Clock
 from fastkube.errors import ApiError
 from fastkube.scheduler import config as configs
-from fastkube.scheduler import gates
 from fastkube.scheduler.binding import Binder, Binding
 from fastkube.scheduler.cache import Cache
 from fastkube.scheduler.config import SchedulerConfig
@@ -143,7 +143,6 @@ class Scheduler:
         self._groups = GroupCycle(self)
         self.election = election_options(options, config.leader_election)
         self._task: asyncio.Task[None] | None = None
-        self._writes: set[asyncio.Task[None]] = set()
 
     def _lister(self, resource: str) -> Informer:
         return self.informers.informer(resource)
@@ -212,6 +211,7 @@ class Scheduler:
             self.ready.clear()
             await self.binder.stop()
             await self.status.stop()
+            await self._groups.stop()
             for recorder in self.recorders.values():
                 await recorder.stop()
             await self.extenders.close()
@@ -289,10 +289,7 @@ class Scheduler:
         """One attempt to place the PodGroup of a Pod."""
         group, condition = queued.pod.group, self._groups.schedule(queued)
         if group is not None and condition is not None:
-            writing = self._groups.write_condition(group, condition)
-            task = asyncio.get_running_loop().create_task(writing, name="pod group condition")
-            self._writes.add(task)
-            task.add_done_callback(self._writes.discard)
+            self._groups.tell(group, condition)
 
     def schedule_one(self, queued: QueuedPod) -> None:
         """One attempt to place a Pod about which no extender has to be asked."""

@@ -23,6 +23,8 @@ class ServerOptions:
     frontends: int = option(
         0, "Processes that share the secure port and leave only writing to this one; 0: it serves the port itself."
     )
+    feature_gates: tuple[str, ...] = option((), "Feature gates of Kubernetes, as Name=true; all are off without.")
+    runtime_config: tuple[str, ...] = option((), "Versions of the API to serve besides, as group/version=true.")
     external_hostname: str = option("", "Host name that clients reach this server by.")
     max_connections: int = option(10_000, "Connections beyond this number are closed at once.")
 

@@ -60,6 +60,10 @@ _MODULES: dict[str, tuple[tuple[str, str], ...]] = {
         ("scheduling.k8s.io", "priorityclasses"),
         ("node.k8s.io", "runtimeclasses"),
     ),
+    "strategies.podgroups": (
+        ("scheduling.k8s.io", "podgroups"),
+        ("scheduling.k8s.io", "workloads"),
+    ),
     "strategies.ingresses": (
         ("networking.k8s.io", "ingresses"),
         ("networking.k8s.io", "ingressclasses"),

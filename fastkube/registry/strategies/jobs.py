@@ -121,11 +121,11 @@ class CronJobStrategy(Strategy):
 
     def prepare_for_create(self, call: Call, obj: Object) -> None:
         super().prepare_for_create(call, obj)
-        drop_switched_off(obj["spec"]["jobTemplate"]["spec"]["template"]["spec"])
+        drop_switched_off(call, obj["spec"]["jobTemplate"]["spec"]["template"]["spec"])
 
     def prepare_for_update(self, call: Call, new: Object, old: Object) -> None:
         super().prepare_for_update(call, new, old)
-        drop_switched_off(new["spec"]["jobTemplate"]["spec"]["template"]["spec"])
+        drop_switched_off(call, new["spec"]["jobTemplate"]["spec"]["template"]["spec"])
 
     def validate(self, call: Call, obj: Object) -> list[Cause]:
         errs: Errors = []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from fastkube.api import gates
 from fastkube.registry.strategies import pod_validation
 from fastkube.registry.strategies.checks import Errors, Object
 from fastkube.registry.strategies.pod_containers import each
 from fastkube.registry.strategies.pod_defaults import default_pod_spec
 from fastkube.registry.strategies.pod_warnings import pod_warnings
+from fastkube.registry.strategy import Call
 
 _SWITCHED_OFF_PROJECTIONS = ("clusterTrustBundle", "podCertificate")
 
@@ -18,10 +20,11 @@ def default_template(holder: Object, key: str = "template") -> None:
     default_pod_spec(template.setdefault("spec", {}))
 
 
-def drop_switched_off(spec: Object) -> None:
+def drop_switched_off(call: Call, spec: Object) -> None:
     """Fields of features that are off by default in 1.36: container stop signals, projected trust bundles and pod
     certificates, scheduling groups."""
-    spec.pop("schedulingGroup", None)
+    if gates.GENERIC_WORKLOAD not in call.rtype.features:
+        spec.pop("schedulingGroup", None)
     for container, _ in each(spec, ""):
         if "lifecycle" in container:
             container["lifecycle"].pop("stopSignal", None)

@@ -219,6 +219,8 @@ def _spec_rest(errs: Errors, path: str, spec: Object, dns_policy: str) -> None:
         resources.requirements(errs, f"{path}.overhead", {"limits": spec["overhead"]})
     if spec.get("os") is not None:
         _operating_system(errs, path, spec)
+    if spec.get("schedulingGroup") is not None:
+        _scheduling_group(errs, f"{path}.schedulingGroup", spec["schedulingGroup"])
     pod_containers.file_volumes(errs, path, spec)
 
 
@@ -240,6 +242,14 @@ def _resource_claims(errs: Errors, path: str, claims: list[Object], metadata: Ob
             seen.add(name)
         _claim_source(errs, at, claim)
     return frozenset(claim["name"] for claim in claims if claim.get("name"))
+
+
+def _scheduling_group(errs: Errors, path: str, group: Object) -> None:
+    name = group.get("podGroupName")
+    if name is None:
+        errs.append(field.invalid(f"{path}.podGroupName", None, "must specify one of: `podGroupName`"))
+    else:
+        checks.subdomain(errs, f"{path}.podGroupName", name)
 
 
 def _claim_source(errs: Errors, path: str, claim: Object) -> None:

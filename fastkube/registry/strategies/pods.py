@@ -41,7 +41,7 @@ class PodStrategy(Strategy):
         spec = obj["spec"]
         status: Object = {"phase": "Pending"}
         obj["status"] = status
-        drop_switched_off(spec)
+        drop_switched_off(call, spec)
         if spec.get("schedulingGates"):
             status["conditions"] = [_gated_condition(call.now)]
         _apply_label_keys(spec, obj["metadata"].get("labels") or {})
@@ -56,7 +56,7 @@ class PodStrategy(Strategy):
 
     def prepare_for_update(self, call: Call, new: Object, old: Object) -> None:
         super().prepare_for_update(call, new, old)
-        drop_switched_off(new["spec"])
+        drop_switched_off(call, new["spec"])
 
     def prepare_for_status_update(self, call: Call, new: Object, old: Object) -> None:
         super().prepare_for_status_update(call, new, old)
@@ -258,10 +258,10 @@ class PodTemplateStrategy(Strategy):
         default_template(obj)
 
     def prepare_for_create(self, call: Call, obj: Object) -> None:
-        drop_switched_off(obj["template"]["spec"])
+        drop_switched_off(call, obj["template"]["spec"])
 
     def prepare_for_update(self, call: Call, new: Object, old: Object) -> None:
-        drop_switched_off(new["template"]["spec"])
+        drop_switched_off(call, new["template"]["spec"])
 
     def spec_changed(self, new: Object, old: Object) -> bool:
         return bool(new.get("template") != old.get("template"))

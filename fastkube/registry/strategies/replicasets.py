@@ -75,11 +75,11 @@ class ReplicationControllerStrategy(WorkloadStrategy):
 
     def prepare_for_create(self, call: Call, obj: Object) -> None:
         self.reset_status(obj)
-        _drop_switched_off(obj["spec"])
+        _drop_switched_off(call, obj["spec"])
 
     def prepare_for_update(self, call: Call, new: Object, old: Object) -> None:
         Strategy.prepare_for_update(self, call, new, old)
-        _drop_switched_off(new["spec"])
+        _drop_switched_off(call, new["spec"])
 
     def validate(self, call: Call, obj: Object) -> list[Cause]:
         errs: Errors = []
@@ -113,9 +113,9 @@ class ReplicationControllerStrategy(WorkloadStrategy):
         return told + template_warnings("spec.template", obj["spec"].get("template"))
 
 
-def _drop_switched_off(spec: Object) -> None:
+def _drop_switched_off(call: Call, spec: Object) -> None:
     if spec.get("template") is not None:
-        drop_switched_off(spec["template"]["spec"])
+        drop_switched_off(call, spec["template"]["spec"])
 
 
 STRATEGIES: dict[tuple[str, str], Strategy] = {

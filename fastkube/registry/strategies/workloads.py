@@ -23,11 +23,11 @@ class WorkloadStrategy(Strategy):
 
     def prepare_for_create(self, call: Call, obj: Object) -> None:
         self.reset_status(obj)
-        drop_switched_off(obj["spec"]["template"]["spec"])
+        drop_switched_off(call, obj["spec"]["template"]["spec"])
 
     def prepare_for_update(self, call: Call, new: Object, old: Object) -> None:
         super().prepare_for_update(call, new, old)
-        drop_switched_off(new["spec"]["template"]["spec"])
+        drop_switched_off(call, new["spec"]["template"]["spec"])
 
     def validate_status_update(self, call: Call, new: Object, old: Object) -> list[Cause]:
         errs: Errors = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fastkube.scheduler import gates
+from fastkube.api import gates
 from fastkube.scheduler.events import POD_GROUP, UNSCHEDULED_POD, Action, ClusterEvent, Interest
 from fastkube.scheduler.framework import Cycle, Handle, Plugin, Rejected
 from fastkube.scheduler.nodes import NodeInfo

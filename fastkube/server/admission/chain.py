@@ -30,6 +30,7 @@ from fastkube.server.admission.namespaces import NamespaceLifecycle
 from fastkube.server.admission.nodes import NodeRestriction
 from fastkube.server.admission.plugin import CREATE, Identity, Plugin, operation_of
 from fastkube.server.admission.pod_security import PodSecurity
+from fastkube.server.admission.podgroups import PodGroupWorkloadExists
 from fastkube.server.admission.pods import (
     DefaultTolerationSeconds,
     PodTopologyLabels,
@@ -97,6 +98,7 @@ PLUGINS: tuple[Entry, ...] = (
     Entry("CertificateSubjectRestriction", lambda parts: CertificateSubjectRestriction()),
     Entry("DefaultIngressClass", lambda parts: DefaultIngressClass(parts.lookups)),
     Entry("PodTopologyLabels", lambda parts: PodTopologyLabels(parts.lookups)),
+    Entry("PodGroupWorkloadExists", lambda parts: PodGroupWorkloadExists(parts.lookups)),
     Entry("MutatingAdmissionPolicy", lambda parts: MutatingPolicies(parts.dynamic)),
     Entry("MutatingAdmissionWebhook", lambda parts: MutatingWebhooks(parts.dynamic)),
     Entry("ValidatingAdmissionPolicy", lambda parts: ValidatingPolicies(parts.dynamic)),

@@ -1,11 +1,12 @@
-"""Feature gates of kube-scheduler: those that change what this scheduler does. All are off unless they are named."""
+"""Feature gates of Kubernetes: those that change what fastkube does. All are off unless they are named."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
 GENERIC_WORKLOAD = "GenericWorkload"
-"""Pods of one PodGroup (spec.schedulingGroup) are placed together, in one attempt."""
+"""The API server keeps spec.schedulingGroup of Pods, and serves PodGroups and Workloads where `--runtime-config` says
+so; the scheduler tries the Pods of a PodGroup together."""
 GANG_SCHEDULING = "GangScheduling"
 """The plugin GangScheduling: of a PodGroup with the gang policy at least minCount Pods run, or none."""
 
@@ -33,3 +34,19 @@ def parse(told: Iterable[str]) -> frozenset[str]:
         if missing:
             raise ValueError(f"{name} is enabled, but depends on features that are disabled: [{' '.join(missing)}]")
     return on
+
+
+GATED_VERSIONS = {"scheduling.k8s.io/v1alpha2": GENERIC_WORKLOAD}
+"""Versions of the API that are served only when asked for, and only with a gate."""
+
+
+def versions(runtime_config: Iterable[str], on: frozenset[str]) -> frozenset[str]:
+    """The gated versions to serve, of `group/version=true`; raises ValueError."""
+    served = set()
+    for each in runtime_config:
+        name, _, value = each.partition("=")
+        if name not in GATED_VERSIONS or value not in ("", "true", "false"):
+            raise ValueError(f"runtime-config {each} is not supported: {', '.join(GATED_VERSIONS)}=true is")
+        if value != "false" and GATED_VERSIONS[name] in on:
+            served.add(name)
+    return frozenset(served)
