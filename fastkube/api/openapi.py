@@ -418,3 +418,48 @@ def _parsed(name: str) -> tuple[str, str]:
     if parts[0] == "api" and len(parts) == 2:
         return "", parts[1]
     return (parts[1], parts[2]) if parts[0] == "apis" and len(parts) == 3 else ("", "")
+
+
+# ---------------------------------------------------------------- schemas in one piece
+
+
+def resolved(api_version: str, kind: str) -> Object | None:
+    """The schema of a built-in kind with everything that it refers to in its place; None for no such kind. What
+    contains itself ends there, with an object without fields."""
+    name = _names_by_kind().get((api_version, kind))
+    return _in_place(_V3.definition(name), (full_name(name),)) if name is not None else None
+
+
+def with_meta(schema: Object) -> Object:
+    """A custom kind's schema with the metadata that all objects have."""
+    name = full_name("meta.v1.ObjectMeta")
+    metadata = _in_place(_V3.definition("meta.v1.ObjectMeta"), (name,))
+    properties = {**_TYPE_META, **(schema.get("properties") or {}), "metadata": metadata}
+    return {**schema, "type": "object", "properties": properties}
+
+
+_TYPELESS: dict[str, Object] = {
+    full_name("api.resource.Quantity"): {},
+    full_name("util.intstr.IntOrString"): {"x-kubernetes-int-or-string": True},
+}
+"""A text or a number: upstream's schemas of them in version 3 have no type."""
+
+
+@cache
+def _short_names() -> dict[str, str]:
+    return {full_name(name): name for name in (*table("schemas"), *_SPECIAL)}
+
+
+def _in_place(schema: Any, above: tuple[str, ...]) -> Any:
+    """The schema without references; `above` are the definitions that it is in."""
+    if isinstance(schema, list):
+        return [_in_place(each, above) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    referred = schema.get("allOf")
+    if isinstance(referred, list) and "$ref" in referred[0]:
+        name = referred[0]["$ref"].removeprefix(_V3.prefix)
+        if name in _TYPELESS:
+            return _TYPELESS[name]
+        return {"type": "object"} if name in above else _in_place(_V3.definition(_short_names()[name]), (*above, name))
+    return {key: _in_place(value, above) for key, value in schema.items()}

@@ -25,7 +25,7 @@ from fastkube.cel.ast import (
 )
 from fastkube.cel.environment import Environment
 from fastkube.cel.errors import EvalError, Issue
-from fastkube.cel.types import BOOL, DYN, ERROR, INT, Field, Substitution, Type, list_of, map_of, optional_of, show
+from fastkube.cel.types import BOOL, DYN, ERROR, INT, Field, Substitution, Type, list_of, map_of, optional_of, shown
 
 
 def check(tree: Node, environment: Environment) -> list[Issue]:
@@ -110,6 +110,8 @@ class _Checker:
                 return found.type
             case "map":
                 return operand.params[1]
+            case "opaque":
+                return self.complain(node, f"unexpected failed resolution of '{operand.name}'")
             case "dyn" | "error":
                 return DYN
             case "var":
@@ -118,7 +120,7 @@ class _Checker:
         if node.optional:
             told = f"unsupported optional field selection: {node.field}"
             return self.complain(node, told)
-        return self.complain(node, f"type '{show(operand)}' does not support field selection")
+        return self.complain(node, f"type '{shown(operand)}' does not support field selection")
 
     # ---------------------------------------------------------------- calls
 
@@ -149,7 +151,7 @@ class _Checker:
 
     def want_bool(self, node: Node, kind: Type) -> None:
         if not self.bound.assignable(BOOL, kind):
-            self.complain(node, f"expected type 'bool' but found '{show(self.bound.settle(kind))}'")
+            self.complain(node, f"expected type 'bool' but found '{shown(self.bound.settle(kind))}'")
 
     def conditional(self, node: Call, given: list[Type]) -> Type:
         variable = self.bound.fresh()
@@ -188,8 +190,8 @@ class _Checker:
         return result
 
     def no_overload(self, node: Node, name: str, given: list[Type], member: bool) -> Type:
-        shown = [show(self.bound.settle(each)).replace("null_type", "null") for each in given]
-        applied = f"{shown[0]}.({', '.join(shown[1:])})" if member else f"({', '.join(shown)})"
+        told = [shown(self.bound.settle(each)) for each in given]
+        applied = f"{told[0]}.({', '.join(told[1:])})" if member else f"({', '.join(told)})"
         return self.complain(node, f"found no matching overload for '{name}' applied to '{applied}'")
 
     def check_constant(self, node: Call, name: str) -> None:
@@ -230,7 +232,7 @@ class _Checker:
         if kind.kind == "optional":
             return kind.params[0]
         if kind.kind not in ("dyn", "error"):
-            self.complain(node, f"expected type 'optional_type({show(kind)})' but found '{show(kind)}'")
+            self.complain(node, f"expected type 'optional_type({shown(kind)})' but found '{shown(kind)}'")
         return DYN
 
     def same(self, node: Node, found: Type | None, kind: Type) -> Type:
@@ -240,8 +242,8 @@ class _Checker:
         if joined is None:
             if self.mixed:
                 return DYN
-            wanted = show(self.bound.settle(found))
-            return self.complain(node, f"expected type '{wanted}' but found '{show(self.bound.settle(kind))}'")
+            wanted = shown(self.bound.settle(found))
+            return self.complain(node, f"expected type '{wanted}' but found '{shown(self.bound.settle(kind))}'")
         return joined
 
     def struct(self, node: StructLiteral) -> Type:
@@ -256,7 +258,7 @@ class _Checker:
             if field is None:
                 self.issues.append(Issue(pos, f"undefined field '{name}'"))
             elif not self.bound.assignable(field.type, kind):
-                wanted, given = show(field.type), show(self.bound.settle(kind))
+                wanted, given = shown(field.type), shown(self.bound.settle(kind))
                 told = f"expected type of field '{name}' is '{wanted}' but provided type is '{given}'"
                 self.issues.append(Issue(pos, told))
         return made
@@ -296,7 +298,7 @@ class _Checker:
             case "var":
                 self.bound.assignable(over, DYN)
                 return DYN, DYN
-        told = f"expression of type '{show(over)}' cannot be range of a comprehension (must be list, map, or dynamic)"
+        told = f"expression of type '{shown(over)}' cannot be range of a comprehension (must be list, map, or dynamic)"
         self.complain(node.over, told)
         return ERROR, ERROR
 

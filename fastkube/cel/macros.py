@@ -23,6 +23,7 @@ def expand_function(parser: _Parser, name: str, args: list[Node], pos: int) -> N
         parser.complain(arg.pos, "invalid argument to has() macro")
         return arg
     arg.test = True
+    arg.pos = pos  # what is wrong with it is told of the macro
     return arg
 
 

@@ -100,6 +100,12 @@ def show(kind: Type) -> str:
     return f"{kind.kind}({params})" if params else kind.kind
 
 
+def shown(kind: Type) -> str:
+    """A type as cel-go's checker names it in what it complains of, where it has names of its own."""
+    told = show(kind).replace("google.protobuf.Timestamp", "timestamp").replace("google.protobuf.Duration", "duration")
+    return told.replace("null_type", "null")
+
+
 class Substitution:
     """What the checker's type variables stand for."""
 

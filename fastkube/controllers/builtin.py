@@ -37,6 +37,7 @@ from fastkube.controllers import (
     statefulset,
     taint_eviction,
     ttl_after_finished,
+    validatingadmissionpolicy_status,
     volume_binder,
     volume_expander,
 )
@@ -77,6 +78,7 @@ CONTROLLERS: dict[str, Controller | type[Engine]] = {
         *bootstrap_tokens.CONTROLLERS,
         *certificates.CONTROLLERS,
         service_cidr.CONTROLLER,
+        validatingadmissionpolicy_status.CONTROLLER,
         volume_binder.CONTROLLER,
         volume_expander.CONTROLLER,
         attach_detach.CONTROLLER,
@@ -129,6 +131,7 @@ ALIASES = {
     "tokencleaner": "token-cleaner-controller",
     "ttl": "ttl-controller",
     "ttl-after-finished": "ttl-after-finished-controller",
+    "validatingadmissionpolicy-status": "validatingadmissionpolicy-status-controller",
 }
 """The names that --controllers had in older versions and still takes."""
 

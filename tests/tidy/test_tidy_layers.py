@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "client": API,
     "etcd": STORE | {"_messages", "_http2"},
     "scheduler": COMPONENT | CEL | {"_columns", "_sched", "_scores"},
-    "controllers": COMPONENT,
+    "controllers": COMPONENT | CEL,
     "nodes": COMPONENT | CEL | {"lazy"},
     "recording": COMPONENT,
     "cluster": None,
