@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -41,24 +40,33 @@ class Shape(NamedTuple):
     queue_length: int = 0
 
 
-class _Queue:
-    __slots__ = ("virtual_s", "waiting")
+class Queue:
+    """What waits at a level, in its order: whose turn each future is."""
+
+    __slots__ = ("executing", "virtual_s", "waiting")
 
     def __init__(self) -> None:
-        self.waiting: deque[asyncio.Future[None]] = deque()
+        self.waiting: dict[asyncio.Future[None], object] = {}
+        self.executing = 0
         self.virtual_s = 0.0
 
 
 class Ticket:
     """The seat of a request that had waited for it."""
 
-    __slots__ = ("_estimate_s", "_level", "_queue", "_started")
+    __slots__ = ("_estimate_s", "_level", "_queue", "started")
 
-    def __init__(self, level: Level, queue: _Queue, started: float, estimate_s: float) -> None:
-        self._level, self._queue, self._started, self._estimate_s = level, queue, started, estimate_s
+    def __init__(self, level: Level, queue: Queue, started: float, estimate_s: float) -> None:
+        self._level, self._queue, self.started, self._estimate_s = level, queue, started, estimate_s
+
+    @property
+    def index(self) -> int:
+        """Which of the level's queues it had waited in."""
+        return self._level.queues.index(self._queue)
 
     def release(self) -> None:
-        ran_s = max(asyncio.get_running_loop().time() - self._started, _CHARGE_MIN_S)
+        ran_s = max(asyncio.get_running_loop().time() - self.started, _CHARGE_MIN_S)
+        self._queue.executing -= 1
         self._queue.virtual_s += ran_s - self._estimate_s
         self._level.estimate_s += _MEAN_WEIGHT * (ran_s - self._level.estimate_s)
         self._level.release()
@@ -74,11 +82,14 @@ class Level:
         self.most = 0
         self.executing = 0
         self.waiting = 0
-        self.refused = 0
+        self.dispatched = 0
+        self.rejected = 0
+        self.timed_out = 0
+        self.cancelled = 0
         self.estimate_s = _FIRST_ESTIMATE_S
         self._pool = pool
         self._shape = Shape(0)
-        self._queues: list[_Queue] = []
+        self.queues: list[Queue] = []
         self._virtual_s = 0.0
 
     def shape(self, shape: Shape, seats: int, shares: int) -> None:
@@ -89,7 +100,11 @@ class Level:
         self.most = seats
         if shape.borrowing_percent is not None:
             self.most = min(seats, self.nominal + round(self.nominal * shape.borrowing_percent / 100))
-        self._queues += [_Queue() for _ in range(shape.queues - len(self._queues))]
+        self.queues += [Queue() for _ in range(shape.queues - len(self.queues))]
+
+    @property
+    def refused(self) -> int:
+        return self.rejected + self.timed_out
 
     # ---------------------------------------------------------------- seats
 
@@ -98,6 +113,7 @@ class Level:
         if self.waiting or not (self.executing < self.nominal or self._may_borrow()):
             return False
         self.executing += 1
+        self.dispatched += 1
         return True
 
     def _may_borrow(self) -> bool:
@@ -110,44 +126,46 @@ class Level:
 
     # ---------------------------------------------------------------- waiting
 
-    async def take(self, flow: int, timeout_s: float) -> Ticket:
-        """A seat as soon as it is this flow's turn; raises TooManyRequests."""
+    async def take(self, flow: int, timeout_s: float, who: object = None) -> Ticket:
+        """A seat for `who` as soon as it is this flow's turn; raises TooManyRequests."""
         queue = self._deal(flow)
         if queue is None or len(queue.waiting) >= self._shape.queue_length:
-            self.refused += 1
+            self.rejected += 1
             raise TooManyRequests
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[None] = loop.create_future()
         if not queue.waiting:
             queue.virtual_s = max(queue.virtual_s, self._virtual_s)
-        queue.waiting.append(turn)
+        queue.waiting[turn] = who
         self._count(1)
         try:
             async with asyncio.timeout(timeout_s):
                 await turn
         except BaseException as ended:
             if turn.done() and not turn.cancelled():
+                queue.executing -= 1
                 self.release()  # the seat came and the request went
             elif turn in queue.waiting:
-                queue.waiting.remove(turn)
+                del queue.waiting[turn]
                 self._count(-1)
             if isinstance(ended, TimeoutError):
-                self.refused += 1
+                self.timed_out += 1
                 raise TooManyRequests from None
+            self.cancelled += 1
             raise
         return Ticket(self, queue, loop.time(), self.estimate_s)
 
-    def _deal(self, flow: int) -> _Queue | None:
+    def _deal(self, flow: int) -> Queue | None:
         """The shortest queue of the flow's hand; the same flow always has the same hand."""
         number = self._shape.queues
-        best: _Queue | None = None
+        best: Queue | None = None
         hand: list[int] = []
         for dealt in range(min(self._shape.hand_size, number)):
             flow, card = divmod(flow, number - dealt)
             for taken in sorted(hand):  # the card counts among those that are left
                 card += card >= taken
             hand.append(card)
-            queue = self._queues[card]
+            queue = self.queues[card]
             if best is None or len(queue.waiting) < len(best.waiting):
                 best = queue
         return best
@@ -159,14 +177,17 @@ class Level:
     def dispatch(self) -> None:
         """Gives the seats that are free to those who wait, the least served queue first."""
         while self.waiting and (self.executing < self.nominal or self._may_borrow()):
-            queue = min((one for one in self._queues if one.waiting), key=lambda one: one.virtual_s)
-            turn = queue.waiting.popleft()
+            queue = min((one for one in self.queues if one.waiting), key=lambda one: one.virtual_s)
+            turn = next(iter(queue.waiting))
+            del queue.waiting[turn]
             self._count(-1)
             if turn.done():  # cancelled: its request has ended
                 continue
             self._virtual_s = queue.virtual_s
             queue.virtual_s += self.estimate_s
             self.executing += 1
+            self.dispatched += 1
+            queue.executing += 1
             turn.set_result(None)
 
 

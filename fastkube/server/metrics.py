@@ -57,7 +57,7 @@ class Series:
 
 class Metrics:
     def __init__(self, now: float) -> None:
-        self._started = now
+        self.started = now
         self._requests: dict[Kind, Series] = {}
         self.inflight = {"readOnly": 0, "mutating": 0}
         self.admission: Measures | None = None
@@ -95,7 +95,7 @@ class Metrics:
         _render_flow(page, flow)
         _render_watches(page, streams)
         _render_store(page, store, catalog)
-        _render_process(page, self._started)
+        _render_process(page, self.started)
         return page.bytes()
 
     def _render_requests(self, page: _Page) -> None:

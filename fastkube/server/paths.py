@@ -38,6 +38,10 @@ def handle_path(server: ApiServer, request: Request) -> Answer | Awaitable[Answe
 
 
 def _index(server: ApiServer, request: Request) -> Answer:
+    return _json({"paths": _listed(server)})
+
+
+def _listed(server: ApiServer) -> list[str]:
     paths = {path for path in _EXACT if not path.endswith("/") and not path.startswith("/fastkube/")}
     paths.update(server.health.paths())
     paths.update(server.openapi.paths())
@@ -45,7 +49,7 @@ def _index(server: ApiServer, request: Request) -> Answer:
         root = f"/apis/{rtype.group}" if rtype.group else "/api"
         paths.add(root)
         paths.update(f"{root}/{version}" for version in rtype.versions)
-    return _json({"paths": sorted(paths)})
+    return sorted(paths)
 
 
 def _json(document: object) -> Answer:
@@ -148,7 +152,23 @@ def _configuration(server: ApiServer, request: Request) -> Answer:
     return _json({"apiserver.fastkube.dev": told})
 
 
+def _statusz(server: ApiServer, request: Request) -> Answer:
+    from fastkube.server import zpages
+
+    return zpages.statusz(server, request, _listed(server))
+
+
+def _flagz(server: ApiServer, request: Request) -> Answer:
+    from fastkube.server import zpages
+
+    return zpages.flagz(server, request)
+
+
 def _debug(server: ApiServer, request: Request) -> Answer | Awaitable[Answer]:
+    if request.info.path.startswith("/debug/api_priority_and_fairness/") and server.flow.enabled:
+        from fastkube.server.flow_dumps import dump
+
+        return dump(server, request)
     if not server.options.profiling or not request.info.path.startswith("/debug/pprof"):
         return no_such_path()
     from fastkube.server.profiling import profiles
@@ -163,8 +183,10 @@ _EXACT: dict[str, Callable[[ApiServer, Request], Answer | Awaitable[Answer]]] = 
     "/fastkube/configz": _configuration,
     "/apis": _discovery,
     CLOCK_PATH: _clock,
+    "/flagz": _flagz,
     "/metrics": _metrics,
     "/openid/v1/jwks": _issuer_keys,
+    "/statusz": _statusz,
     "/version": _version,
     "/version/": _version,
 }

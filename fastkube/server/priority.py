@@ -41,6 +41,8 @@ class Class(NamedTuple):
     headers: bytes
     level: Level | None
     flow: int = 0
+    schema: str = ""
+    distinguisher: str = ""
 
 
 _EXEMPT = Class(b"", None)
@@ -113,7 +115,8 @@ class FlowControl:
                 uid = self._uids.get(schema.level, "")
                 lines = (f"X-Kubernetes-Pf-Flowschema-Uid: {schema.uid}", f"X-Kubernetes-Pf-Prioritylevel-Uid: {uid}")
                 headers = "".join(f"{line}\r\n" for line in lines).encode()
-                return Class(headers, self.levels.get(schema.level), _flow(schema, user, attributes))
+                told = _distinguisher(schema, user, attributes)
+                return Class(headers, self.levels.get(schema.level), _flow(schema, told), schema.name, told)
         return _EXEMPT
 
     # ---------------------------------------------------------------- configuration
@@ -163,9 +166,13 @@ def _shape(spec: Object) -> Shape:
     )
 
 
-def _flow(schema: _Schema, user: UserInfo, attributes: Attributes) -> int:
+def _distinguisher(schema: _Schema, user: UserInfo, attributes: Attributes) -> str:
+    """What tells a request's flow from the schema's others."""
+    return {"ByUser": user.name, "ByNamespace": attributes.namespace}.get(schema.distinguisher, "")
+
+
+def _flow(schema: _Schema, distinguisher: str) -> int:
     """The flow of a request as a number that shuffle sharding deals hands by."""
-    distinguisher = {"ByUser": user.name, "ByNamespace": attributes.namespace}.get(schema.distinguisher, "")
     return int.from_bytes(hashlib.sha256(f"{schema.name},{distinguisher}".encode()).digest()[:8])
 
 

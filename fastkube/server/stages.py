@@ -119,7 +119,7 @@ def limit(server: ApiServer, request: Request) -> Awaitable[None] | None:
 
 async def _wait_for_seat(request: Request, level: Level, flow: int) -> None:
     """Waiting may take a part of the time that the request has."""
-    request.seat = await level.take(flow, (request.deadline - request.started) * _WAITING_SHARE)
+    request.seat = await level.take(flow, (request.deadline - request.started) * _WAITING_SHARE, request)
 
 
 def _timeout(server: ApiServer, request: Request) -> float:

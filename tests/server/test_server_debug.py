@@ -35,3 +35,49 @@ async def test_profiles_that_cannot_be(api: Api, query: str, code: int):
 async def test_profiling_can_be_switched_off(tmp_path: Path):
     async with running(tmp_path, profiling=False) as api:
         assert (await api.request("GET", "/debug/pprof/goroutine")).status == 404
+
+
+async def test_statusz_for_people_and_as_an_object(api: Api):
+    told = await api.request("GET", "/statusz", headers={"Accept": "*/*"})
+    assert told.headers["Content-Type"] == "text/plain; charset=utf-8"
+    lines = told.body.decode().splitlines()
+    assert lines[1] == "kube-apiserver statusz" and "Emulation version: 1.36" in lines
+    paths = next(line for line in lines if line.startswith("Paths: ")).split()
+    assert {"/healthz", "/livez", "/metrics", "/readyz", "/statusz", "/flagz"} < set(paths) and "/api" not in paths
+    accept = "application/json;as=Statusz;v=v1beta1;g=config.k8s.io"
+    status = await api.get("/statusz", headers={"Accept": accept})
+    assert (status["kind"], status["apiVersion"], status["metadata"]) == (
+        "Statusz", "config.k8s.io/v1beta1", {"name": "kube-apiserver"}
+    )  # fmt: skip
+    assert status["uptimeSeconds"] >= 0 and status["binaryVersion"].startswith("1.36")
+
+
+async def test_flagz_of_both_versions(api: Api):
+    text = (await api.request("GET", "/flagz", headers={"Accept": "text/plain"})).body.decode()
+    assert "authorization-mode=[Node,RBAC]\n" in text and "anonymous-auth=true\n" in text
+    accept = "application/json;as=Flagz;v=v1alpha1;g=config.k8s.io"
+    old = await api.request("GET", "/flagz", headers={"Accept": accept})
+    assert old.json["apiVersion"] == "config.k8s.io/v1alpha1" and old.json["flags"]["profiling"] == "true"
+    assert "deprecated" in old.headers["Warning"]
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "application/json",
+        "application/json;as=Odd;v=v1beta1;g=config.k8s.io",
+        "application/json;as=Flagz;v=v2;g=config.k8s.io",
+        "image/png",
+    ],
+)
+async def test_forms_that_a_page_does_not_have(api: Api, accept: str):
+    answer = await api.request("GET", "/flagz", headers={"Accept": accept})
+    accepted = "only the following media types are accepted: application/json, application/yaml, text/plain"
+    assert (answer.status, answer.json["message"]) == (406, accepted)
+
+
+async def test_pages_are_for_those_who_may_see_them(api: Api):
+    for path in ("/statusz", "/flagz", "/debug/api_priority_and_fairness/dump_requests"):
+        assert (await api.request("GET", path, token=ALICE)).status == 403
+    index = (await api.get("/"))["paths"]
+    assert {"/flagz", "/statusz"} < set(index) and not any(path.startswith("/debug") for path in index)

@@ -209,3 +209,43 @@ async def test_without_priority_and_fairness_reads_and_writes_have_limits(tmp_pa
         read = await api.request("GET", MAPS, token=ALICE)
         assert read.status == 403 and "X-Kubernetes-Pf-Flowschema-Uid" not in read.headers
         assert (await api.request("POST", MAPS, body, token=ADMIN)).status == 201  # system:masters
+
+
+# ---------------------------------------------------------------- dumps
+
+DUMPS = "/debug/api_priority_and_fairness"
+
+
+async def dumped(api: Api, name: str) -> list[dict[str, str]]:
+    text = (await api.request("GET", f"{DUMPS}/{name}")).body.decode()
+    header, *rows = ([cell.strip() for cell in line.split(",")] for line in text.splitlines())
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+async def test_the_state_of_levels_and_queues_is_dumped(api: Api):
+    assert (await api.request("GET", MAPS, token=ALICE)).status == 403
+    rows = {row["PriorityLevelName"]: row for row in await dumped(api, "dump_priority_levels")}
+    level = rows["global-default"]
+    assert (level["IsIdle"], level["ExecutingRequests"], level["DispatchedRequests"]) == ("true", "0", "1")
+    queues = [row for row in await dumped(api, "dump_queues") if row["PriorityLevelName"] == "global-default"]
+    assert [row["Index"] for row in queues] == [str(index) for index in range(128)]
+    assert (await api.request("GET", f"{DUMPS}/dump_nothing")).status == 404
+
+
+async def test_a_request_that_waits_is_dumped(api: Api):
+    levels = api.server.flow.levels
+    level = levels.get("global-default")
+    assert level is not None
+    taken = 0
+    while level.try_take():
+        taken += 1
+    waiting = asyncio.create_task(api.request("GET", MAPS, token=ALICE))
+    await until(lambda: level.waiting == 1)
+    (row,) = await dumped(api, "dump_requests?includeRequestDetails=1")
+    about = ("PriorityLevelName", "FlowSchemaName", "FlowDistingsher", "RequestIndexInQueue", "UserName", "Resource")
+    assert [row[key] for key in about] == ["global-default", "global-default", "alice", "0", "alice", "configmaps"]
+    assert int(row["QueueIndex"]) >= 0 and row["StartTime"] == "0001-01-01T00:00:00Z"
+    for _ in range(taken):
+        level.release()
+    assert (await waiting).status == 403
+    assert await dumped(api, "dump_requests") == []
