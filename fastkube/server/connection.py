@@ -27,8 +27,11 @@ from aiohttp.http_exceptions import BadHttpMethod
 from fastkube import errors
 from fastkube.server.request import Request
 from fastkube.server.status import status_answer
+from fastkube.server.tls import Tls
 
 if TYPE_CHECKING:
+    import ssl
+
     from aiohttp.http import RawRequestMessage
     from aiohttp.streams import StreamReader
 
@@ -386,6 +389,10 @@ class HttpServer:
 
     def __call__(self) -> _Receiver:
         return _Receiver(Connection(self), self._received)
+
+    def over_tls(self, context: ssl.SSLContext) -> Callable[[], Tls]:
+        """The protocol factory of a listener that speaks TLS."""
+        return lambda: Tls(context, lambda: Connection(self), self._received, HANDSHAKE_TIMEOUT_S)
 
     def sweep(self, now: float) -> None:
         """Ends the connections that are over their time; called every now and then."""

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastkube.server import pki
-from fastkube.server.connection import HANDSHAKE_TIMEOUT_S
 
 if TYPE_CHECKING:
     from fastkube.server.connection import HttpServer
@@ -63,12 +62,10 @@ class Listeners:
             port = self._reserve(host, options.secure_port or 0)
         else:
             listener = await asyncio.get_running_loop().create_server(
-                http,
+                http.over_tls(context),
                 host,
                 options.secure_port,
-                ssl=context,
                 backlog=_BACKLOG,
-                ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
                 reuse_port=self._shared_port or None,
             )
             self._open.append(listener)
@@ -93,6 +90,7 @@ class Listeners:
         options = self._options
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.options |= ssl.OP_NO_RENEGOTIATION
         context.set_alpn_protocols(["http/1.1"])
         authorities = [options.client_ca_file, options.requestheader_client_ca_file]
         if self._pki is not None:
