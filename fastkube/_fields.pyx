@@ -264,7 +264,7 @@ def _made(kind: Type, value: dict) -> dict:
             inner = _made(child, part) if type(part) is dict else None
             if inner:
                 node[child.element] = inner
-        elif part:
+        elif part or (not child.struct and (type(part) is list or type(part) is dict)):
             inner = _everything(child, part)
             if inner:
                 del inner["."]  # the list or map itself was there, as null

@@ -60,6 +60,9 @@ _KINDS = {
 }
 
 
+_met_empty = cython.declare(cython.bint, False)
+
+
 class WrongType(ValueError):
     """A JSON value that Go could not put into its field: `value` into `go_type`, at `path` in `struct`."""
 
@@ -132,6 +135,32 @@ def walk(node: Node, obj: dict) -> list:
     if not problems:
         return problems
     return [f'unknown field "{path.removeprefix(".")}"' for path in problems]
+
+
+def met_empty() -> bool:
+    """Whether, since this was asked last, a walk left an empty list where null is written (`nullify`)."""
+    global _met_empty
+    met = _met_empty
+    _met_empty = False
+    return met
+
+
+def nullify(node: Node, obj: dict) -> None:
+    """Put null for the empty lists and maps that are written so. A walk leaves them: their sender owns the fields."""
+    field: Node
+    for key, value in obj.items():
+        found = node.fields.get(key)
+        if found is None or value is None:
+            continue
+        field = found
+        if not value:
+            if field.keep == _NULL and type(value) in (list, dict):
+                obj[key] = None
+        elif field.kind == _STRUCT:
+            nullify(field, value)
+        elif (field.kind == _LIST or field.kind == _MAP) and field.items.kind == _STRUCT:
+            for item in value if type(value) is list else value.values():
+                nullify(field.items, item)
 
 
 def zero(node: Node):
@@ -252,6 +281,7 @@ def _walk_scalar(field: Node, obj: dict, key, value) -> cython.bint:
 @cython.exceptval(check=True)
 def _walk_nested(field: Node, obj: dict, key, value, problems: list) -> cython.bint:
     """Whether the field is to be dropped."""
+    global _met_empty
     told: cython.Py_ssize_t = len(problems)
     kind: cython.int = field.kind
     if kind == _STRUCT:
@@ -263,7 +293,7 @@ def _walk_nested(field: Node, obj: dict, key, value, problems: list) -> cython.b
             raise _wrong(value, field)
         if not value:
             if field.keep == _NULL:
-                obj[key] = None
+                _met_empty = True
             return field.keep == _DROP
         _walk_list(field, value, problems)
     elif kind == _MAP:
@@ -271,7 +301,7 @@ def _walk_nested(field: Node, obj: dict, key, value, problems: list) -> cython.b
             raise _wrong(value, field)
         if not value:
             if field.keep == _NULL:
-                obj[key] = None
+                _met_empty = True
             return field.keep == _DROP
         _walk_map(field, value, problems)
     elif kind == _UNION:

@@ -11,7 +11,6 @@ from typing import Any
 
 from fastkube._schema import WrongType, describe
 from fastkube.api import quantity as quantities
-from fastkube.api.field import quote
 
 _RFC3339 = "2006-01-02T15:04:05Z07:00"
 _MICRO = "2006-01-02T15:04:05.000000Z07:00"
@@ -74,6 +73,13 @@ def _is_date(text: str) -> bool:
     return True
 
 
+def _quoted(text: str) -> str:
+    """As Go's time package quotes what it could not read: bytes outside of printable ASCII in hexadecimal."""
+    told = text.replace("\\", "\\\\").replace('"', '\\"')
+    plain = (each if " " <= each < "\x7f" else "".join(f"\\x{byte:02x}" for byte in each.encode()) for each in told)
+    return f'"{"".join(plain)}"'
+
+
 def _moment(text: str, layout: str, parts: tuple[tuple[str, re.Pattern[str], Any], ...]) -> datetime.datetime:
     """Read a time as Go's time.Parse does, for the sake of its error messages."""
     rest = text
@@ -81,17 +87,17 @@ def _moment(text: str, layout: str, parts: tuple[tuple[str, re.Pattern[str], Any
         match = pattern.match(rest)
         if match is None:
             raise ValueError(
-                f"parsing time {quote(text)} as {quote(layout)}: cannot parse {quote(rest)} as {quote(name)}"
+                f"parsing time {_quoted(text)} as {_quoted(layout)}: cannot parse {_quoted(rest)} as {_quoted(name)}"
             )
         if limits and not limits[1] <= int(match.group()) <= limits[2]:
-            raise ValueError(f"parsing time {quote(text)}: {limits[0]} out of range")
+            raise ValueError(f"parsing time {_quoted(text)}: {limits[0]} out of range")
         rest = rest[match.end() :]
     if rest:
-        raise ValueError(f"parsing time {quote(text)}: extra text: {quote(rest)}")
+        raise ValueError(f"parsing time {_quoted(text)}: extra text: {_quoted(rest)}")
     try:
         return datetime.datetime.fromisoformat(text.replace(",", ".")).astimezone(datetime.UTC)
     except (ValueError, OverflowError):
-        raise ValueError(f"parsing time {quote(text)}: day out of range") from None
+        raise ValueError(f"parsing time {_quoted(text)}: day out of range") from None
 
 
 def quantity(value: Any) -> str:

@@ -20,12 +20,23 @@ from functools import cache, partial
 from typing import Any
 
 from fastkube import _schema
-from fastkube._schema import Node, WrongType
+from fastkube._schema import Node, WrongType, met_empty, nullify
 from fastkube.api import scalars
 from fastkube.api.catalog import split_api_version
 from fastkube.api.generated import table
 
-__all__ = ["Schema", "WrongType", "empty_field", "from_openapi", "load", "struct", "walk", "zero"]
+__all__ = [
+    "Schema",
+    "WrongType",
+    "empty_field",
+    "from_openapi",
+    "load",
+    "met_empty",
+    "nullify",
+    "struct",
+    "walk",
+    "zero",
+]
 
 _SUFFIXES = {"*": 1, "!": 2, "0": 3}
 

@@ -65,6 +65,7 @@ def fit(call: Call, obj: Object, shape: schema.Schema) -> None:
         faults = schema.walk(shape, obj)
     except ValueError as problem:
         raise Unreadable(str(problem)) from None
+    call.has_empties = schema.met_empty() or call.has_empties
     if shape.complete is not None:
         shape.complete(obj)
     if call.faults:
@@ -73,6 +74,12 @@ def fit(call: Call, obj: Object, shape: schema.Schema) -> None:
         if call.field_validation == "Strict":
             raise Unreadable("strict decoding error: " + ", ".join(faults))
         call.warnings += faults
+
+
+def nullify(call: Call, obj: Object) -> None:
+    """Null for the empty lists of a body which are stored so; its sender owns them, so call it when that is noted."""
+    if call.has_empties and not call.rtype.custom:
+        schema.nullify(schema.load(obj["apiVersion"], obj["kind"]), obj)
 
 
 def to_storage(call: Call, obj: Object) -> Object:

@@ -174,6 +174,7 @@ class Registry:
         strategy.default(obj)
         if not managed:
             ownership.set_created(call, strategy, obj)
+        decoding.nullify(call, obj)
         await self.admission.mutate(call, obj, None)
         base = metadata.get("generateName") if not metadata.get("name") else None
         for _ in range(_CREATE_ATTEMPTS_MAX):
@@ -241,6 +242,7 @@ class Registry:
         if causes:
             raise errors.invalid(rtype.storage_group, rtype.kind, name, causes)
         call.warnings += strategy.warnings(call, obj, None)
+        strategy.canonicalize(obj)
         await self.admission.validate(call, obj, None)
         if claimed_version:
             raise ApiError(500, "", "resourceVersion should not be set on objects to be created")
@@ -335,6 +337,7 @@ class Registry:
         call.revision = item.mod_revision
         if not managed:
             ownership.set_updated(call, strategy, new, old)
+        decoding.nullify(call, new)
         await self.admission.mutate(call, new, old)
         updating.check_version(call, strategy, claimed_version, item)
         attendant = self._attendants.get((rtype.group, rtype.resource))

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fastkube.store import Store
 
 _FAMILY = "IPv4"
+_NODE_PORT_GUESSED = 32768  # what upstream counts from in a dry run
 
 
 class ServiceAddresses:
@@ -122,6 +123,8 @@ class ServiceAddresses:
             by_port.setdefault(port.get("port"), number)
 
     def _allot_port(self, call: Call, obj: Object, path: str, number: int) -> int:
+        if call.dry_run and not number:  # upstream's guess: no port that a Service could have
+            return max([_NODE_PORT_GUESSED, *_node_ports(obj["spec"]), *_health_ports(obj["spec"])]) + 1
         try:
             return self.ports.allot(call.companions, f"{call.namespace}/{obj['metadata']['name']}", number)
         except Taken as why:

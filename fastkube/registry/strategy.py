@@ -65,7 +65,8 @@ class Call:
     `version` is the API version of the request, which the answer is given in. `now` is the wall time in seconds.
     `faults` is what decoding found already that strict field validation refuses (duplicate fields). `annotations` are
     what the audit log is told besides; None where the request is not audited. `revision` is that of the object which
-    is changed or deleted, `delete_options` are those of a deletion as the client sent them.
+    is changed or deleted, `delete_options` are those of a deletion as the client sent them. `has_empties`: the body has
+    an empty list where null is stored.
     """
 
     rtype: ResourceType
@@ -87,6 +88,7 @@ class Call:
     annotations: dict[str, str] | None = None
     revision: int = 0
     delete_options: Object | None = None
+    has_empties: bool = False
 
 
 class Strategy:
@@ -174,6 +176,9 @@ class Strategy:
 
     def validate_status_update(self, call: Call, new: Object, old: Object) -> list[Cause]:
         return []
+
+    def canonicalize(self, obj: Object) -> None:
+        """Called when a new object was found valid: what validation was not to see is set here."""
 
     def warnings(self, call: Call, obj: Object, old: Object | None) -> list[str]:
         """Texts for Warning headers."""

@@ -138,9 +138,16 @@ def test_empty_values_go_and_pointers_stay() -> None:
     assert spec == {"hostUsers": False, "runtimeClassName": "", "priority": 0, "securityContext": {}, "affinity": {}}
 
 
+def test_an_empty_list_becomes_null_only_when_its_owner_is_noted() -> None:
+    role, _ = walk("rbac.authorization.k8s.io/v1", "Role", rules=[])
+    assert role["rules"] == [] and schema.met_empty() and not schema.met_empty()
+    schema.nullify(schema.load("rbac.authorization.k8s.io/v1", "Role"), role)
+    assert role["rules"] is None
+
+
 def test_what_go_always_writes_is_filled_in() -> None:
     assert pod()["containers"] == [{"name": "c", "image": "i", "resources": {}}]
-    assert walk("rbac.authorization.k8s.io/v1", "Role", rules=[])[0] == {"metadata": {"name": "a"}, "rules": None}
+    assert walk("rbac.authorization.k8s.io/v1", "Role")[0] == {"metadata": {"name": "a"}, "rules": None}
     sets = walk("apps/v1", "ReplicaSet")[0]
     assert sets == {
         "metadata": {"name": "a"},

@@ -31,6 +31,12 @@ def condition(kind: str) -> dict[str, Any]:
     return {"type": kind, "status": "True", "reason": "r", "message": "m"}
 
 
+async def test_an_empty_list_that_is_stored_as_null_belongs_to_its_sender(cluster: Cluster):
+    role = await cluster.create("roles.rbac.authorization.k8s.io", {"metadata": {"name": "r"}, "rules": []})
+    assert role["rules"] is None
+    assert list(managers(role).values()) == [{"f:rules": {}}]
+
+
 async def test_writers_of_a_pods_status_manage_only_that(cluster: Cluster):
     await cluster.create("pods", pod(), field_manager="creator")
     patch = {"metadata": {"labels": {"a": "b"}}, "spec": {"nodeName": "n"}, "status": {"podIPs": [{"ip": "10.0.0.1"}]}}

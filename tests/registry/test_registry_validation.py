@@ -21,6 +21,38 @@ for _variable in "abcde":
     NESTED = f"device.attributes.all({_variable}, {NESTED})"
 
 NEW: list[tuple[str, dict[str, Any], list[str]]] = [
+    # ---- what must be there is asked for alone
+    ("runtimeclasses.node.k8s.io", {"handler": None}, ["handler: Required value"]),
+    ("volumeattachments.storage.k8s.io", {"spec.attacher": None}, ["spec.attacher: Required value"]),
+    ("csinodes.storage.k8s.io", {"spec.drivers.0.name": None}, ["spec.drivers[0].name: Required value"]),
+    (
+        "csinodes.storage.k8s.io",
+        {"spec.drivers.0.topologyKeys": ["/x"]},
+        ['spec.drivers[0]: Invalid value: "/x": prefix part must be non-empty'],
+    ),
+    (
+        "ingressclasses.networking.k8s.io",
+        {"spec.parameters": {"apiGroup": "g.h"}},
+        ["spec.parameters.kind: Required value", "spec.parameters.name: Required value"],
+    ),
+    (
+        "persistentvolumes",
+        {"spec.capacity.storage": "-1"},
+        [
+            "spec.capacity[storage]: Invalid value: -1: must be a valid resource quantity",
+            'spec.capacity[storage]: Invalid value: "-1": must be greater than zero',
+        ],
+    ),
+    # ---- lists stand as they came
+    (
+        "endpoints",
+        {"subsets.0.addresses": [{"ip": "10.0.0.2"}, {}]},
+        [
+            f'subsets[0].addresses[1].ip: Invalid value: "": {BAD_IP}',
+            'subsets[0].addresses[1].ip: Invalid value: "": must be a valid IP address',
+        ],
+    ),
+    ("endpointslices.discovery.k8s.io", {"ports.0.port": 0}, []),
     # ---- Service
     ("services", {"spec.ports": None}, ["spec.ports: Required value"]),
     (

@@ -71,7 +71,7 @@ def _spec(errs: Errors, spec: Object, *, least: int, was: Object) -> None:
         if high == 0:
             errs.append(field.required("spec.maxReplicas", "must be set and greater than 0"))
         else:
-            errs.append(field.invalid("spec.maxReplicas", high, "must be greater than 0"))
+            errs.append(field.invalid("spec.maxReplicas", high, field.at_least(1)))
     if high < low:
         errs.append(field.invalid("spec.maxReplicas", high, "must be greater than or equal to `minReplicas`"))
     target = spec.get("scaleTargetRef") or {}

@@ -33,6 +33,7 @@ class DaemonSetStrategy(WorkloadStrategy):
             rolling.setdefault("maxUnavailable", 1)
             rolling.setdefault("maxSurge", 0)
         spec.setdefault("revisionHistoryLimit", 10)
+        _set_template_generation(obj, _template_generation(obj))
 
     def prepare_for_create(self, call: Call, obj: Object) -> None:
         super().prepare_for_create(call, obj)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastkube.api import field
-from fastkube.api.meta import copy_of, validate_labels
+from fastkube.api.meta import validate_labels
 from fastkube.api.names import dns1123_label, dns1123_subdomain, label_value
 from fastkube.errors import Cause
 from fastkube.registry.strategies import checks
@@ -34,13 +34,6 @@ class EndpointsStrategy(Strategy):
         for subset in obj.get("subsets") or ():
             _default_ports(subset.get("ports"))
 
-    def prepare_for_create(self, call: Call, obj: Object) -> None:
-        _repack(obj)
-
-    def prepare_for_update(self, call: Call, new: Object, old: Object) -> None:
-        if new.get("subsets") != old.get("subsets"):
-            _repack(new)
-
     def validate(self, call: Call, obj: Object) -> list[Cause]:
         errs: Errors = []
         for number, subset in enumerate(obj.get("subsets") or ()):
@@ -60,38 +53,6 @@ class EndpointsStrategy(Strategy):
             for index, address in enumerate(subset.get(key) or ())
             for text in checks.ip_warnings(f"subsets[{number}].{key}[{index}].ip", address.get("ip") or "")
         ]
-
-
-def _repack(obj: Object) -> None:
-    """Each port with the same addresses is in one subset; addresses are sorted and stand there once."""
-    if not obj.get("subsets"):
-        return
-    addresses: dict[tuple[str, str], Object] = {}
-    ready: dict[Any, dict[tuple[str, str], bool]] = {}
-    ports: dict[Any, Object | None] = {}
-    for subset in obj["subsets"]:
-        for port in subset.get("ports") or (None,):
-            key = None if port is None else tuple(sorted(port.items()))
-            ports.setdefault(key, port)
-            states = ready.setdefault(key, {})
-            for name, is_ready in (("addresses", True), ("notReadyAddresses", False)):
-                for address in subset.get(name) or ():
-                    who = (address.get("ip") or "", (address.get("targetRef") or {}).get("uid") or "")
-                    addresses.setdefault(who, address)
-                    states[who] = states.get(who, True) and is_ready
-    packed: dict[Any, Object] = {}
-    for key, states in ready.items():
-        subset = packed.setdefault(frozenset(states.items()), _subset_of(states, addresses))
-        if ports[key] is not None:
-            subset.setdefault("ports", []).append(ports[key])
-    obj["subsets"] = list(packed.values())
-
-
-def _subset_of(states: dict[tuple[str, str], bool], addresses: dict[tuple[str, str], Object]) -> Object:
-    made: Object = {}
-    for who in sorted(states):
-        made.setdefault("addresses" if states[who] else "notReadyAddresses", []).append(copy_of(addresses[who]))
-    return made
 
 
 def _subset(errs: Errors, path: str, subset: Object) -> None:
@@ -268,8 +229,6 @@ def _slice_port(errs: Errors, path: str, port: Object, names: set[str]) -> None:
     if name in names:
         errs.append(field.duplicate(f"{path}.name", name))
     names.add(name)
-    if port.get("port") is not None:
-        checks.port(errs, f"{path}.port", port["port"])
     checks.one_of(errs, f"{path}.protocol", port.get("protocol") or "", PROTOCOLS)
     if port.get("appProtocol") is not None:
         checks.qualified(errs, f"{path}.appProtocol", port["appProtocol"])

@@ -171,7 +171,7 @@ def _reference(errs: Errors, path: str, reference: Object) -> None:
     for key in ("kind", "name"):
         value = reference.get(key)
         if not value:
-            errs.append(field.required(f"{path}.{key}", f"{key} is required"))
+            errs.append(field.required(f"{path}.{key}"))
         else:
             checks.faults(errs, f"{path}.{key}", value, path_segment)
 

@@ -157,11 +157,26 @@ class ResourceQuotaStrategy(Strategy):
             errs.append(field.invalid("spec.scopes", now or None, field.IMMUTABLE))
         return errs
 
+    def warnings(self, call: Call, obj: Object, old: Object | None) -> list[str]:
+        return [] if old is not None else _inverted((obj.get("spec") or {}).get("hard") or {})
+
     def validate_status_update(self, call: Call, new: Object, old: Object) -> list[Cause]:
         errs: Errors = []
         for key in ("hard", "used"):
             _amounts(errs, f"status.{key}", (new.get("status") or {}).get(key) or {})
         return errs
+
+
+def _inverted(hard: dict[str, str]) -> list[str]:
+    """Complaints about more that may be asked for than may be used."""
+    told = []
+    for resource in ("cpu", "memory", "storage", "ephemeral-storage"):
+        asked, limit = f"requests.{resource}", f"limits.{resource}"
+        if asked not in hard and resource in ("cpu", "memory"):
+            asked = resource
+        if asked in hard and limit in hard and quantity.cmp(hard[asked], hard[limit]) > 0:
+            told.append(f"ResourceQuota {asked} ({hard[asked]}) should be less than {limit} ({hard[limit]})")
+    return told
 
 
 def _amounts(errs: Errors, path: str, amounts: dict[str, str]) -> None:

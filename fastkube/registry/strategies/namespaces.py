@@ -21,8 +21,10 @@ class NamespaceStrategy(Strategy):
         if not (obj.get("status") or {}).get("phase"):
             obj["status"] = {**(obj.get("status") or {}), "phase": "Active"}
 
+    def canonicalize(self, obj: Object) -> None:
+        _label_with_name(obj)  # with a name that the server made up, which the defaults did not see
+
     def prepare_for_create(self, call: Call, obj: Object) -> None:
-        _label_with_name(obj)
         obj["status"] = {"phase": "Active"}
         finalizers = obj.setdefault("spec", {}).setdefault("finalizers", [])
         if _FINALIZER not in finalizers:

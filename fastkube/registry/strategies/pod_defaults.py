@@ -39,11 +39,26 @@ _reference = re.compile(
 ).fullmatch
 
 
+_is_identifier = re.compile(r"[a-f0-9]{64}").fullmatch
+_NAME_MAX = 255
+
+
+def _path_of(image: str) -> str:
+    """The repository in its registry; those of Docker's are in `library/` unless they name another folder."""
+    name = image.partition("@")[0]
+    if ":" in name.rpartition("/")[2]:
+        name = name.rpartition(":")[0]
+    domain, slash, path = name.partition("/")
+    if not slash or not (set(".:") & set(domain) or domain == "localhost" or domain != domain.lower()):
+        return name if slash else f"library/{name}"
+    return path
+
+
 @lru_cache(maxsize=4096)
 def pull_policy(image: str) -> str:
     """`Always` for the tag `latest`, named or implied; `IfNotPresent` otherwise, also for what is no reference."""
     match = _reference(image)
-    if match is None:
+    if match is None or _is_identifier(image) or len(_path_of(image)) > _NAME_MAX:
         return "IfNotPresent"
     tag, digest = match.groups()
     latest = tag == "latest" or (tag is None and digest is None)

@@ -70,7 +70,10 @@ class RuntimeClassStrategy(Strategy):
 
     def validate(self, call: Call, obj: Object) -> list[Cause]:
         errs: Errors = []
-        checks.label(errs, "handler", obj.get("handler") or "")
+        if handler := obj.get("handler"):
+            checks.label(errs, "handler", handler)
+        else:
+            errs.append(field.required("handler"))
         fixed = (obj.get("overhead") or {}).get("podFixed")
         if fixed:
             resources.requirements(errs, "overhead", {"limits": fixed})

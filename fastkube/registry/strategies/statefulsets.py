@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastkube.api import field
+from fastkube.api.meta import validate_annotations, validate_labels
 from fastkube.api.names import dns1123_label
 from fastkube.errors import Cause
 from fastkube.registry.strategies import checks, workloads
@@ -116,6 +117,9 @@ def _stateful_set_spec(errs: Errors, spec: Object, *, is_new: bool) -> None:
     else:
         workloads.selects_template(errs, usable, "spec.template", template)
         validate_template(errs, "spec.template", _with_claims(template, claims))
+        metadata = template["metadata"]  # upstream looks at these once more
+        errs += validate_labels(metadata.get("labels") or {}, "spec.template.labels")
+        errs += validate_annotations(metadata.get("annotations") or {}, "spec.template.annotations")
     workloads.runs_forever(errs, "spec.template", template, "StatefulSet")
 
 
@@ -169,10 +173,13 @@ class ControllerRevisionStrategy(Strategy):
         checks.non_negative(errs, "revision", obj.get("revision"))
         if obj.get("data") is None:
             errs.append(field.required("data", "data is mandatory"))
+        elif not isinstance(obj["data"], dict):
+            errs.append(field.required("data", "data must be a valid JSON object"))
         return errs
 
     def validate_update(self, call: Call, new: Object, old: Object) -> list[Cause]:
-        errs = self.validate(call, new)
+        errs: Errors = []
+        checks.non_negative(errs, "revision", new.get("revision"))
         checks.immutable(errs, "data", new.get("data"), old.get("data"))
         return errs
 

@@ -128,7 +128,6 @@ class VolumeAttachmentStrategy(Strategy):
     def validate(self, call: Call, obj: Object) -> list[Cause]:
         errs = _attachment(obj)
         spec = obj["spec"]
-        csi_driver_name(errs, "spec.attacher", spec.get("attacher") or "")
         name = (spec.get("source") or {}).get("persistentVolumeName")
         if name is not None:
             checks.faults(errs, "spec.source.persistentVolumeName", name, dns1123_subdomain)
@@ -147,7 +146,7 @@ class VolumeAttachmentStrategy(Strategy):
 def _attachment(obj: Object) -> Errors:
     errs: Errors = []
     spec, status = obj["spec"], obj.get("status") or {}
-    checks.required(errs, "spec", spec, "attacher")
+    csi_driver_name(errs, "spec.attacher", spec.get("attacher") or "")
     source = spec.get("source") or {}
     inline, name = source.get("inlineVolumeSpec"), source.get("persistentVolumeName")
     problem = "must specify exactly one of inlineVolumeSpec and persistentVolumeName"
@@ -306,7 +305,7 @@ def _node_driver(errs: Errors, path: str, driver: Object, names: set[str]) -> No
             errs.append(field.required(path))
         if key in keys[:number]:
             errs.append(field.duplicate(path, key))
-        errs += [field.invalid(path, keys, fault) for fault in label_key(key)]
+        errs += [field.invalid(path, key, fault) for fault in label_key(key)]
 
 
 class CSIStorageCapacityStrategy(Strategy):

@@ -311,6 +311,7 @@ def local(errs: Errors, path: str, source: Object) -> None:
 def csi_driver_name(errs: Errors, path: str, name: str) -> None:
     if not name:
         errs.append(field.required(path))
+        return
     if len(name) > 63:
         errs.append(field.too_long(path, 63))
     errs += [field.invalid(path, name, fault) for fault in dns1123_subdomain(name.lower())]

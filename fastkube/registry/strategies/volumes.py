@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 
-from fastkube.api import field
+from fastkube.api import field, quantity
 from fastkube.clock import rfc3339
 from fastkube.errors import Cause
 from fastkube.registry.strategies import checks, claims, pod_scheduling, volume_sources
@@ -144,6 +144,9 @@ def _capacity(errs: Errors, path: str, capacity: dict[str, str] | None) -> None:
     if not capacity or "storage" not in capacity or len(capacity) > 1:
         errs.append(field.not_supported(path, capacity or None, ("storage",)))
     for resource, amount in (capacity or {}).items():
+        whole = quantity.value(amount)
+        if whole < 0:
+            errs.append(field.invalid(f"{path}[{resource}]", whole, "must be a valid resource quantity"))
         checks.positive_quantity(errs, f"{path}[{resource}]", amount)
 
 
