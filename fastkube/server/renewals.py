@@ -52,7 +52,9 @@ class Renewals:
         rtype = server.catalog.lookup(info.group, info.version, info.resource)
         if info.resource != renewing.RESOURCE or info.parts != 2 or not info.namespace or rtype is None:
             return None
-        if server.auditor is not None or server.aggregator.remotes or not server.authorizer.allows_all(user, info):
+        if server.auditor is not None or server.aggregator.remote_of(collection) is not None:
+            return None
+        if not server.authorizer.allows_all(user, info):
             return None
         call = Call(rtype, info.version, info.verb, info.namespace, user=user, now=server.clock.time())
         call.field_manager = default_manager(self._request.headers.get("User-Agent", ""))

@@ -42,8 +42,8 @@ class CreatePlan:
     """All that is known of a POST before its body."""
 
     __slots__ = (
-        "call", "catalog", "encode", "flow", "head", "info", "level", "media", "rules", "sent", "series", "tail",
-        "until", "user",
+        "call", "catalog", "encode", "flow", "head", "info", "level", "media", "remotes", "rules", "sent", "series",
+        "tail", "until", "user",
     )  # fmt: skip
 
     call: Call
@@ -63,6 +63,7 @@ class CreatePlan:
     rules: int
     flow: int
     catalog: int
+    remotes: object
 
 
 def plan_of(request: Request, call: Call, view: View) -> CreatePlan | None:

@@ -58,7 +58,19 @@ class Plans:
 class Plan:
     """All that is known of a GET before the name of the object."""
 
-    __slots__ = ("catalog", "encode", "flow", "head", "key_prefix", "level", "rules", "series", "tail", "until")
+    __slots__ = (
+        "catalog",
+        "encode",
+        "flow",
+        "head",
+        "key_prefix",
+        "level",
+        "remotes",
+        "rules",
+        "series",
+        "tail",
+        "until",
+    )
 
     key_prefix: bytes
     encode: Callable[[bytes, int], bytes]
@@ -73,6 +85,8 @@ class Plan:
     """Generation of the rules of authorization; and so on."""
     flow: int
     catalog: int
+    remotes: object
+    """The aggregated API servers: a new dict with every change."""
 
 
 class Repeats:
@@ -127,7 +141,7 @@ class Repeats:
             or plan.flow != server.flow.generation
             or plan.catalog != server.catalog.generation
             or plan.until <= server.clock.time()
-            or server.aggregator.remotes
+            or plan.remotes is not server.aggregator.remotes
             or server.health.stopping
             or head.should_close
         )
@@ -171,6 +185,7 @@ class Repeats:
     def _rest(self, plan: Plan | CreatePlan, request: Request) -> bool:
         """Notes what a plan rests on; False for a request that nothing can be rested on."""
         server = self._server
+        plan.remotes = server.aggregator.remotes
         plan.until = server.authenticator.good_until(request)
         plan.level = server.flow.classify(request.user, request.info).level
         plan.series = server.metrics.series(request.info)

@@ -205,8 +205,9 @@ async def test_a_lease_renewed_twice_at_once_is_renewed_once(api: Api) -> None:
     ((_, made, _),) = await results(api, [write("POST", LEASES, lease("a", 1))])
     version = made["metadata"]["resourceVersion"]
     found = await results(api, [renewal("a", 2, version), renewal("a", 3, version)])
-    assert [code for code, _, _ in found] == [200, 409]
-    assert (await api.get(f"{LEASES}/a"))["spec"]["renewTime"] == _TIME % 2
+    codes = [code for code, _, _ in found]
+    assert sorted(codes) == [200, 409]
+    assert (await api.get(f"{LEASES}/a"))["spec"]["renewTime"] == _TIME % (2 + codes.index(200))
 
 
 async def test_who_else_manages_a_lease_is_remembered(api: Api) -> None:

@@ -15,6 +15,7 @@ GROUP = "rbac.authorization.k8s.io"
 ROLES = f"/apis/{GROUP}/v1/namespaces/default"
 FLOW = "/apis/flowcontrol.apiserver.k8s.io/v1"
 MAPS = "/api/v1/namespaces/default/configmaps"
+APISERVICES = "/apis/apiregistration.k8s.io/v1/apiservices"
 
 
 def config_map(name: str, **data: str) -> dict[str, Any]:
@@ -141,6 +142,20 @@ async def test_a_kind_that_is_gone_is_not_found(api: Api) -> None:
         if await codes(api, f"{WIDGETS}/w", ADMIN, 1) != [200]:
             break
     assert await codes(api, f"{WIDGETS}/w", ADMIN, 1) == [404]
+
+
+async def test_a_group_that_another_server_takes_over_is_asked_for_there(api: Api) -> None:
+    await define(api)
+    await api.create(WIDGETS, widget("w"))
+    await api.create(MAPS, config_map("m"))
+    assert await codes(api, f"{WIDGETS}/w", ADMIN) == [200] * 3
+    spec = {"group": "example.com", "version": "v1", "groupPriorityMinimum": 1000, "versionPriority": 15}
+    service = {"service": {"name": "elsewhere", "namespace": "default"}, "insecureSkipTLSVerify": True}
+    await api.create(APISERVICES, {"metadata": {"name": "v1.example.com"}, "spec": {**spec, **service}})
+    assert await codes(api, f"{WIDGETS}/w", ADMIN) == [503] * 3
+    assert await codes(api, f"{MAPS}/m", ADMIN) == [200] * 3
+    await api.delete(f"{APISERVICES}/v1.example.com")
+    assert await codes(api, f"{WIDGETS}/w", ADMIN) == [200] * 3
 
 
 async def test_pipelined_requests_are_answered_in_order(api: Api) -> None:
