@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from collections import deque
 from collections.abc import Iterator
 from operator import itemgetter
 from typing import NamedTuple
@@ -115,8 +116,10 @@ class Reading:
         reverse: bool = False,
         keys_only: bool = False,
         count_only: bool = False,
+        counted: int | None = None,
     ) -> RangeResult:
-        """Keys of [start, end) in order; `end` None is the one key, TO_THE_END every key from `start`."""
+        """Keys of [start, end) in order; `end` None is the one key, TO_THE_END every key from `start`. `counted`: how
+        many they are, where that is known."""
         if end is None:
             end = single_key_end(start)
         if revision:
@@ -128,7 +131,7 @@ class Reading:
         more = bool(limit) and next(found, None) is not None
         if keys_only:
             items = [entry._replace(value=b"") for entry in items]
-        count = self.count(start, end, revision) if more else len(items)
+        count = (self.count(start, end, revision) if counted is None else counted) if more else len(items)
         return RangeResult(items, more, count, self.revision)
 
     def count(self, start: bytes, end: bytes, revision: int = 0) -> int:
@@ -139,9 +142,11 @@ class Reading:
         if not _seek(cursor, start):
             return 0
         keys = cursor.iternext(True, False)
-        if end == TO_THE_END:
-            return sum(1 for _ in keys)
-        return sum(1 for _ in itertools.takewhile(lambda key: key < end, keys))
+        counter = itertools.count()
+        deque(
+            zip(keys if end == TO_THE_END else itertools.takewhile(end.__gt__, keys), counter, strict=False), maxlen=0
+        )
+        return next(counter)
 
     def items(self, start: bytes, end: bytes, revision: int = 0, reverse: bool = False) -> Iterator[Item]:
         """The versions at `revision` (0: the newest) of all keys in [start, end), one after the other."""

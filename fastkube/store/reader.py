@@ -24,6 +24,7 @@ from fastkube.store.watch import DEFAULT_BUFFER, Callback, Hub, Lost, Subscripti
 
 _FOLLOW_REVISIONS = 1024  # dispatched between two turns of the loop
 _FOLLOW_EVENTS = 4096
+_COUNTS_MAX = 1024
 _CHUNK_REVISIONS = 512  # looked at in one call of `events`: about 2 ms
 _CHUNK_EVENTS = 1000
 _MAP_BYTES = 128 << 30  # of addresses, not memory: a map that never grows under a view whose data are still wanted
@@ -36,6 +37,7 @@ class ReadHalf:
         self._engine = engine
         self._view = View(engine)
         self._closed = False
+        self._counts: dict[tuple[bytes, bytes, int], int] = {}
         self._hub = Hub(self._open_view, self._view.revision)
 
     @property
@@ -75,10 +77,29 @@ class ReadHalf:
         keys_only: bool = False,
         count_only: bool = False,
     ) -> RangeResult:
-        """The keys of [start, end) in order (TO_THE_END: all from `start`). Raises Compacted, FutureRevision."""
-        return self._open_view().range(
-            start, end, revision=revision, limit=limit, reverse=reverse, keys_only=keys_only, count_only=count_only
+        """The keys of [start, end) in order (TO_THE_END: all from `start`). Raises Compacted, FutureRevision.
+
+        To count what is left costs more than a page; so it is remembered for whoever reads on at the same revision.
+        """
+        view = self._open_view()
+        at = revision or view.revision
+        counted = self._counts.get((start, end, at)) if limit and not reverse else None
+        found = view.range(
+            start,
+            end,
+            revision=revision,
+            limit=limit,
+            reverse=reverse,
+            keys_only=keys_only,
+            count_only=count_only,
+            counted=counted,
         )
+        if found.more and not reverse:
+            if len(self._counts) >= _COUNTS_MAX:
+                self._counts.clear()
+            self._counts[start, end, at] = found.count
+            self._counts[single_key_end(found.items[-1].key), end, at] = found.count - len(found.items)
+        return found
 
     def scan(self, start: bytes, end: bytes, *, revision: int = 0) -> Iterator[Item]:
         """The keys of [start, end) one by one, all at the revision of the call however long it takes.

@@ -92,6 +92,24 @@ async def test_every_old_revision_can_be_read(store: Store) -> None:
             assert (item.value if item else None) == values.get(key)
 
 
+async def test_pages_of_one_revision_say_how_many_keys_are_left(store: Store) -> None:
+    for number in range(25):
+        await store.create(b"k%03d" % number, b"v")
+    revision = store.revision
+    for round_ in range(2):
+        start, left = b"k", 25
+        while left > 4:
+            page = store.range(start, b"l", revision=revision, limit=4)
+            assert (page.more, page.count, len(page.items)) == (True, left, 4)
+            start, left = page.items[-1].key + b"\0", left - 4
+            await store.create(b"k%03d-%d" % (left, round_), b"later")
+            if round_:
+                await store.delete(b"k%03d" % left)
+        page = store.range(start, b"l", revision=revision, limit=4)
+        assert (page.more, page.count, len(page.items)) == (False, left, left)
+    assert store.range(b"k", b"l", limit=1).count == store.range(b"k", b"l", count_only=True).count
+
+
 async def test_neighbours_with_a_common_prefix_are_told_apart_in_history(store: Store) -> None:
     for key in (b"a", b"a\x00", b"a\x00\x00\x00\x00\x00\x00\x00\x00\x05", b"ab"):
         await store.update(key, b"2", await store.create(key, b"1"))
