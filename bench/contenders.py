@@ -49,8 +49,8 @@ class Contender:
     processes: list[psutil.Process] = field(default_factory=list)
     ready_s: float = 0.0
     data_dir: Path | None = None
-    restart: Callable[[], float] | None = None
-    """Stops it and starts it again on the same data; seconds until it was ready."""
+    restart: Callable[..., float] | None = None
+    """Stops it and starts it again on the same data; seconds until it was ready. What is given is done in between."""
 
     def cpu_s(self) -> float:
         """CPU seconds that its processes have used so far."""
@@ -136,8 +136,10 @@ def fastkube(
             raise RuntimeError("fastkube ended before it was ready:\n" + (folder / "log").read_text()[-2000:])
         return time.monotonic() - started
 
-    def restart() -> float:
+    def restart(meanwhile: Callable[[], None] | None = None) -> float:
         _stop(running.pop())
+        if meanwhile is not None:
+            meanwhile()
         ready_s = start()
         contender.processes[:] = [psutil.Process(running[-1].pid)]
         return ready_s

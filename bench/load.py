@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection as Pipe
 from typing import Any, cast
 
+_STRIDE = 7_654_321  # a prime: every object has its turn
+
 
 @dataclass(frozen=True)
 class Target:
@@ -369,6 +371,12 @@ def create_pods(target: Target, first: int, count: int, namespace: str, prefix: 
 def get_pods(target: Target, first: int, count: int, namespace: str, prefix: str, existing: int) -> Iterator[bytes]:
     for number in range(first, first + count):
         yield target.head("GET", f"/api/v1/namespaces/{namespace}/pods/{prefix}-{number % existing:07d}")
+
+
+def get_spread(target: Target, first: int, count: int, path: str, existing: int) -> Iterator[bytes]:
+    """Objects all over a collection, one after the other far from the last."""
+    for number in range(first, first + count):
+        yield target.head("GET", f"{path}{number * _STRIDE % existing:07d}")
 
 
 def delete_pods(target: Target, first: int, count: int, namespace: str, prefix: str) -> Iterator[bytes]:
