@@ -23,8 +23,9 @@ import sys
 import tempfile
 import time
 import urllib.parse
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 READY_TIMEOUT_S = 60.0
+NODE_TIMEOUT_S = 0.05
+"""A node takes some writes until it is registered; thousands of them on a busy machine take more than a minute."""
 CLOCK_TIMEOUT_S = 3600.0
 CHILD_GRACE_S = 0.7
 """With the server's own grace and the store's last commit `up` stops within two seconds."""
@@ -397,8 +400,11 @@ class Components:
         scheduler: SchedulerOptions | None = None,
         controllers: ControllerManagerOptions | None = None,
         fleet: FleetOptions | None = None,
+        again: bool = False,
     ) -> None:
+        """`again`: who loses its leadership stands for it once more, where nobody else would start it again."""
         self._make_client = make_client
+        self._again = again
         self._clock = clock
         self._scheduler, self._controllers, self._fleet = scheduler, controllers, fleet
 
@@ -419,21 +425,30 @@ class Components:
                 client = self._make_client(user)
                 stack.push_async_callback(client.close)
                 part = make(client)
-                works.append(asyncio.ensure_future(part.run()))
+                works.append(asyncio.ensure_future(self._work(part, partial(make, client))))
                 waits.append(asyncio.ensure_future(part.ready.wait()))
             whole = asyncio.ensure_future(_all(works))
             try:
                 started = asyncio.ensure_future(asyncio.gather(*waits))
-                await asyncio.wait((started, whole), timeout=READY_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+                nodes = self._fleet.nodes if self._fleet is not None else 0
+                timeout_s = READY_TIMEOUT_S + nodes * NODE_TIMEOUT_S
+                await asyncio.wait((started, whole), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
                 if whole.done():
                     await whole
                 if not started.done():
-                    raise StartError(f"components were not ready within {READY_TIMEOUT_S:.0f} s")
+                    raise StartError(f"components were not ready within {timeout_s:.0f} s")
                 yield whole
             finally:
+                self._again = False
                 for task in (whole, *works, *waits):
                     task.cancel()
                 await asyncio.gather(whole, *works, *waits, return_exceptions=True)
+
+    async def _work(self, part: Any, another: Callable[[], Any]) -> None:
+        """Run a part; it ends when it has lost its leadership."""
+        await part.run()
+        while self._again:
+            await another().run()
 
     def _parts(self) -> list[tuple[str, Callable[[Client], Any]]]:
         parts: list[tuple[str, Callable[[Client], Any]]] = []
@@ -464,7 +479,7 @@ def _with_storage(controllers: ControllerManagerOptions, fleet: FleetOptions | N
     return dataclasses.replace(controllers, controllers=(*controllers.controllers, "simulated-provisioner"))
 
 
-async def _all(works: list[asyncio.Future[None]]) -> None:
+async def _all(works: Sequence[asyncio.Future[None]]) -> None:
     """Ends with the first failure of any; where there are none, with the caller."""
     if not works:
         await asyncio.Event().wait()
@@ -670,6 +685,7 @@ async def components_from_stdin(stop: asyncio.Event) -> None:
         scheduler=scheduler if order["scheduler"] else None,
         controllers=controllers if order["controllers"] else None,
         fleet=fleet,
+        again=True,
     )
     async with contextlib.AsyncExitStack() as stack:
         try:

@@ -78,6 +78,7 @@ class Embedded:
                 scheduler=build(SchedulerOptions, values) if self._scheduler else None,
                 controllers=build(ControllerManagerOptions, values) if self._controllers else None,
                 fleet=build(FleetOptions, values) if self._nodes else None,
+                again=True,
             )
             try:
                 work = await stack.enter_async_context(parts.running())

@@ -21,7 +21,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ Object = dict[str, Any]
 REPLICAS, SURGE, COMPLETIONS, ORDINALS = 20, 4, 24, 4
 START_TIMEOUT_S = 60
 MAPS = "v1/configmaps"
+LEASES = "coordination.k8s.io/v1/leases"
 
 
 def template(app: str, image: str = "v1", **spec: Any) -> Object:
@@ -419,3 +421,41 @@ async def test_controllers_whose_informers_are_far_behind_keep_every_promise(
     cluster: Cluster, port: int, tmp_path: Path
 ) -> None:
     await told_late(cluster, port, tmp_path, delay_s=3.0, images=10)
+
+
+async def test_scheduler_and_controllers_of_one_process_lead_again_after_they_lost_their_leases() -> None:
+    """Nobody starts them again, as a kubelet would upstream's."""
+    times = {
+        "leader_elect_lease_duration_s": 8.0,
+        "leader_elect_renew_deadline_s": 6.0,
+        "leader_elect_retry_period_s": 0.2,
+    }
+    with Cluster(nodes=1, leader_elect=True, **times) as cluster:
+        async with cluster.client() as client:
+            thief = {"holderIdentity": "thief", "leaseDurationSeconds": 1}
+            for name in ("kube-scheduler", "kube-controller-manager"):
+                await client.patch(LEASES, name, {"spec": thief}, "kube-system")
+            for name in ("kube-scheduler", "kube-controller-manager"):
+                await until(partial(_is_held_by_another, client, name, "thief"))
+            deployment = workloads()[0]
+            await client.create("apps/v1/deployments", deployment, "default")
+            await until(partial(_has_ready, client, REPLICAS))
+
+
+async def until(look: Callable[[], Awaitable[bool]], timeout_s: float = 60.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not await look():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.1)
+
+
+async def _is_held_by_another(client: Client, name: str, than: str) -> bool:
+    spec = (await client.get(LEASES, name, "kube-system"))["spec"]
+    holder: str = spec["holderIdentity"]
+    return holder not in ("", than)
+
+
+async def _has_ready(client: Client, count: int) -> bool:
+    found = await client.get("apps/v1/deployments", "web", "default")
+    ready: int = found.get("status", {}).get("readyReplicas", 0)
+    return ready == count
