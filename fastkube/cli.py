@@ -19,12 +19,13 @@ from fastkube.controllers.options import ControllerManagerOptions
 from fastkube.etcd.options import EtcdListenOptions, EtcdServerOptions
 from fastkube.nodes.options import FleetOptions
 from fastkube.process import die, serve
-from fastkube.scheduler.options import SchedulerOptions
+from fastkube.scheduler.options import CONTENT_TYPES, SchedulerOptions
 from fastkube.server.options import ServerOptions
 from fastkube.store.external.options import EtcdOptions
 from fastkube.store.options import ReplicationOptions
 
 if TYPE_CHECKING:
+    from fastkube.client.client import Codec
     from fastkube.store.transport import AdminClient
 
 
@@ -106,8 +107,15 @@ def etcd(**values: Any) -> None:
 @main.group(invoke_without_command=True)
 @config.add_flags(SchedulerOptions)
 @click.option("--kubeconfig", envvar="KUBECONFIG", help="How to reach the API server.")
+@click.option(
+    "--kube-api-content-type",
+    type=click.Choice(CONTENT_TYPES),
+    help="Content type of requests; without it what the server takes best: msgpack, or else JSON.",
+)
 @click.pass_context
-def scheduler(context: click.Context, /, kubeconfig: str | None, **values: Any) -> None:
+def scheduler(
+    context: click.Context, /, kubeconfig: str | None, kube_api_content_type: str | None, **values: Any
+) -> None:
     """Run the scheduler against any Kubernetes API server; or ask it what it would do (COMMAND)."""
     if context.invoked_subcommand is not None:
         context.obj = kubeconfig
@@ -117,12 +125,14 @@ def scheduler(context: click.Context, /, kubeconfig: str | None, **values: Any) 
 
     try:
         options = config.build(SchedulerOptions, values)
-        path = kubeconfig or (configs.load(options.config).client_connection.kubeconfig if options.config else "")
+        told = (configs.load(options.config) if options.config else configs.SchedulerConfig()).client_connection
+        path, media = kubeconfig or told.kubeconfig, kube_api_content_type or told.content_type
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     if not path:
         raise click.UsageError("Missing option '--kubeconfig'.")
-    serve(lambda stop: cluster.components(path, stop, click.echo, scheduler=options))
+    codec: Codec = CONTENT_TYPES.get(media, "msgpack")
+    serve(lambda stop: cluster.components(path, stop, click.echo, codec=codec, scheduler=options))
 
 
 _CLUSTER = click.option(

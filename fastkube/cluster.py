@@ -37,6 +37,7 @@ from fastkube.process import until_stopped
 if TYPE_CHECKING:
     from fastkube.api.catalog import Catalog
     from fastkube.client import Client
+    from fastkube.client.client import Codec
     from fastkube.controllers.options import ControllerManagerOptions
     from fastkube.etcd.options import EtcdListenOptions
     from fastkube.nodes.options import FleetOptions
@@ -705,7 +706,9 @@ def _preload() -> None:
     import fastkube.scheduler.scheduler  # noqa: F401
 
 
-async def components(kubeconfig: str, stop: asyncio.Event, announce: Callable[[str], None], **options: Any) -> None:
+async def components(
+    kubeconfig: str, stop: asyncio.Event, announce: Callable[[str], None], *, codec: Codec = "msgpack", **options: Any
+) -> None:
     """`fastkube scheduler`, `controller-manager` and `nodes`: one component against any API server."""
     from fastkube.client import Client, ConfigError
 
@@ -713,7 +716,8 @@ async def components(kubeconfig: str, stop: asyncio.Event, announce: Callable[[s
 
     def make_client(user: str) -> Client:
         try:
-            return Client.from_kubeconfig(kubeconfig, clock=clock, user_agent=user.rpartition(":")[2], batch=True)
+            agent = user.rpartition(":")[2]
+            return Client.from_kubeconfig(kubeconfig, clock=clock, user_agent=agent, batch=True, codec=codec)
         except (OSError, ConfigError) as error:
             raise StartError(str(error)) from error
 

@@ -134,6 +134,23 @@ def decode(body: bytes) -> Object:
     return {"apiVersion": api_version, "kind": kind, **obj}
 
 
+_EVENT = Message(
+    "WatchEvent",
+    lambda: [
+        Field("type", 1, "string"),
+        Field("object", 2, "message", False, Message("RawExtension", lambda: [Field("raw", 1, "raw")], "")),
+    ],
+    "",
+)
+"""An event whose object is an envelope, and not JSON."""
+
+
+def decode_event(body: bytes) -> Object:
+    """A watch event (without the length of its frame), with the whole object in it. Raises ValueError."""
+    told = _protobuf.decode(_EVENT, body)
+    return {"type": told.get("type", ""), "object": decode((told.get("object") or {}).get("raw", b""))}
+
+
 def _envelope(api_version: str, kind: str, raw: list[bytes]) -> bytes:
     meta = _delimited(1, api_version.encode()) + _delimited(2, kind.encode())
     size = sum(map(len, raw))

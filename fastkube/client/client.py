@@ -6,7 +6,8 @@ What is repeated, and what is not:
   * A connection lost after sending: repeated for GET only. Other verbs may have taken effect: the caller, who knows
     what a second time would mean, gets `Unreachable` (503).
 Waits between repetitions are in real time: a clock driven by hand governs the cluster, not the network.
-The bodies of requests are msgpack where the server takes it; one that answers 415 or 406 gets JSON from then on.
+The bodies of requests are msgpack (or protobuf, as asked) where the server takes it; one that answers 415 or 406 gets
+JSON from then on.
 With `batch` writes that are made while others are under way share a request, where the server takes batches (batch.py).
 """
 
@@ -31,7 +32,7 @@ from fastkube.clock import Clock, RealClock
 from fastkube.errors import ApiError
 
 Object = dict[str, Any]
-Codec = Literal["json", "msgpack"]
+Codec = Literal["json", "msgpack", "protobuf"]
 Propagation = Literal["", "Background", "Foreground", "Orphan"]
 
 REQUEST_TIMEOUT_S = 30.0
@@ -353,9 +354,9 @@ class Client:
             if obj is None:
                 body, media = b"", ""
             elif content_type:
-                body, media = codecs.encode(obj, "json"), content_type
+                body, media = codecs.encode(obj, "json")[0], content_type
             else:
-                body, media = codecs.encode(obj, sent), codecs.MSGPACK if sent == "msgpack" else codecs.JSON
+                body, media = codecs.encode(obj, sent)
             if self._batcher is not None and method != "GET":
                 response = await self._batcher.write(Write(method, target, media, body, brief))
             else:
@@ -363,9 +364,9 @@ class Client:
             if response.status < 400:
                 answer: Object = codecs.decode(response.body, response.headers.get("content-type", ""))
                 return answer
-            if response.status == 415 and sent == "msgpack" and media == codecs.MSGPACK:
+            if response.status == 415 and sent != "json" and media == codecs.MEDIA[sent]:
                 self._send = "json"
-            elif response.status == 406 and accepted == "msgpack":
+            elif response.status == 406 and accepted != "json":
                 self._accept = "json"
             else:
                 raise codecs.error_from(response.status, response.headers, response.body)

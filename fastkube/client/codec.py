@@ -1,4 +1,7 @@
-"""Objects to bytes and back, as JSON and as msgpack; which of the two is settled with the server, not assumed."""
+"""Objects to bytes and back, as JSON, msgpack or protobuf; which of them is settled with the server, not assumed.
+
+Custom kinds, and bodies without a kind, have no protobuf form: they are JSON then.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +18,31 @@ Object = dict[str, Any]
 
 JSON = "application/json"
 MSGPACK = "application/msgpack"
+PROTOBUF = "application/vnd.kubernetes.protobuf"
 
-ACCEPT = {"json": JSON, "msgpack": f"{MSGPACK}, {JSON};q=0.9"}
-ACCEPT_WATCH = {"json": JSON, "msgpack": f"{MSGPACK};stream=watch, {JSON};q=0.9"}
+MEDIA = {"json": JSON, "msgpack": MSGPACK, "protobuf": PROTOBUF}
+"""By codec."""
+
+ACCEPT = {"json": JSON, "msgpack": f"{MSGPACK}, {JSON};q=0.9", "protobuf": f"{PROTOBUF}, {JSON};q=0.9"}
+ACCEPT_WATCH = {
+    "json": JSON,
+    "msgpack": f"{MSGPACK};stream=watch, {JSON};q=0.9",
+    "protobuf": f"{PROTOBUF};stream=watch, {JSON};q=0.9",
+}
 
 FRAME_BYTES_MAX = 64 * 1024 * 1024
 
 
-def encode(obj: Any, codec: str) -> bytes:
-    """`codec`: json or msgpack."""
+def encode(obj: Any, codec: str) -> tuple[bytes, str]:
+    """A body and its Content-Type. `codec`: json, msgpack or protobuf."""
     if codec == "msgpack":
-        data: bytes = msgpack.packb(obj)
-        return data
-    return orjson.dumps(obj)
+        return msgpack.packb(obj), MSGPACK
+    if codec == "protobuf":
+        from fastkube.api import protobuf
+
+        if protobuf.has_form(obj.get("apiVersion", ""), obj.get("kind", "")):
+            return protobuf.encode(obj), PROTOBUF
+    return orjson.dumps(obj), JSON
 
 
 def decode(body: bytes, content_type: str) -> Any:
@@ -35,6 +50,10 @@ def decode(body: bytes, content_type: str) -> Any:
     try:
         if content_type.startswith(MSGPACK):
             return msgpack.unpackb(body)
+        if content_type.startswith(PROTOBUF):
+            from fastkube.api import protobuf
+
+            return protobuf.decode(body)
         return orjson.loads(body)
     except (ValueError, msgpack.UnpackException) as error:
         raise ApiError(500, "InternalError", f"the server's answer could not be decoded: {error}") from error
@@ -62,7 +81,7 @@ _REASONS = {
 def error_from(status: int, headers: dict[str, str], body: bytes) -> ApiError:
     """The ApiError of an answer of 400 or above, whether or not it carries a Status object."""
     content_type = headers.get("content-type", "")
-    if content_type.startswith((JSON, MSGPACK)):
+    if content_type.startswith((JSON, MSGPACK, PROTOBUF)):
         try:
             told = decode(body, content_type)
         except ApiError:
@@ -125,6 +144,13 @@ def shared_msgpack_frames(data: bytes) -> tuple[list[Object], bytes]:
     return _frames(data, _unpack_shared)
 
 
+def protobuf_frames(data: bytes) -> tuple[list[Object], bytes]:
+    """The whole frames of `data` (4 bytes of big-endian length, then a WatchEvent), and what is left."""
+    from fastkube.api import protobuf
+
+    return _frames(data, lambda frame: protobuf.decode_event(bytes(frame)))
+
+
 def _frames(data: bytes, unpack: Callable[[memoryview], Object]) -> tuple[list[Object], bytes]:
     view = memoryview(data)
     events: list[Object] = []
@@ -139,7 +165,7 @@ def _frames(data: bytes, unpack: Callable[[memoryview], Object]) -> tuple[list[O
         try:
             events.append(unpack(view[position + 4 : end]))
         except (ValueError, msgpack.UnpackException) as error:
-            raise FrameError(f"a watch event is not msgpack: {error}") from error
+            raise FrameError(f"a watch event cannot be decoded: {error}") from error
         position = end
     return events, data[position:]
 
@@ -155,6 +181,8 @@ Splitter = Callable[[bytes], tuple[list[Object], bytes]]
 
 def framing(content_type: str, *, shared: bool = False) -> Splitter:
     """The splitter for a watch of this Content-Type."""
+    if content_type.startswith(PROTOBUF):
+        return protobuf_frames
     if not content_type.startswith(MSGPACK):
         return json_lines
     return shared_msgpack_frames if shared else msgpack_frames

@@ -1,7 +1,7 @@
 """KubeSchedulerConfiguration (kubescheduler.config.k8s.io/v1): read, defaulted and checked.
 
 Unknown fields, unknown plugins and values out of range are errors: nobody wants a scheduler with half a configuration.
-What upstream has and this scheduler has no use for (parallelism, profiling, the client's rate and encoding) is checked
+What upstream has and this scheduler has no use for (parallelism, profiling, the client's rate) is checked
 and ignored. Validation is fastkube.scheduler.config_validation.
 """
 
@@ -135,6 +135,8 @@ class ClientConnectionConfig:
 
     kubeconfig: str = ""
     burst: int = 100
+    content_type: str = ""
+    """Of requests; "" leaves it to the command line."""
 
 
 @dataclass(frozen=True)
@@ -261,8 +263,8 @@ def _leader_election(told: Fields) -> LeaderElectionConfig:
 
 
 def _client_connection(told: Fields) -> ClientConnectionConfig:
-    config = ClientConnectionConfig(told.text("kubeconfig"), told.number("burst", 100))
-    told.ignore("qps", "contentType", "acceptContentTypes")
+    config = ClientConnectionConfig(told.text("kubeconfig"), told.number("burst", 100), told.text("contentType"))
+    told.ignore("qps", "acceptContentTypes")
     told.finish()
     return config
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from fastkube.api import field, names
 from fastkube.errors import Cause
+from fastkube.scheduler.config_fields import duration_s
+from fastkube.scheduler.options import CONTENT_TYPES
 from fastkube.scheduler.resources import is_extended
 
 if TYPE_CHECKING:
@@ -94,6 +96,9 @@ def check(config: SchedulerConfig) -> list[str]:
 
 
 def _whole(config: SchedulerConfig) -> Causes:
+    content_type = config.client_connection.content_type
+    if content_type and content_type not in CONTENT_TYPES:
+        yield field.not_supported("clientConnection.contentType", content_type, CONTENT_TYPES)
     if config.client_connection.burst < 0:
         yield field.invalid("clientConnection.burst", config.client_connection.burst, "must be non-negative")
     if config.leader_election is not None and config.leader_election.leader_elect:
@@ -230,6 +235,15 @@ def _default_preemption(path: str, args: Object) -> Causes:
     if percentage == 0 and absolute == 0:
         yield field.invalid(at, percentage, "cannot be zero at the same time as minCandidateNodesAbsolute")
         yield field.invalid(other, absolute, "cannot be zero at the same time as minCandidateNodesPercentage")
+
+
+def _dynamic_resources(path: str, args: Object) -> Causes:
+    for key, least_s, problem in (
+        ("filterTimeout", 0.0, "must be zero or positive"),
+        ("bindingTimeout", 1.0, "must be at least 1 second"),
+    ):
+        if args.get(key) is not None and duration_s(args[key]) < least_s:
+            yield field.invalid(f"{path}.{key}", args[key], problem)
 
 
 def _inter_pod_affinity(path: str, args: Object) -> Causes:
@@ -382,6 +396,7 @@ def _volume_binding(path: str, args: Object) -> Causes:
 
 _CHECKS: Mapping[str, Callable[[str, Object], Causes]] = {
     "DefaultPreemption": _default_preemption,
+    "DynamicResources": _dynamic_resources,
     "InterPodAffinity": _inter_pod_affinity,
     "NodeAffinity": _node_affinity,
     "NodeResourcesBalancedAllocation": _balanced_allocation,

@@ -10,9 +10,16 @@ from fastkube.client.leader_options import LeaderElectionOptions
 from fastkube.config import option
 
 if TYPE_CHECKING:
+    from fastkube.client.client import Codec
     from fastkube.scheduler.config import LeaderElectionConfig
 
 LEASE = "kube-scheduler"
+CONTENT_TYPES: dict[str, Codec] = {
+    "application/json": "json",
+    "application/vnd.kubernetes.protobuf": "protobuf",
+    "application/msgpack": "msgpack",
+}
+"""What an API server can be spoken to in."""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,19 @@ REFUSED = [
         {"leaderElection": {"leaseDuration": "5s", "renewDeadline": "1m10s"}},
         'leaderElection.leaseDuration: Invalid value: "1m10s": LeaseDuration must be greater than RenewDeadline',
     ),
+    (
+        with_args("DynamicResources", filterTimeout="-1s"),
+        f'{ARGS}.filterTimeout: Invalid value: "-1s": must be zero or positive',
+    ),
+    (
+        with_args("DynamicResources", bindingTimeout="1ms"),
+        f'{ARGS}.bindingTimeout: Invalid value: "1ms": must be at least 1 second',
+    ),
+    (
+        {"clientConnection": {"contentType": "text/plain"}},
+        'clientConnection.contentType: Unsupported value: "text/plain": supported values: "application/json", '
+        '"application/vnd.kubernetes.protobuf", "application/msgpack"',
+    ),
     ({"clientConnection": {"burst": -1}}, "clientConnection.burst: Invalid value: -1: must be non-negative"),
     (
         {"profiles": [{"schedulerName": "a"}, {"schedulerName": "a"}]},

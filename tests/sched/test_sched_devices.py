@@ -8,7 +8,7 @@ from itertools import permutations
 from typing import Any
 
 import pytest
-from livecluster import bound, condition, create, gone, scheduling, until
+from livecluster import bound, condition, configuration, create, gone, scheduling, until
 from schedobjects import expression, node, pod
 
 from fastkube.client import Client
@@ -421,3 +421,14 @@ def test_the_node_with_the_preferred_alternative_is_chosen() -> None:
         ]
         scheduler = OfflineScheduler(objects, seed=seed)
         assert scheduler.decide(scheduler.cache.parse(user())).node == "n2"
+
+
+def test_a_search_for_devices_ends_in_time() -> None:
+    """Of 24 devices 12 are wanted, and one more that does not exist: every choice of 12 would be tried."""
+    many = piece("n1", *(device(f"d{number}") for number in range(24)))
+    wanted = claim(request(count=12), request("none", f'"x" in {OWN}'))
+    profile = {"pluginConfig": [{"name": "DynamicResources", "args": {"filterTimeout": "1ms"}}]}
+    scheduler = OfflineScheduler([node("n1"), device_class(), many, wanted], configuration(profiles=[profile]))
+    decision = scheduler.decide(scheduler.cache.parse(user()))
+    told = 'running "DynamicResources" filter plugin: node n1: timed out trying to allocate devices'
+    assert (decision.node, decision.message) == ("", told)

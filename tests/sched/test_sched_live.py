@@ -14,7 +14,11 @@ from livecluster import bound, condition, configuration, create, gone, schedulin
 from schedobjects import node, pod
 
 from fastkube.client import Client
+from fastkube.client.kubeconfig import Connection
+from fastkube.client.transport import HttpTransport, Response, Stream
+from fastkube.clock import RealClock
 from fastkube.errors import ApiError
+from fastkube.scheduler.options import SchedulerOptions
 from fastkube.scheduler.scheduler import Scheduler
 from fastkube.testing import Cluster
 
@@ -238,3 +242,54 @@ async def test_metrics_and_health_are_served(cluster: Cluster) -> None:
     with pytest.raises(ValueError, match="is not HOST:PORT"):
         async with scheduling(cluster, scheduler_metrics_address="nowhere"):
             pass
+
+
+class Recording(HttpTransport):
+    """Notes what is sent and what comes back: (method, Content-Type of the request, of the answer)."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection.endpoint())
+        self.seen: set[tuple[str, str, str]] = set()
+
+    async def request(self, head: str, body: bytes, timeout_s: float) -> Response:
+        answer = await super().request(head, body, timeout_s)
+        self._note(head, answer.headers)
+        return answer
+
+    async def stream(self, head: str, timeout_s: float) -> Stream:
+        stream = await super().stream(head, timeout_s)
+        self._note(head, stream.headers)
+        return stream
+
+    def _note(self, head: str, headers: dict[str, str]) -> None:
+        sent = next((line for line in head.split("\r\n") if line.startswith("Content-Type: ")), "")
+        method = "WATCH" if "watch=true" in head.split("\r\n")[0] else head.split(" ")[0]
+        self.seen.add((method, sent.removeprefix("Content-Type: "), headers.get("content-type", "")))
+
+
+async def test_a_server_can_be_spoken_to_in_protobuf(cluster: Cluster) -> None:
+    protobuf = "application/vnd.kubernetes.protobuf"
+    async with cluster.client() as plain:
+        transport = Recording(plain.connection)
+        async with Client(plain.connection, codec="protobuf", transport=transport) as client:
+            scheduler = Scheduler(client, RealClock(), SchedulerOptions(leader_elect=True, feature_gates=()))
+            await scheduler.start()
+            await create(client, node("n1"), pod("p"), pod("big", requests={"cpu": "64"}))
+            assert await bound(client, "p") == "n1"
+            assert "Insufficient cpu" in (await condition(client, "big"))["message"]
+            await scheduler.stop()
+            with pytest.raises(ApiError, match='pods "none" not found'):
+                await client.get("v1/pods", "none", "default")
+            for name in ("p", "big"):
+                await client.delete("v1/pods", name, "default", grace_period_s=0)
+            await client.delete("v1/nodes", "n1")
+    strategic = "application/strategic-merge-patch+json"
+    assert transport.seen == {
+        ("GET", "", protobuf),
+        ("WATCH", "", f"{protobuf};stream=watch"),
+        ("POST", protobuf, protobuf),
+        ("PUT", protobuf, protobuf),
+        ("DELETE", protobuf, protobuf),
+        ("DELETE", "", protobuf),
+        ("PATCH", strategic, protobuf),
+    }

@@ -125,8 +125,19 @@ class Chosen(NamedTuple):
 class Allocator:
     """One attempt on one node; `allocate` gives the devices of each claim, or None."""
 
-    def __init__(self, catalog: Catalog, claims: Sequence[Claim], node: str, slot: int, nodes: NodeMasks) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        claims: Sequence[Claim],
+        node: str,
+        slot: int,
+        nodes: NodeMasks,
+        expired: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`expired` is asked now and then whether to give up."""
         self._catalog = catalog
+        self._node = node
+        self._expired = expired
         self._claims = claims
         self._pools = catalog.pools_for(node)
         self._available = [(pool, catalog.devices(pool, node, slot, nodes)) for pool in self._pools]
@@ -159,6 +170,8 @@ class Allocator:
         if not count:
             return self._solve(step + 1)
         for at in range(start, len(candidates) - count + 1):
+            if self._expired():
+                raise AllocationError(f"node {self._node}: timed out trying to allocate devices")
             pool, device = candidates[at]
             if not self._add(place, request, pool, device):
                 continue

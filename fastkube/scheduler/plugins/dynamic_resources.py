@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
 
 from fastkube.errors import ApiError
+from fastkube.scheduler.config_fields import duration_s
 from fastkube.scheduler.dra.allocator import AllocationError, Allocator, Claim, MissingClass, parse_claim, to_status
 from fastkube.scheduler.dra.catalog import CLAIMS, Catalog
 from fastkube.scheduler.events import (
@@ -51,6 +53,8 @@ FINALIZER = "resource.kubernetes.io/delete-protection"
 RESERVED_MAX = 256
 ALTERNATIVES_MAX = 8
 """In a request of the API; the first one of so many counts most in scores."""
+FILTER_TIMEOUT = "10s"
+"""How long the search for devices on one node may take by default; "0" is for ever."""
 WRITES_MAX = 5
 """Tries against others who write the same claim."""
 _SIGNATURES_MAX = 256
@@ -100,6 +104,7 @@ class DynamicResources(Plugin):
     def __init__(self, args: Mapping[str, Any], handle: Handle, weight: int = 1) -> None:
         super().__init__(args, handle, weight)
         self._catalog = Catalog(handle.lister)
+        self._filter_timeout_s = duration_s(args.get("filterTimeout") or FILTER_TIMEOUT)
         self._signatures: dict[bytes, dict[str, _Known]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -204,7 +209,9 @@ class DynamicResources(Plugin):
 
     def _allocate(self, claims: tuple[Claim, ...], info: NodeInfo) -> dict[str, Object] | None:
         """Claim uid → its allocation on a node; None when there is none for all of them. Raises AllocationError."""
-        found = Allocator(self._catalog, claims, info.name, info.slot, self.handle.cache.index).allocate()
+        now, index = self.handle.clock.monotonic, self.handle.cache.index
+        end = now() + self._filter_timeout_s if self._filter_timeout_s > 0 else math.inf
+        found = Allocator(self._catalog, claims, info.name, info.slot, index, lambda: now() > end).allocate()
         if found is None:
             return None
         return {claim.uid: to_status(claim, chosen, info.name)
