@@ -200,8 +200,7 @@ UNUSABLE = [
     ),
     (
         {"multiPoint": {"enabled": [{"name": "GangScheduling"}]}},
-        'plugin "GangScheduling" is not supported: it needs the Workload API of scheduling.k8s.io, which Kubernetes '
-        "1.36 does not serve by default",
+        'initializing plugin "GangScheduling": the feature gate GangScheduling is off',
     ),
 ]
 
