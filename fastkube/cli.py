@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastkube import __version__, cli_clusters, config
+from fastkube import __version__, cli_clusters, cli_nodes, config
 from fastkube.cluster import StoreOptions, UpOptions
 from fastkube.controllers.options import ControllerManagerOptions
 from fastkube.etcd.options import EtcdListenOptions, EtcdServerOptions
@@ -198,17 +198,6 @@ def controller_manager(kubeconfig: str, **values: Any) -> None:
 
     options = config.build(ControllerManagerOptions, values)
     serve(lambda stop: cluster.components(kubeconfig, stop, click.echo, controllers=options))
-
-
-@main.command()
-@config.add_flags(FleetOptions)
-@click.option("--kubeconfig", required=True, envvar="KUBECONFIG", help="How to reach the API server.")
-def nodes(kubeconfig: str, **values: Any) -> None:
-    """Run simulated nodes against any Kubernetes API server."""
-    from fastkube import cluster
-
-    options = config.build(FleetOptions, values)
-    serve(lambda stop: cluster.components(kubeconfig, stop, click.echo, fleet=options))
 
 
 @main.command(hidden=True)
@@ -416,6 +405,7 @@ def snapshot_restore(file: Path, data_dir: str, **values: Any) -> None:
         die(str(error))
 
 
+main.add_command(cli_nodes.nodes)
 main.add_command(cli_clusters.cluster)
 main.add_command(cli_clusters.record)
 main.add_command(cli_clusters.replay)

@@ -415,6 +415,8 @@ class Components:
         found = ["scheduler"] * (self._scheduler is not None) + ["controllers"] * (self._controllers is not None)
         if self._fleet is not None and self._fleet.nodes:
             found.append(f"{self._fleet.nodes} simulated node{'s' * (self._fleet.nodes != 1)}")
+        if self._fleet is not None and self._fleet.node_template:
+            found.append(f"simulated nodes after {', '.join(self._fleet.node_template)}")
         return found
 
     @contextlib.asynccontextmanager
@@ -475,7 +477,7 @@ class Components:
 
 def _with_storage(controllers: ControllerManagerOptions, fleet: FleetOptions | None) -> ControllerManagerOptions:
     """Simulated nodes have simulated storage, unless it is left out."""
-    if fleet is None or not fleet.nodes or "-simulated-provisioner" in controllers.controllers:
+    if fleet is None or not (fleet.nodes or fleet.node_template) or "-simulated-provisioner" in controllers.controllers:
         return controllers
     return dataclasses.replace(controllers, controllers=(*controllers.controllers, "simulated-provisioner"))
 

@@ -17,9 +17,7 @@ import itertools
 import logging
 import math
 import random
-from collections import deque
 from collections.abc import Coroutine
-from dataclasses import dataclass
 from typing import Any
 
 from fastkube.client import Client, Informer, Resource, object_key
@@ -28,43 +26,35 @@ from fastkube.clock import Clock, rfc3339, rfc3339_micro
 from fastkube.errors import ApiError
 from fastkube.nodes import stages, status, template_functions
 from fastkube.nodes.kubelet import Kubelet
-from fastkube.nodes.lifecycle import CONCURRENCY, Lifecycle, Subject
+from fastkube.nodes.lifecycle import CONCURRENCY, Later, Lifecycle, Over, Subject
+from fastkube.nodes.made import KWOK_NODE, SIMULATED, Made, made_nodes, node_address, node_object, subnet
+from fastkube.nodes.members import PODS, FleetNode, FleetPod
 from fastkube.nodes.options import FleetOptions
+from fastkube.nodes.script import Script
+from fastkube.nodes.script_words import ScriptError, is_scripted
 
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
 
-SIMULATED = "fastkube.io/simulated"
-KWOK_NODE = "kwok.x-k8s.io/node"
-PODS, NODES = Resource("", "v1", "pods"), Resource("", "v1", "nodes")
+FAILED = "fastkube.io/failed"
+"""Annotation of a node that has failed: nothing is heard of it, and nothing happens on it, until it is taken off."""
+NODES = Resource("", "v1", "nodes")
 LEASES = "coordination.k8s.io/v1/leases"
 LEASE_NAMESPACE = "kube-node-lease"
+STARTED = (
+    ("Starting", "Starting kubelet."),
+    ("NodeHasSufficientMemory", "Node {} status is now: NodeHasSufficientMemory"),
+    ("NodeHasNoDiskPressure", "Node {} status is now: NodeHasNoDiskPressure"),
+    ("NodeHasSufficientPID", "Node {} status is now: NodeHasSufficientPID"),
+    ("NodeAllocatableEnforced", "Updated Node Allocatable limit across pods"),
+    ("NodeReady", "Node {} status is now: NodeReady"),
+)
+"""What a kubelet tells when it starts. Made nodes start without: they would be six events each."""
 STATUS_INTERVAL_S = 300.0
 """How often a node that has not changed reports its status: the kubelet's own nodeStatusReportFrequency."""
 SERVED_POLL_S = 1.0
 RENEWED_TOGETHER = 256
 """So many leases are renewed at a time: as many as share a request, which the server takes as one write."""
-
-
-@dataclass(slots=True)
-class _Node:
-    name: str
-    address: str
-    pod_network: int  # the first address of the node's /24 of Pod IPs
-    free: deque[int]  # host parts that no Pod of the node has; the longest unused first
-    lease_revision: str = ""
-    status_due: float = 0.0
-
-
-class _Pod(Subject):
-    """A Pod of a node of the fleet. `ip` stays reserved until the Pod is gone."""
-
-    __slots__ = ("ip", "node")
-
-    def __init__(self, uid: str, node: str) -> None:
-        super().__init__(PODS, uid)
-        self.node = node
-        self.ip: int | None = None
 
 
 class Fleet:
@@ -83,9 +73,9 @@ class Fleet:
         others = {(stage.api_version, stage.kind) for stage in loaded} - {("v1", "Pod"), ("v1", "Node")}
         self._other_lives = {about: stages.Life(loaded, about[1], seed) for about in others}
         self._lifecycle = Lifecycle(client, clock, status_of=self._status_of, enter=self._enter, changed=self._changed)
-        self._network = ipaddress.ip_network(options.pod_cidr)
-        self._nodes: dict[str, _Node] = {}
-        self._pods: dict[str, _Pod] = {}
+        self._made = list(made_nodes(options))
+        self._nodes: dict[str, FleetNode] = {}
+        self._pods: dict[str, FleetPod] = {}
         self._fresh: dict[str, Object] = {}
         self._node_subjects: dict[str, Subject] = {}
         self._slots = self._lifecycle.slots
@@ -109,7 +99,7 @@ class Fleet:
             for node in ours:
                 if _kubelet_port(node) != self._kubelet.port:
                     self._nodes[node["metadata"]["name"]].status_due = 0.0
-            await self.resize(self._options.nodes)
+            await self._make_nodes()
             group.create_task(pods.run())
             group.create_task(self._lifecycle.run())
             for about, life in self._other_lives.items():
@@ -122,73 +112,23 @@ class Fleet:
 
     # -- nodes -------------------------------------------------------------------------------------------------------
 
-    async def resize(self, count: int) -> None:
-        """Have at least `count` made nodes; nodes beyond that are left alone (delete them with kubectl)."""
-        missing = [number for number in range(count) if f"{self._options.node_name_prefix}{number}" not in self._nodes]
+    async def _make_nodes(self) -> None:
+        """Those that are missing; others of earlier starts are left alone (delete them with kubectl)."""
+        missing = [made for made in self._made if made.name not in self._nodes]
         for start in range(0, len(missing), CONCURRENCY):
-            await asyncio.gather(*(self._make_node(number) for number in missing[start : start + CONCURRENCY]))
+            await asyncio.gather(*(self._make_node(made) for made in missing[start : start + CONCURRENCY]))
 
-    async def _make_node(self, number: int) -> None:
-        try:
-            made = await self._client.create("v1/nodes", self._node_object(number))
-        except ApiError as error:
-            if error.reason == "AlreadyExists":
-                log.warning("node %s%d exists and is not simulated", self._options.node_name_prefix, number)
-                return
-            raise
-        self._node_added(made)
-
-    def _node_object(self, number: int) -> Object:
-        options, name = self._options, f"{self._options.node_name_prefix}{number}"
+    async def _make_node(self, made: Made) -> None:
         now = rfc3339(self._clock.time())
-        labels = {
-            SIMULATED: "true",
-            "kubernetes.io/hostname": name,
-            "kubernetes.io/os": "linux",
-            "kubernetes.io/arch": "amd64",
-            "node.kubernetes.io/instance-type": "simulated",
-        }
-        if options.node_zones:
-            labels["topology.kubernetes.io/zone"] = f"zone-{number % options.node_zones}"
-            labels["topology.kubernetes.io/region"] = "region-0"
-        capacity = {
-            "cpu": options.node_cpu,
-            "memory": options.node_memory,
-            "ephemeral-storage": "1Ti",
-            "hugepages-1Gi": "0",
-            "hugepages-2Mi": "0",
-            "pods": str(options.node_pods),
-        }
-        pod_cidr = str(ipaddress.ip_network((self._subnet(number), 24)))
-        return {
-            "apiVersion": "v1",
-            "kind": "Node",
-            "metadata": {"name": name, "labels": labels, "annotations": {"kwok.x-k8s.io/node": "fake"}},
-            "spec": {"podCIDR": pod_cidr, "podCIDRs": [pod_cidr]},
-            "status": {
-                "capacity": capacity,
-                "allocatable": capacity,
-                "conditions": [] if self._staged_nodes else status.node_conditions(now),
-                "addresses": _addresses(name, _node_address(number)),
-                "daemonEndpoints": {"kubeletEndpoint": {"Port": self._kubelet.port}},
-                "nodeInfo": {
-                    "machineID": "",
-                    "systemUUID": "",
-                    "bootID": "",
-                    "kernelVersion": "6.1.0-simulated",
-                    "osImage": "fastkube simulated node",
-                    "containerRuntimeVersion": "fastkube://0.1.0",
-                    "kubeletVersion": "v1.36.2",
-                    "kubeProxyVersion": "",
-                    "operatingSystem": "linux",
-                    "architecture": "amd64",
-                },
-            },
-        }
-
-    def _subnet(self, number: int) -> int:
-        blocks = self._network.num_addresses // 256
-        return int(self._network.network_address) + (number % blocks) * 256
+        node = node_object(made, self._options, now, self._kubelet.port, ready=not self._staged_nodes)
+        try:
+            written = await self._client.create(NODES, node)
+        except ApiError as error:
+            if error.reason != "AlreadyExists":
+                raise ValueError(f"node {made.name}: {error.message}") from error
+            log.warning("node %s exists and is not simulated", made.name)
+            return
+        self._node_added(written)
 
     def _node_added(self, obj: Object) -> None:
         name = obj["metadata"]["name"]
@@ -197,8 +137,8 @@ class Fleet:
         addresses = (obj.get("status") or {}).get("addresses") or ()
         address = next((each["address"] for each in addresses if each["type"] == "InternalIP"), "")
         cidr = (obj.get("spec") or {}).get("podCIDR")
-        network = int(ipaddress.ip_network(cidr).network_address) if cidr else self._subnet(len(self._nodes))
-        node = _Node(name, address or _node_address(len(self._nodes)), network, deque(range(2, 255)))
+        network = int(ipaddress.ip_network(cidr).network_address) if cidr else subnet(self._options, len(self._nodes))
+        node = FleetNode(name, address or node_address(len(self._nodes)), network)
         self._nodes[name] = node
         if not cidr or not addresses or not _kubelet_port(obj):
             node.status_due = 0.0  # made by hand: its status comes with the next renewal
@@ -223,13 +163,35 @@ class Fleet:
         if not metadata["simulated"]:
             return
         self._node_added(slim)
-        if obj is None:
+        node = self._nodes[metadata["name"]]
+        if metadata["failed"] is not node.failed:
+            node.failed = metadata["failed"]
+            self._lifecycle.start(self._quietly(self._fall(node) if node.failed else self._rise(node, metadata)))
+        if obj is None or node.failed:
             return
         subject = self._node_subjects.get(metadata["name"])
         if subject is None or subject.uid != metadata["uid"]:
             subject = self._node_subjects[metadata["name"]] = Subject(NODES, metadata["uid"])
         subject.turn += 1
         self._choose(subject, self._node_life, {"apiVersion": "v1", "kind": "Node", **obj})
+
+    async def _fall(self, node: FleetNode) -> None:
+        """The node is dead: what was to happen on it does not."""
+        log.info("node %s fails", node.name)
+        for subject in (*self._pods.values(), *filter(None, (self._node_subjects.get(node.name),))):
+            if not isinstance(subject, FleetPod) or subject.node == node.name:
+                subject.turn += 1
+
+    async def _rise(self, node: FleetNode, metadata: Object) -> None:
+        """The node is back: its kubelet starts, reports, and goes on with the Pods that are bound to it."""
+        node.status_due = 0.0
+        about = {"apiVersion": "v1", "kind": "Node", "metadata": {**metadata, "uid": node.name}}
+        for reason, message in STARTED:
+            await self._lifecycle.event(about, "Normal", reason, message.format(node.name))
+        await self._renew_one(node.name)
+        async for page in self._client.pages(PODS, field_selector=f"spec.nodeName={node.name}"):
+            for item in page.get("items") or ():
+                self._pod_changed(self._keep_pod({"apiVersion": "v1", "kind": "Pod", **item}))
 
     async def _renew(self) -> None:
         """Renew each node's lease once in a quarter of its duration, a slice of the nodes at a time."""
@@ -242,7 +204,7 @@ class Fleet:
 
     async def _renew_one(self, name: str) -> None:
         node = self._nodes.get(name)
-        if node is None:
+        if node is None or node.failed:
             return
         now = self._clock.time()
         spec = {
@@ -271,7 +233,7 @@ class Fleet:
         if self._clock.monotonic() >= node.status_due and not self._staged_nodes:
             await self._report_node(node)
 
-    async def _report_node(self, node: _Node) -> None:
+    async def _report_node(self, node: FleetNode) -> None:
         node.status_due = self._clock.monotonic() + STATUS_INTERVAL_S
         conditions = status.node_conditions(rfc3339(self._clock.time()))
         for condition in conditions:
@@ -300,22 +262,17 @@ class Fleet:
             return
         pod = self._pods.get(key)
         if pod is None or pod.uid != obj["metadata"]["uid"]:
-            pod = self._pods[key] = _Pod(obj["metadata"]["uid"], name)
-            self._reserve(node, pod, (obj.get("status") or {}).get("podIP"))
+            pod = self._pods[key] = FleetPod(obj["metadata"]["uid"], name)
+            pod.ip = node.reserve((obj.get("status") or {}).get("podIP"))
         pod.turn += 1
+        if node.failed:
+            return
         if status.awaits_ephemeral(obj):
             self._lifecycle.put(pod, stages.START_EPHEMERAL, obj, 0.0)
+        elif is_scripted(obj):
+            self._lifecycle.put(pod, stages.SCRIPTED, obj, 0.0)
         else:
             self._choose(pod, self._life, obj)
-
-    @staticmethod
-    def _reserve(node: _Node, pod: _Pod, taken: str | None) -> None:
-        """Remember the address that the Pod had before this process started."""
-        if taken:
-            host = int(ipaddress.ip_address(taken)) - node.pod_network
-            if host in node.free:
-                node.free.remove(host)
-                pod.ip = host
 
     def _pod_deleted(self, slim: Object) -> None:
         key = object_key(slim)
@@ -326,7 +283,7 @@ class Fleet:
         pod.turn += 1
         node = self._nodes.get(pod.node)
         if node and pod.ip is not None:
-            node.free.append(pod.ip)
+            node.give_back(pod.ip)
 
     # -- lives -------------------------------------------------------------------------------------------------------
 
@@ -408,29 +365,49 @@ class Fleet:
 
     def _address_of_pod(self) -> str:
         subject, obj = self._now
-        if not isinstance(subject, _Pod):
+        if not isinstance(subject, FleetPod):
             return ""
         node = self._nodes.get(subject.node)
         if node is None:
             return ""
         return node.address if obj["spec"].get("hostNetwork") else self._ip(node, subject)
 
-    def _ip(self, node: _Node, pod: _Pod) -> str:
+    def _ip(self, node: FleetNode, pod: FleetPod) -> str:
         if pod.ip is None:
-            pod.ip = node.free.popleft() if node.free else 1
+            pod.ip = node.take()
         return str(ipaddress.IPv4Address(node.pod_network + pod.ip))
 
-    def _status_of(self, subject: Subject, which: str, obj: Object) -> Object | None:
+    def _status_of(self, subject: Subject, which: str, obj: Object) -> Object | Later | Over:
         now = rfc3339(self._clock.time())
         if which == "ephemeral":
             return status.ephemeral(obj, now)
-        node = self._nodes.get(subject.node) if isinstance(subject, _Pod) else None
-        if node is None or not isinstance(subject, _Pod):  # deleted meanwhile; the Pod garbage collector takes its Pods
-            return None
-        if which != "running":
+        node = self._nodes.get(subject.node) if isinstance(subject, FleetPod) else None
+        if node is None or not isinstance(
+            subject, FleetPod
+        ):  # deleted meanwhile; the Pod garbage collector takes its Pods
+            return Later(math.inf)
+        if which in ("succeeded", "failed"):
             return status.ended(obj, now, which == "failed")
         address = node.address if obj["spec"].get("hostNetwork") else self._ip(node, subject)
+        if which == "scripted":
+            return self._scripted(subject, obj, address, node.address)
         return status.running(obj, now, node.address, address)
+
+    def _scripted(self, pod: FleetPod, obj: Object, address: str, host: str) -> Object | Later | Over:
+        now = self._clock.time()
+        if pod.script is None:
+            pod.script = Script(obj, now)
+        try:
+            outcome = pod.script.sync(obj, now, address, host)
+        except ScriptError as error:
+            raise stages.StageError(str(error)) from error
+        for event in outcome.events:
+            told = self._lifecycle.event(obj, event.type, event.reason, event.message, field=event.field)
+            self._lifecycle.start(self._quietly(told))
+        if outcome.status != pod.told:
+            pod.told = outcome.status
+            return outcome.status
+        return Over() if outcome.over else Later(outcome.again_s)
 
     @staticmethod
     async def _quietly(work: Coroutine[Any, Any, None]) -> None:
@@ -450,7 +427,11 @@ def _slim_node(obj: Object) -> Object:
     labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
     simulated = labels.get(SIMULATED) == "true" or annotations.get(KWOK_NODE) == "fake"
     return {
-        "metadata": {**{key: metadata[key] for key in ("name", "uid", "resourceVersion")}, "simulated": simulated},
+        "metadata": {
+            **{key: metadata[key] for key in ("name", "uid", "resourceVersion")},
+            "simulated": simulated,
+            "failed": FAILED in annotations,
+        },
         "spec": {"podCIDR": (obj.get("spec") or {}).get("podCIDR")},
         "status": {key: (obj.get("status") or {}).get(key) or {} for key in ("addresses", "daemonEndpoints")},
     }
@@ -460,14 +441,3 @@ def _kubelet_port(node: Object) -> int:
     endpoints = (node.get("status") or {}).get("daemonEndpoints") or {}
     port: int = (endpoints.get("kubeletEndpoint") or {}).get("Port") or 0
     return port
-
-
-def _addresses(name: str, address: str) -> list[Object]:
-    """Every simulated kubelet is on this machine, and told apart by its name."""
-    kinds = {"InternalIP": address, "Hostname": name, "InternalDNS": f"{name}.localhost"}
-    return [{"type": kind, "address": told} for kind, told in kinds.items()]
-
-
-def _node_address(number: int) -> str:
-    """Addresses from 172.16.0.1 up, one a node; nothing listens there."""
-    return str(ipaddress.IPv4Address(int(ipaddress.IPv4Address("172.16.0.1")) + number))

@@ -7,7 +7,7 @@ import heapq
 import itertools
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastkube.client import Client, Resource
 from fastkube.client.discovery import ApiResource, Discovery, discover
@@ -33,14 +33,27 @@ class Subject:
         self.uid = uid
         self.turn = 0
 
+    def failed(self) -> None:
+        """What was to be written is not."""
 
-StatusOf = Callable[[Subject, str, Object], Object | None]
+
+class Later(NamedTuple):
+    """Nothing is to be written now; look again after so many seconds (infinity: when the object changes)."""
+
+    seconds: float
+
+
+class Over(NamedTuple):
+    """The object can go."""
+
+
+StatusOf = Callable[[Subject, str, Object], Object | Later | Over]
 Changed = Callable[[Subject, Object], None]
 
 
 class Lifecycle:
-    """`status_of` makes the status that a Stage names (None: there is nothing to do any more); `enter` is called before
-    templates are run for an object; `changed` is told what a Stage with an immediate next one has made."""
+    """`status_of` makes the status that a Stage names; `enter` is called before templates are run for an object;
+    `changed` is told what a Stage with an immediate next one has made."""
 
     def __init__(
         self,
@@ -75,7 +88,7 @@ class Lifecycle:
                 _, _, subject, turn, stage, obj = heapq.heappop(self._due)
                 if subject.turn == turn:
                     await self.slots.acquire()
-                    self._start(self._perform(subject, turn, stage, obj))
+                    self.start(self._perform(subject, turn, stage, obj))
             self._wake.clear()
             if not self._due:
                 await self._wake.wait()
@@ -89,7 +102,7 @@ class Lifecycle:
         sleeper.cancel()
         waker.cancel()
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -101,7 +114,9 @@ class Lifecycle:
             await self._do(subject, turn, stage, obj)
         except StageError as error:
             log.warning("%s %s, stage %s: %s", subject.resource.plural, metadata["name"], stage.name, error)
+            await self._tell(obj, f"Stage {stage.name}: {error}")
         except ApiError as error:
+            subject.failed()
             if error.reason not in ("NotFound", "Conflict"):  # it has changed: its event brings the next stage
                 log.warning("%s %s, stage %s: %s", subject.resource.plural, metadata["name"], stage.name, error.message)
                 if subject.turn == turn:
@@ -126,7 +141,12 @@ class Lifecycle:
                 await self._apply(step.apply, rendered(step.apply.template, obj), obj)
             elif step.status:
                 status = self._status_of(subject, step.status, obj)
-                if status is None:
+                if isinstance(status, Later):
+                    if status.seconds < float("inf") and subject.turn == turn:
+                        self.put(subject, stage, obj, status.seconds)
+                    return
+                if isinstance(status, Over):
+                    await self._delete(subject, obj)
                     return
                 body = {"metadata": {"uid": subject.uid}, "status": status}
                 obj = await self._write(self._client, subject, obj, body, "strategic", "status", brief=not last)
@@ -232,6 +252,13 @@ class Lifecycle:
     async def _event(self, subject: Subject, obj: Object, event: Event) -> None:
         self._enter(subject, obj)
         await self.event(obj, event.type, event.reason.render(obj), event.message.render(obj))
+
+    async def _tell(self, obj: Object, message: str) -> None:
+        """What cannot be done with an object is told where its owner looks."""
+        try:
+            await self.event(obj, "Warning", "FailedStage", message[:1024])
+        except ApiError as error:
+            log.warning("an event about %s: %s", obj["metadata"]["name"], error.message)
 
     async def event(self, obj: Object, kind: str, reason: str, message: str, *, field: str = "") -> None:
         """As the kubelet of the object's node tells it; `field` is the part that it is about."""

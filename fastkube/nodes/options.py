@@ -17,6 +17,7 @@ class FleetOptions:
     node_memory: str = option("256Gi", "Memory capacity of a made node.")
     node_pods: int = option(110, "How many Pods a made node takes.")
     node_zones: int = option(3, "Zones over which made nodes are spread (topology.kubernetes.io/zone); 0 for none.")
+    node_template: tuple[str, ...] = option((), "Files of Node manifests which further nodes are made after.")
     node_lease_duration_seconds: int = option(40, "Seconds for which a node's Lease is valid; renewed at a quarter.")
     pod_cidr: str = option("10.128.0.0/9", "Range of Pod IPs, a /24 of it for each node.", flag="cluster-cidr")
     stages: tuple[str, ...] = option((), "YAML files of Stages which replace the built-in life of Pods.")

@@ -234,8 +234,15 @@ class Stage:
         return self.weight
 
 
-START_EPHEMERAL = Stage("start-ephemeral", "v1", "Pod", (), (), (), 0, None, Delay(), (Step(status="ephemeral"),))
+def _own(name: str, status: str) -> Stage:
+    return Stage(name, "v1", "Pod", (), (), (), 0, None, Delay(), (Step(status=status),))
+
+
+START_EPHEMERAL = _own("start-ephemeral", "ephemeral")
 """Not part of any file: a kubelet starts ephemeral containers at once, whatever the Pod's life is."""
+
+SCRIPTED = _own("scripted", "scripted")
+"""Nor is this one: a Pod with a script (script.py) lives by it, whatever the Stages are."""
 
 
 # ---------------------------------------------------------------- reading

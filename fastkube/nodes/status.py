@@ -11,19 +11,19 @@ from typing import Any
 Object = dict[str, Any]
 
 
-def _condition(kind: str, status: str, now: str, reason: str = "") -> Object:
-    condition = {"type": kind, "status": status, "lastProbeTime": None, "lastTransitionTime": now}
+def condition(kind: str, status: str, now: str, reason: str = "") -> Object:
+    made = {"type": kind, "status": status, "lastProbeTime": None, "lastTransitionTime": now}
     if reason:
-        condition["reason"] = reason
-    return condition
+        made["reason"] = reason
+    return made
 
 
-def _image_id(image: str) -> str:
+def image_id(image: str) -> str:
     return f"{image.partition('@')[0].rpartition(':')[0] or image}@sha256:{hashlib.sha256(image.encode()).hexdigest()}"
 
 
-def _container_id(pod: Object, container: str, restarts: int) -> str:
-    seed = f"{pod['metadata'].get('uid', '')}/{container}/{restarts}"
+def container_id(uid: str, container: str, restarts: int) -> str:
+    seed = f"{uid}/{container}/{restarts}"
     return "containerd://" + hashlib.sha256(seed.encode()).hexdigest()
 
 
@@ -31,8 +31,8 @@ def _container(pod: Object, container: Object, state: Object, ready: bool, start
     return {
         "name": container["name"],
         "image": container["image"],
-        "imageID": _image_id(container["image"]),
-        "containerID": _container_id(pod, container["name"], 0),
+        "imageID": image_id(container["image"]),
+        "containerID": container_id(pod["metadata"].get("uid", ""), container["name"], 0),
         "restartCount": 0,
         "ready": ready,
         "started": started,
@@ -48,7 +48,7 @@ def _ended(pod: Object, container: Object, now: str, code: int, started_at: str)
             "reason": "Completed" if code == 0 else "Error",
             "startedAt": started_at,
             "finishedAt": now,
-            "containerID": _container_id(pod, container["name"], 0),
+            "containerID": container_id(pod["metadata"].get("uid", ""), container["name"], 0),
         }
     }
 
@@ -64,13 +64,13 @@ def running(pod: Object, now: str, host_ip: str, pod_ip: str) -> Object:
     present = {c["type"]: c.get("status") for c in pod.get("status", {}).get("conditions") or ()}
     ready = all(present.get(gate) == "True" for gate in gates)
     conditions = [
-        _condition(kind, "True", now)
+        condition(kind, "True", now)
         for kind in ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
     ]
     if not ready:
-        conditions[2] = _condition("Ready", "False", now, "ReadinessGatesNotReady")
-    for condition in conditions:
-        condition["observedGeneration"] = generation
+        conditions[2] = condition("Ready", "False", now, "ReadinessGatesNotReady")
+    for each in conditions:
+        each["observedGeneration"] = generation
     alive = {"running": {"startedAt": now}}
     status: Object = {
         "observedGeneration": generation,
@@ -122,11 +122,11 @@ def ended(pod: Object, now: str, failed: bool) -> Object:
     started_at = present.get("startTime") or now
     reason = "PodFailed" if failed else "PodCompleted"
     conditions = [
-        _condition("PodReadyToStartContainers", "False", now),
-        _condition("Initialized", "True", started_at, "" if failed else reason),
-        _condition("Ready", "False", now, reason),
-        _condition("ContainersReady", "False", now, reason),
-        _condition("PodScheduled", "True", started_at),
+        condition("PodReadyToStartContainers", "False", now),
+        condition("Initialized", "True", started_at, "" if failed else reason),
+        condition("Ready", "False", now, reason),
+        condition("ContainersReady", "False", now, reason),
+        condition("PodScheduled", "True", started_at),
     ]
     statuses = []
     for number, each in enumerate(spec["containers"]):

@@ -79,7 +79,8 @@ class Cluster:
             **options,
             "data_dir": str(self.data_dir),
         }
-        self._whole = Embedded(self._values, scheduler=scheduler, controllers=controllers, nodes=bool(nodes))
+        has_nodes = bool(nodes or options.get("node_template"))
+        self._whole = Embedded(self._values, scheduler=scheduler, controllers=controllers, nodes=has_nodes)
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop
         self._stop: asyncio.Event

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from fastkube.cli import main
 from fastkube.cluster import StartError
 from fastkube.testing import Cluster
 
@@ -89,3 +91,122 @@ def test_a_stage_that_is_not_understood_keeps_the_fleet_from_starting(tmp_path: 
     file.write_text(STAGES.read_text().replace("NodeConditions", "NodeConditons"))
     with pytest.raises(StartError, match=r"Stage node-initialize: function 'NodeConditons' not defined"):
         Cluster(nodes=1, scheduler=False, controllers=False, stages=(str(file),)).start()
+
+
+# ---------------------------------------------------------------- the built-in life
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[Cluster]:
+    """A fleet with nodes of a file, whose Pods live by scripts."""
+    alone: dict[str, Any] = {"scheduler": False, "controllers": False, "clock": "manual"}
+    with Cluster(nodes=1, **alone, node_template=(str(STAGES.parent / "shapes.yaml"),)) as started:
+        started.kubectl("create", "serviceaccount", "default")
+        yield started
+
+
+def pod(name: str, node: str = "node-0", **annotations: str) -> str:
+    told = {f"fastkube.io/{key.replace('_', '-')}": value for key, value in annotations.items()}
+    spec = {"nodeName": node, "containers": [{"name": "a", "image": "a:1"}]}
+    return json.dumps(
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "annotations": told}, "spec": spec}
+    )
+
+
+def shown(cluster: Cluster, name: str) -> list[str]:
+    """READY, STATUS and RESTARTS as kubectl prints them."""
+    return cluster.kubectl("get", "pod", name, "--no-headers").split()[1:4]
+
+
+def test_nodes_are_made_after_manifests(plain: Cluster) -> None:
+    names = plain.kubectl("get", "nodes", "-o", "name").split()
+    assert names == ["node/gpu-0", "node/gpu-1", "node/gpu-2", "node/lonely", "node/node-0"]
+    gpu = get(plain, "node", "gpu-1")
+    assert gpu["status"]["allocatable"]["nvidia.com/gpu"] == "8"
+    assert (gpu["status"]["capacity"]["cpu"], gpu["status"]["allocatable"]["cpu"]) == ("64", "63")
+    assert gpu["status"]["capacity"]["memory"] == "256Gi"
+    assert {"key": "gpu", "effect": "NoSchedule"} in gpu["spec"]["taints"]
+    assert gpu["metadata"]["labels"]["kind"] == "gpu"
+    zones = [
+        get(plain, "node", f"gpu-{number}")["metadata"]["labels"]["topology.kubernetes.io/zone"] for number in (0, 1, 2)
+    ]
+    assert zones == ["a", "b", "a"]
+    assert "fastkube.io/count" not in gpu["metadata"]["annotations"]
+    networks = {get(plain, "node", name.removeprefix("node/"))["spec"]["podCIDR"] for name in names}
+    assert len(networks) == len(names)
+
+
+def test_a_file_with_something_else_keeps_the_fleet_from_starting(tmp_path: Path) -> None:
+    file = tmp_path / "shapes.yaml"
+    for text, words in (
+        ("apiVersion: v1\nkind: Pod\nmetadata: {name: p}", "a Node with a name is expected, not Pod p"),
+        (
+            'apiVersion: v1\nkind: Node\nmetadata: {name: some, annotations: {fastkube.io/count: "many"}}',
+            "'many', not a number",
+        ),
+        ("apiVersion: v1\nkind: Node\nmetadata: {name: Big_Name}", "node Big_Name: .*Invalid value"),
+    ):
+        file.write_text(text)
+        with pytest.raises(StartError, match=words):
+            Cluster(nodes=0, scheduler=False, controllers=False, node_template=(str(file),)).start()
+
+
+def test_a_scripted_pod_crashes_backs_off_and_recovers(plain: Cluster) -> None:
+    plain.kubectl("create", "-f", "-", input=pod("crash", pull="5s", exit="1 after 2s times 2"))
+    plain.clock.advance(1.0)
+    assert shown(plain, "crash") == ["0/1", "ContainerCreating", "0"]
+    plain.clock.advance(5.0)
+    assert shown(plain, "crash") == ["1/1", "Running", "0"]
+    plain.clock.advance(4.5)
+    assert shown(plain, "crash")[:2] == ["0/1", "CrashLoopBackOff"]
+    plain.clock.advance(12.0)
+    assert shown(plain, "crash")[:3] == ["1/1", "Running", "2"]
+    events = get(plain, "events", "--field-selector", "involvedObject.name=crash")["items"]
+    assert {each["reason"] for each in events} == {"Pulling", "Pulled", "Created", "Started", "BackOff"}
+    assert {each["involvedObject"]["fieldPath"] for each in events} == {"spec.containers{a}"}
+
+
+def test_a_scripted_pod_takes_its_time_to_end(plain: Cluster) -> None:
+    plain.kubectl("create", "-f", "-", input=pod("slow", stop_after="20s"))
+    plain.clock.advance(1.0)
+    assert shown(plain, "slow") == ["1/1", "Running", "0"]
+    plain.kubectl("delete", "pod", "slow", "--wait=false")
+    plain.clock.advance(15.0)
+    assert shown(plain, "slow")[1] == "Terminating"
+    plain.clock.advance(10.0)
+    assert "pod/slow" not in plain.kubectl("get", "pods", "-o", "name")
+
+
+def test_a_script_that_is_none_is_told_in_an_event(plain: Cluster) -> None:
+    plain.kubectl("create", "-f", "-", input=pod("odd", exit="soon"))
+    plain.clock.advance(1.0)
+    event = get(plain, "events", "--field-selector", "involvedObject.name=odd")["items"][0]
+    assert (event["type"], event["reason"]) == ("Warning", "FailedStage")
+    assert event["message"] == "Stage scripted: fastkube.io/exit: 'soon' is not CODE [after DURATION] [times N]"
+
+
+def test_a_node_fails_and_comes_back(plain: Cluster) -> None:
+    def renewed() -> str:
+        lease = get(plain, "lease", "lonely", "-n", "kube-node-lease")
+        return str(lease["spec"]["renewTime"])
+
+    def run(*words: str) -> None:
+        done = CliRunner().invoke(
+            main, ["nodes", *words, "--kubeconfig", str(plain.kubeconfig)], catch_exceptions=False
+        )
+        assert done.exit_code == 0, done.output
+
+    plain.clock.advance(4 * 3600)
+    run("fail", "lonely")
+    plain.clock.advance(1.0)
+    before = renewed()
+    plain.kubectl("create", "-f", "-", input=pod("waiting", node="lonely"))
+    plain.clock.advance(4 * 3600)
+    assert renewed() == before
+    assert shown(plain, "waiting")[1] == "Pending"
+    run("recover", "lonely")
+    plain.clock.advance(1.0)
+    eventually(lambda: shown(plain, "waiting")[1] == "Running")
+    assert renewed() > before
+    events = get(plain, "events", "--field-selector", "involvedObject.name=lonely")["items"]
+    assert {each["reason"] for each in events} >= {"Starting", "NodeHasSufficientMemory", "NodeReady"}

@@ -57,6 +57,7 @@ MAY_IMPORT = {
     "testing": None,
     "cli": None,
     "cli_clusters": None,
+    "cli_nodes": None,
     "__main__": {"__init__", "cli", "cluster", "process"},
 }
 
