@@ -431,8 +431,8 @@ class Components:
                 works.append(asyncio.ensure_future(self._work(part, partial(make, client))))
                 waits.append(asyncio.ensure_future(part.ready.wait()))
             whole = asyncio.ensure_future(_all(works))
+            started = asyncio.gather(*waits)
             try:
-                started = asyncio.ensure_future(asyncio.gather(*waits))
                 nodes = self._fleet.nodes if self._fleet is not None else 0
                 timeout_s = READY_TIMEOUT_S + nodes * NODE_TIMEOUT_S
                 await asyncio.wait((started, whole), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
@@ -445,7 +445,7 @@ class Components:
                 self._again = False
                 for task in (whole, *works, *waits):
                     task.cancel()
-                await asyncio.gather(whole, *works, *waits, return_exceptions=True)
+                await asyncio.gather(whole, started, *works, *waits, return_exceptions=True)
 
     async def _work(self, part: Any, another: Callable[[], Any]) -> None:
         """Run a part; it ends when it has lost its leadership."""

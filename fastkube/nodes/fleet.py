@@ -84,7 +84,15 @@ class Fleet:
         """Set when every made node is registered and the Pods are watched."""
 
     async def run(self) -> None:
-        """Make the missing nodes, then keep everything alive."""
+        """Make the missing nodes, then keep everything alive. Raises ValueError for nodes that the server refuses."""
+        try:
+            await self._run()
+        except ExceptionGroup as group:
+            if len(group.exceptions) == 1:
+                raise group.exceptions[0] from group
+            raise
+
+    async def _run(self) -> None:
         nodes = Informer(self._client, NODES, transform=self._keep_node)
         nodes.add_handler(self._node_changed, lambda _, new: self._node_changed(new), self._node_deleted)
         pods = Informer(self._client, "v1/pods", field_selector="spec.nodeName!=", transform=self._keep_pod)
