@@ -1,7 +1,7 @@
 # make up      sets up, then runs the control plane with its embedded store and simulated nodes
 # make test    sets up, then runs the tests
-# others       make test-long, test-sim, test-clients, test-pure, fuzz, bench, bench-sched, bench-reads, bench-micro,
-#              profile, lint, format, clean
+# others       make test-long, test-sim, test-clients, test-pure, fuzz, bench, bench-sched, bench-reads, bench-etcd,
+#              bench-micro, profile, lint, format, clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 CORES := $(wildcard fastkube/_*.pyx)
 NODES ?= 3
 
-.PHONY: up test test-long test-sim test-clients test-pure fuzz bench bench-sched bench-controllers bench-reads bench-micro profile lint format setup setup-dev kubectl clean
+.PHONY: up test test-long test-sim test-clients test-pure fuzz bench bench-sched bench-controllers bench-reads bench-etcd bench-micro profile lint format setup setup-dev kubectl clean
 .DEFAULT_GOAL := up
 
 up: setup
@@ -82,6 +82,10 @@ bench-controllers: setup-dev
 # Lists of 100,000 Pods, a million objects, the heartbeats of 5,000 nodes, rest, frontends: about five minutes.
 bench-reads: setup-dev
 	$(BIN)/python -m bench.reads
+
+# The etcd v3 API beside the real etcd (on PATH; the load needs Go): about 4 minutes.
+bench-etcd: setup-dev
+	$(BIN)/python bench/etcd.py
 
 # Single operations: their time, and the instructions they take against bench/micro/instructions.json (needs valgrind).
 bench-micro: setup-dev

@@ -94,7 +94,9 @@ func (l *load) measure(op string, clients int, wanted time.Duration) result {
 	return summary(op, clients, took, time.Since(begun))
 }
 
-func (l *load) key(place, number int) string { return fmt.Sprintf("%s/%03d/%09d", l.run, place, number) }
+func (l *load) key(place, number int) string {
+	return fmt.Sprintf("%s/%03d/%09d", l.run, place, number)
+}
 
 func (l *load) must(_ any, err error) {
 	if err != nil {

@@ -12,7 +12,7 @@ import ssl
 import urllib.parse
 from collections.abc import Awaitable
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
@@ -26,12 +26,20 @@ from fastkube.etcd.options import EndpointOptions
 from fastkube.etcd.refusals import Refusal, refusal_of
 from fastkube.store import StoreError
 
+if TYPE_CHECKING:
+    from fastkube.store.consensus import RaftReplica
+
 log = logging.getLogger(__name__)
 
 _OVERHEAD_BYTES = 512 * 1024  # etcd's, of a message beside what --max-request-bytes counts
 _WRITE_HIGH_BYTES = 1 << 20
 _BACKLOG = 1024
+_REQUIRES_LEADER = (b"hasleader", b"true")
 _HANDSHAKE_TIMEOUT_S = 10.0
+
+
+_LEADER_S = 0.6  # how often a leader is looked for
+_LEADER_MISSES = 3  # etcd's, in a row, before streams that require one end
 
 
 class Endpoint:
@@ -44,6 +52,7 @@ class Endpoint:
         self.urls: tuple[str, ...] = ()
         self._options = options
         self._open: list[asyncio.AbstractServer] = []
+        self._monitor: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Raises OSError for a taken address, ValueError and ssl.SSLError for files that cannot be used."""
@@ -69,10 +78,24 @@ class Endpoint:
             await self.close()
             raise
         self.urls = tuple(urls)
+        if self.node.store.consensus is not None:
+            self._monitor = loop.create_task(self._watch_leader(self.node.store.consensus))
         if not self.node.identity.client_urls:
             self.node.identity = self.node.identity._replace(client_urls=self.urls)
 
+    async def _watch_leader(self, consensus: RaftReplica) -> None:
+        """Streams whose clients require a leader end when there is none for a while: they look for another server."""
+        misses = 0
+        while True:
+            await self.node.clock.sleep(_LEADER_S)
+            misses = 0 if consensus.leader else misses + 1
+            if misses >= _LEADER_MISSES:
+                for peer in list(self.peers):
+                    peer.end_without_leader()
+
     async def close(self) -> None:
+        if self._monitor is not None:
+            self._monitor.cancel()
         for server in self._open:
             server.close()
         for peer in list(self.peers):
@@ -210,8 +233,15 @@ class Peer(asyncio.Protocol):
     def _check_leader(self, stream: Stream) -> None:
         """Who requires a leader is told at once that there is none."""
         consensus = self._node.store.consensus
-        if consensus is not None and not consensus.leader and (b"hasleader", b"true") in stream.headers:
+        if consensus is not None and not consensus.leader and _REQUIRES_LEADER in stream.headers:
             raise refusals.no_leader()
+
+    def end_without_leader(self) -> None:
+        for stream in list(self.connection.streams.values()):
+            if isinstance(stream.context, _Streamed) and _REQUIRES_LEADER in stream.headers:
+                self._close_context(stream)
+                self._refuse(stream, refusals.no_leader())
+                self.touch()
 
     def _call(self, stream: Stream, method: Call, message: bytes) -> None:
         try:

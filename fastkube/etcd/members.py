@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import secrets
+from typing import TYPE_CHECKING
 
 from fastkube._raftconf import ADD_LEARNER, ADD_VOTER, REMOVE
 from fastkube.etcd import messages, refusals
 from fastkube.etcd.node import Node
-from fastkube.store.consensus import RaftReplica
 from fastkube.store.members import Member, Membership, member_id, parse_peer_url
+
+if TYPE_CHECKING:
+    from fastkube.store.consensus import RaftReplica
 
 
 class Members:

@@ -8,6 +8,7 @@ control plane with simulated nodes, in namespaces of its own.
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,8 +33,16 @@ LANGUAGES = {
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with Cluster(nodes=3) as started:
+def etcd() -> str:
+    """Where the cluster serves the etcd v3 API."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+@pytest.fixture(scope="module")
+def cluster(etcd: str) -> Iterator[Cluster]:
+    with Cluster(nodes=3, etcd_listen=(f"http://{etcd}",)) as started:
         yield started
 
 
@@ -46,10 +55,9 @@ def cluster() -> Iterator[Cluster]:
         for name, (tool, _) in LANGUAGES.items()
     ],
 )
-def test_clients(cluster: Cluster, language: str) -> None:
+def test_clients(cluster: Cluster, etcd: str, language: str) -> None:
     for command in LANGUAGES[language][1]:
         folder = HERE if language == "python" else HERE / language
-        done = subprocess.run(
-            command, cwd=folder, env=cluster.environment(), capture_output=True, text=True, check=False
-        )
+        environment = {**cluster.environment(), "ETCD_ENDPOINT": etcd}
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -106,8 +106,8 @@ async def test_beside_kubernetes_each_has_its_own_keys_and_they_share_revisions(
 
 
 @contextlib.contextmanager
-def three_members(folder: Path) -> Iterator[list[str]]:
-    """The URLs of three `fastkube etcd` that replicate one store."""
+def three_members(folder: Path) -> Iterator[tuple[list[str], list[subprocess.Popen[str]]]]:
+    """The URLs and processes of three `fastkube etcd` that replicate one store."""
     made = pki.prepare_peers(folder / "pki", ("127.0.0.1",), time.time())
     initial = ",".join(f"{name}=https://127.0.0.1:{free_port()}" for name in "abc")
     flags = ["--initial-cluster", initial, "--peer-cert-file", made.cert, "--peer-key-file", made.key]
@@ -118,7 +118,7 @@ def three_members(folder: Path) -> Iterator[list[str]]:
             words = [sys.executable, "-m", "fastkube", "etcd", "--name", name, "--data-dir", folder / name, *flags]
             processes.append(subprocess.Popen(list(map(str, words)), stdout=subprocess.PIPE, text=True))
         outputs = [process.stdout for process in processes]
-        yield [output.readline().split(": ", 1)[1].strip() for output in outputs if output is not None]
+        yield [output.readline().split(": ", 1)[1].strip() for output in outputs if output is not None], processes
     finally:
         for process in processes:
             process.terminate()
@@ -129,7 +129,7 @@ def three_members(folder: Path) -> Iterator[list[str]]:
 
 
 async def test_every_member_answers_and_they_know_each_other(tmp_path: Path) -> None:
-    with three_members(tmp_path) as urls:
+    with three_members(tmp_path) as (urls, processes):
         clients = [Client(url) for url in urls]
         stream = clients[2].watch()
         await stream.create(b"r/", b"r0")
@@ -153,6 +153,14 @@ async def test_every_member_answers_and_they_know_each_other(tmp_path: Path) -> 
         path = "/etcdserverpb.Cluster/MemberList"
         listed = await clients[0].call(path, m.MEMBER_LIST_REQUEST, m.MEMBERS_RESPONSE, linearizable=True)
         assert sorted(member.name for member in listed.members) == ["a", "b", "c"]
+        demanding, patient = clients[0].watch(requires_leader=True), clients[0].watch()
+        for stream in (demanding, patient):
+            await stream.create(b"r/b")
+        for process in processes[1:]:
+            process.kill()
+        assert await clients[0].refused(demanding.read()) == ("UNAVAILABLE", "etcdserver: no leader")
+        assert await clients[0].refused(clients[0].range(b"r/a")) == ("UNAVAILABLE", "etcdserver: request timed out")
+        assert (await clients[0].range(b"r/a", serializable=True)).header.revision > 0
         for client in clients:
             await client.channel.close()
 

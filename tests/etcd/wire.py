@@ -57,8 +57,8 @@ class Client:
     async def status(self) -> Any:
         return await self.call("/etcdserverpb.Maintenance/Status", m.EMPTY, m.STATUS_RESPONSE)
 
-    def watch(self) -> WatchStream:
-        return WatchStream(self.channel)
+    def watch(self, *, requires_leader: bool = False) -> WatchStream:
+        return WatchStream(self.channel, requires_leader)
 
     async def stream(self, path: str, request: Shape, response: Shape, *requests: Any) -> AsyncIterator[Any]:
         """The answers of a stream that is asked these things and nothing more."""
@@ -79,9 +79,9 @@ class Client:
 
 
 class WatchStream:
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, requires_leader: bool) -> None:
         make = channel.stream_stream("/etcdserverpb.Watch/Watch", m.WATCH_REQUEST.encode, m.WATCH_RESPONSE.decode)
-        self._call = make(timeout=WAIT_S)
+        self._call = make(timeout=WAIT_S, metadata=[("hasleader", "true")] if requires_leader else [])
 
     async def create(self, key: bytes, end: bytes = b"", **more: Any) -> Any:
         """Asks, and gives the first answer."""
