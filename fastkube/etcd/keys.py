@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from fastkube.etcd.refusals import key_too_long
 from fastkube.store import TO_THE_END, Event, Item
-from fastkube.store.records import MAX_KEY_BYTES
+from fastkube.store.records import MAX_KEY_BYTES, escape
 
 PREFIX = b"\x01"
 END = b"\x02"
 
-KEY_BYTES_MAX = MAX_KEY_BYTES - 2
-"""Of a key that is written, each NUL counted twice: what LMDB takes, without PREFIX and what `_place` may add."""
+KEY_BYTES_MAX = MAX_KEY_BYTES - 3
+"""Of a key that is written: what LMDB takes, without PREFIX and what `_place` may have more. A run of NULs has two."""
 
 
 def stored(key: bytes) -> bytes:
@@ -34,17 +34,17 @@ def bounds(key: bytes, range_end: bytes) -> tuple[bytes, bytes | None]:
 
 
 def _fits(key: bytes) -> bool:
-    return len(key) + key.count(0) <= KEY_BYTES_MAX
+    return len(key) <= KEY_BYTES_MAX and len(escape(key)) <= KEY_BYTES_MAX
 
 
 def _place(key: bytes) -> bytes:
-    """A key that is longer than any in the store, cut to where it stands among them."""
+    """A key that is longer than any in the store, cut to where it stands among them: its first byte too many."""
     if _fits(key):
         return key
-    length = min(len(key), KEY_BYTES_MAX)
-    while length + key.count(0, 0, length) > KEY_BYTES_MAX:
+    length = min(len(key), KEY_BYTES_MAX + 1)
+    while not _fits(key[: length - 1]):
         length -= 1
-    return key[:length] + b"\x01"
+    return key[:length]
 
 
 def shown(item: Item) -> Item:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple, TypeAlias
 
 from fastkube.store.errors import DuplicateKey, InvalidRequest
-from fastkube.store.records import MAX_KEY_BYTES, MAX_VALUE_BYTES, Item
+from fastkube.store.records import MAX_KEY_BYTES, MAX_VALUE_BYTES, Item, escape
 
 ANY = -1
 """As a write's expected revision: whatever is there, or nothing."""
@@ -137,7 +137,7 @@ def check_key(key: bytes) -> None:
         raise InvalidRequest(f"key is {type(key).__name__}, not bytes")
     if not key:
         raise InvalidRequest("key is not provided")
-    if len(key) + key.count(0) > MAX_KEY_BYTES:
+    if len(key) > MAX_KEY_BYTES or (0 in key and len(escape(key)) > MAX_KEY_BYTES):
         raise InvalidRequest(f"key of {len(key)} bytes is too long (at most {MAX_KEY_BYTES})")
 
 

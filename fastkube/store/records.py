@@ -11,11 +11,14 @@ Five LMDB databases, all in one file and so in one transaction (DESIGN.md shows 
                 b"members", b"installed"         → who replicates the store; the last snapshot that replaced it
 
 Numbers in keys are big-endian, so that LMDB's byte order is their order. A key inside a history key has its NULs
-escaped as NUL 0xFF: revisions begin with a zero byte, so all versions of a key lie together and keys keep their order.
+escaped: revisions begin with a zero byte, so all versions of a key lie together and keys keep their order. A run of n
+NULs is NUL and one byte: n where the key ends, 256 - n where it goes on (the longer the run, the less the key); more
+than 127 are NUL 0x80, and the rest as a run of its own.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import NamedTuple
 
@@ -38,7 +41,9 @@ MAX_VALUE_BYTES = 16 << 20
 FIRST_REVISION = 1  # of an empty store, as etcd has it: the first write is revision 2
 
 _NUL = b"\x00"
-_ESCAPED_NUL = b"\x00\xff"
+_RUN_MAX = 127
+_RUNS = re.compile(rb"\x00+")
+_ESCAPED_RUNS = re.compile(rb"\x00(.)", re.DOTALL)
 _HEADER_BYTES = HEADER.size
 _new = tuple.__new__
 
@@ -114,7 +119,18 @@ def until(raw: bytes) -> int:
 
 
 def escape(key: bytes) -> bytes:
-    return key.replace(_NUL, _ESCAPED_NUL) if _NUL in key else key
+    return _RUNS.sub(_escaped_run, key) if _NUL in key else key
+
+
+def _escaped_run(run: re.Match[bytes]) -> bytes:
+    whole, rest = divmod(run.end() - run.start() - 1, _RUN_MAX)
+    last = rest + 1 if run.end() == len(run.string) else 0xFF - rest
+    return b"\x00\x80" * whole + bytes((0, last))
+
+
+def _run(escaped: re.Match[bytes]) -> bytes:
+    code = escaped[1][0]
+    return bytes(code if code < 0x80 else _RUN_MAX if code == 0x80 else 0x100 - code)
 
 
 def history_key(key: bytes, revision: int) -> bytes:
@@ -124,7 +140,7 @@ def history_key(key: bytes, revision: int) -> bytes:
 def split_history_key(encoded: bytes) -> tuple[bytes, int]:
     key = encoded[: -U64.size - 1]
     if _NUL in key:
-        key = key.replace(_ESCAPED_NUL, _NUL)
+        key = _ESCAPED_RUNS.sub(_run, key)
     return key, U64.unpack_from(encoded, len(encoded) - U64.size)[0]
 
 

@@ -6,6 +6,8 @@ import asyncio
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fastkube.store import (
     ABSENT,
@@ -30,6 +32,7 @@ from fastkube.store import (
     TxnResult,
     Write,
 )
+from fastkube.store.records import escape, history_key, split_history_key
 
 
 async def test_an_empty_store_is_at_revision_one(store: Store) -> None:
@@ -271,7 +274,7 @@ async def test_a_transaction_that_only_reads_needs_no_commit(store: Store) -> No
     assert store.status().applied == 1
 
 
-@pytest.mark.parametrize("key", [b"", b"k" * 501, b"\x00" * 251])
+@pytest.mark.parametrize("key", [b"", b"k" * 501, b"\x00a" * 200])
 async def test_keys_that_do_not_fit_are_refused(store: Store, key: bytes) -> None:
     for attempt in (
         lambda: store.create(key, b""),
@@ -285,7 +288,20 @@ async def test_keys_that_do_not_fit_are_refused(store: Store, key: bytes) -> Non
 
 
 async def test_the_longest_keys_and_odd_bytes_are_stored(store: Store) -> None:
-    keys = [b"k" * 500, b"\x00", b"\x00" * 250, b"a\x00b", b"a\x00\xff", b"a", b"a\x00", b"\xff" * 500]
+    keys = [
+        b"k" * 500,
+        b"\x00",
+        b"\x00" * 500,
+        b"\x00" * 127,
+        b"\x00" * 128,
+        b"\x00" * 127 + b"a",
+        b"\x00a" * 160,
+        b"a\x00b",
+        b"a\x00\xff",
+        b"a",
+        b"a\x00",
+        b"\xff" * 500,
+    ]
     for key in keys:
         revision = await store.create(key, key)
         await store.update(key, b"new", revision)
@@ -344,3 +360,15 @@ async def test_everything_is_there_after_opening_again(open_store: Any, sync: bo
     assert store.get(b"a") == Item(b"a", b"2", 2, 3, 2, 0)
     assert store.get(b"a", 2) == Item(b"a", b"1", 2, 2, 1, 0)
     assert await store.create(b"c", b"1") == 5
+
+
+_RUNS = st.sampled_from([b"\x00", b"\x00" * 127, b"\x00" * 128, b"\x00" * 300, b"\x01", b"a", b"\xff"])
+_KEYS = st.lists(_RUNS, min_size=1, max_size=6).map(b"".join)
+
+
+@settings(deadline=None)
+@given(_KEYS, _KEYS, st.integers(0, 9), st.integers(0, 9))
+def test_history_keys_keep_the_order_of_keys(one: bytes, other: bytes, first: int, second: int) -> None:
+    assert ((one, first) < (other, second)) == (history_key(one, first) < history_key(other, second))
+    assert (one < other) == (history_key(one, first) < escape(other)), "as the bound of a range"
+    assert split_history_key(history_key(one, first)) == (one, first)
