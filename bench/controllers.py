@@ -2,16 +2,18 @@
 """Controllers: what a whole control plane needs for the work of its controllers, from the request to the last Pod.
 
     python -m bench.controllers                                   # everything, some minutes
-    python -m bench.controllers --only rollout --pods 1000
+    python -m bench.controllers --only rollout
+    python -m bench.controllers --only scale --only idle --nodes 5000 --pods 50000
 
 Each figure is of one fresh `fastkube up` with simulated nodes, at whose end the numbers are seen by a client:
     scale     one Deployment of --pods Pods, until all are ready
-    rollout   the same Deployment gets a new image, until all Pods are new and ready
+    rollout   one of --rolled Pods gets a new image, until all Pods are new and ready
     many      --deployments Deployments of one Pod each, created as fast as the server takes them, until all are ready
     namespace a namespace with --objects ConfigMaps and the Pods of a Deployment is deleted, until it is gone
     idle      nothing happens for ten seconds, with all that is there
 Given are seconds, CPU seconds of the API server and of the process with scheduler, controllers and nodes, and the
-memory of both at the end. Results go to results/<date>-<commit>/controllers.{json,md}.
+memory of both at the end: what they hold themselves, and all that is resident, of which the store's map is a part that
+the kernel may take back. Results go to results/<date>-<commit>/controllers.{json,md}.
 """
 
 from __future__ import annotations
@@ -22,13 +24,12 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import click
-import psutil
 
 from bench import contenders, report
 from bench.contenders import ROOT, TOKEN, Contender
@@ -87,11 +88,11 @@ class Bench:
         took_s = time.perf_counter() - started
         figures: Object = {"seconds": round(took_s, 2)}
         figures |= {f"{name}_cpu_s": round(now - before[name], 2) for name, now in self._cpu_s().items()}
-        self.told[subject] = figures | {f"{name}_rss_mb": self._rss_mb(name) for name in self._processes}
-
-    def _rss_mb(self, name: str) -> int:
-        process: psutil.Process = self._processes[name]
-        return round(process.memory_info().rss / 1e6)
+        for name, process in self._processes.items():
+            memory = process.memory_info()
+            figures[f"{name}_own_mb"] = round((memory.rss - memory.shared) / 1e6)
+            figures[f"{name}_rss_mb"] = round(memory.rss / 1e6)
+        self.told[subject] = figures
 
     async def ready(self, name: str, namespace: str = "default") -> None:
         async def look() -> bool:
@@ -113,11 +114,15 @@ class Bench:
         await self.client.create(DEPLOYMENTS, deployment("web", pods), "default")
         await self.ready("web")
 
+    async def to_roll(self, pods: int) -> None:
+        await self.client.create(DEPLOYMENTS, deployment("rolled", pods), "default")
+        await self.ready("rolled")
+
     async def rollout(self) -> None:
         containers = [{"name": "c", "image": "registry.k8s.io/pause:3.11"}]
         body = {"spec": {"template": {"spec": {"containers": containers}}}}
-        await self.client.patch(DEPLOYMENTS, "web", body, "default", kind="strategic")
-        await self.ready("web")
+        await self.client.patch(DEPLOYMENTS, "rolled", body, "default", kind="strategic")
+        await self.ready("rolled")
 
     async def many(self, count: int) -> None:
         await self.client.create("v1/namespaces", {"metadata": {"name": "many"}})
@@ -151,22 +156,31 @@ class Bench:
         await _until(look)
 
 
-async def run(
-    contender: Contender, only: str | None, nodes: int, pods: int, deployments: int, objects: int, timeout_s: float
-) -> dict[str, Object]:
+class Sizes(NamedTuple):
+    """How much there is of everything."""
+
+    nodes: int
+    pods: int
+    rolled: int
+    deployments: int
+    objects: int
+
+
+async def run(contender: Contender, only: tuple[str, ...], sizes: Sizes, timeout_s: float) -> dict[str, Object]:
     connection = Connection(contender.target.url, token=TOKEN, insecure=True)
     async with Client(connection, batch=True, timeout_s=timeout_s) as client:
         bench = Bench(contender, client, timeout_s)
-        wanted = {only} if only else set(SUBJECTS)
-        await bench.nodes(nodes)
-        if wanted & {"scale", "rollout"}:
-            await bench.measure("scale", lambda: bench.scale(pods))
+        wanted = set(only or SUBJECTS)
+        await bench.nodes(sizes.nodes)
+        if "scale" in wanted:
+            await bench.measure("scale", lambda: bench.scale(sizes.pods))
         if "rollout" in wanted:
+            await bench.to_roll(sizes.rolled)
             await bench.measure("rollout", bench.rollout)
         if "many" in wanted:
-            await bench.measure("many", lambda: bench.many(deployments))
+            await bench.measure("many", lambda: bench.many(sizes.deployments))
         if "namespace" in wanted:
-            await bench.fill(objects, min(pods, 500))
+            await bench.fill(sizes.objects, min(sizes.pods, 500))
             await bench.measure("namespace", bench.delete_namespace)
         if "idle" in wanted:
             await bench.measure("idle", lambda: asyncio.sleep(IDLE_S))
@@ -174,22 +188,24 @@ async def run(
 
 
 @click.command(help=(__doc__ or "").split("\n\n")[0])
-@click.option("--only", type=click.Choice(SUBJECTS), help="One figure alone (and what it needs).")
+@click.option("--only", type=click.Choice(SUBJECTS), multiple=True, help="These figures alone (and what they need).")
 @click.option("--nodes", default=500, show_default=True, help="Simulated nodes.")
 @click.option("--pods", default=5000, show_default=True, help="Pods of the one Deployment.")
+@click.option("--rolled", default=1000, show_default=True, help="Pods of the Deployment that gets a new image.")
 @click.option("--deployments", default=600, show_default=True, help="Deployments of one Pod.")
 @click.option("--objects", default=4500, show_default=True, help="ConfigMaps in the namespace that is deleted.")
 @click.option("--timeout", default=300.0, show_default=True, help="Seconds that a figure may take.")
 @click.option("--results", default=str(ROOT / "results"), show_default=False, help="Where results go.")
-def main(only: str | None, nodes: int, pods: int, deployments: int, objects: int, timeout: float, results: str) -> None:
+def main(only: tuple[str, ...], timeout: float, results: str, **given: int) -> None:
+    sizes = Sizes(**given)
     path = report.folder(Path(results))
-    with contenders.fastkube(nodes) as contender:
-        told = asyncio.run(run(contender, only, nodes, pods, deployments, objects, timeout))
-    sizes = {"nodes": nodes, "pods": pods, "deployments": deployments, "objects": objects}
-    document: Object = {"machine": report.machine(), "commit": report.commit(), **sizes, "figures": told}
+    with contenders.fastkube(sizes.nodes) as contender:
+        told = asyncio.run(run(contender, only, sizes, timeout))
+    counts = sizes._asdict()
+    document: Object = {"machine": report.machine(), "commit": report.commit(), **counts, "figures": told}
     header = ["subject", *next(iter(told.values()))]
     text = f"# Controllers\n\n{document['machine']['cpu']}, {document['machine']['cores']} cores, "
-    text += f"commit {document['commit']}: {json.dumps(sizes)}\n\n"
+    text += f"commit {document['commit']}: {json.dumps(counts)}\n\n"
     text += report.table(header, [[subject, *figures.values()] for subject, figures in told.items()])
     report.write(path, "controllers", document, text)
     click.echo(f"{text}\n{path}")
