@@ -55,7 +55,7 @@ class Requests:
         self.wire = _Wire()
         self.connection = Connection(HttpServer(api.serve, 10, api.repeats.serve))
         self.connection.connection_made(cast(asyncio.Transport, self.wire))
-        self._target = load.Target("http://bench", TOKEN)
+        self.target = load.Target("http://bench", TOKEN)
 
     async def send(self, data: bytes, code: int) -> None:
         """One request as bytes; asserts the status of its answer."""
@@ -68,7 +68,7 @@ class Requests:
 
     def request(self, method: str, path: str, obj: Any = None, extra: str = "") -> bytes:
         body = b"" if obj is None else json.dumps(obj, separators=(",", ":")).encode()
-        return self._target.head(method, path, len(body) if obj is not None else None, extra) + body
+        return self.target.head(method, path, len(body) if obj is not None else None, extra) + body
 
 
 @contextlib.asynccontextmanager
@@ -213,6 +213,41 @@ def renew_lease(requests: Requests) -> Work:
     return work
 
 
+_NODES = 256
+
+
+def renew_leases(requests: Requests) -> Work:
+    """Nodes' heartbeats as they come: all in one batch."""
+    path = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
+    versions: dict[str, str] = {}
+    made = 0
+
+    def lease(name: str) -> dict[str, Any]:
+        metadata = {"name": name, "namespace": "default"}
+        if name in versions:
+            metadata["resourceVersion"] = versions[name]
+        spec = {"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": f"2026-01-01T00:00:00.{made:06}Z"}
+        return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
+
+    async def send(writes: list[Any]) -> None:
+        body = msgpack.packb(writes)
+        head = requests.target.head("POST", "/fastkube/v1/batch", len(body), "Content-Type: application/msgpack\r\n")
+        await requests.send(head + body, 200)
+        for _, answer, _ in msgpack.unpackb(requests.wire.written.partition(b"\r\n\r\n")[2]):
+            metadata = msgpack.unpackb(answer)["metadata"]
+            versions[metadata["name"]] = metadata["resourceVersion"]
+
+    async def work(count: int) -> None:
+        nonlocal made
+        names, media = [f"node-{number}" for number in range(_NODES)], "application/msgpack"
+        if not made:
+            await send([["POST", path, media, msgpack.packb(lease(name)), False] for name in names])
+        made, names = made + 1, names[:count]
+        await send([["PUT", f"{path}/{name}", media, msgpack.packb(lease(name)), False] for name in names])
+
+    return work
+
+
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
 
 
@@ -272,6 +307,7 @@ REQUESTS: dict[str, Callable[[Requests], Work]] = {
     "merge-patch a Pod": patch_pod,
     "patch a Pod's status": patch_pod_status,
     "renew a Lease": renew_lease,
+    "renew a Lease of a batch": renew_leases,
     "create a Deployment": create_deployment,
     "apply a new Deployment": apply_new_deployment,
     "apply a Deployment": apply_deployment,
@@ -294,6 +330,29 @@ def transcode() -> Callable[[int], None]:
     def work(count: int) -> None:
         for revision in range(count):
             codec.value_to_json(value, revision + 1)
+
+    return work
+
+
+def transcode_list() -> Callable[[int], None]:
+    """Pods that differ in what tells them apart."""
+    from fastkube.api import apply, codec, schema
+
+    pod = msgpack.unpackb(_stored_pod())
+    writer = apply.Writer("bench", "v1", 0.0)
+    pod["metadata"]["managedFields"] = apply.created(pod, schema.load("v1", "Pod"), writer)
+
+    def like(number: int) -> bytes:
+        metadata = {**pod["metadata"], "name": f"pod-{number}", "uid": f"{number:08}-aaaa-4bbb-8ccc-dddddddddddd"}
+        value: bytes = msgpack.packb({**pod, "metadata": metadata})
+        return value
+
+    values = [like(number) for number in range(200)]
+
+    def work(count: int) -> None:
+        items = ((values[number % len(values)], number + 1) for number in range(count))
+        for _ in codec.list_to_json("PodList", "v1", items, {}):
+            pass
 
     return work
 
@@ -338,6 +397,7 @@ def place_pod() -> Callable[[int], None]:
 
 CORES: dict[str, Callable[[], Callable[[int], None]]] = {
     "stored Pod to JSON": transcode,
+    "Pod of a list to JSON": transcode_list,
     "schema walk of a Pod": walk_schema,
     "labels matched on bytes": match_labels,
     "schedule a Pod, 1,000 nodes": place_pod,

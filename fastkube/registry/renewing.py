@@ -72,7 +72,7 @@ def _is_owner(call: Call, entries: list[Object]) -> bool:
     entry = entries[0]
     return (
         len(entries) == 1
-        and entry["manager"] == call.field_manager
+        and entry["manager"] == (call.field_manager or "unknown")
         and entry["operation"] == "Update"
         and entry["apiVersion"] == _API_VERSION
         and "subresource" not in entry
