@@ -17,6 +17,7 @@ import itertools
 import logging
 import math
 import random
+import sys
 from collections.abc import Coroutine
 from typing import Any
 
@@ -75,7 +76,7 @@ class Fleet:
         self._lifecycle = Lifecycle(client, clock, status_of=self._status_of, enter=self._enter, changed=self._changed)
         self._made = list(made_nodes(options))
         self._nodes: dict[str, FleetNode] = {}
-        self._pods: dict[str, FleetPod] = {}
+        self._pods: dict[str, FleetPod] = {}  # by uid, as what is fresh
         self._fresh: dict[str, Object] = {}
         self._node_subjects: dict[str, Subject] = {}
         self._slots = self._lifecycle.slots
@@ -255,22 +256,23 @@ class Fleet:
     def _keep_pod(self, obj: Object) -> Object:
         """The informer's transform: it keeps only what names the Pod; the whole is used up by the handler at once."""
         metadata = obj["metadata"]
-        self._fresh[object_key(obj)] = obj
-        names = ("name", "namespace", "uid", "resourceVersion")
-        return {"metadata": {key: metadata[key] for key in names}}
+        uid = metadata["uid"]
+        self._fresh[uid] = obj
+        namespace = sys.intern(metadata["namespace"])
+        kept = {"name": metadata["name"], "namespace": namespace, "uid": uid}
+        return {"metadata": {**kept, "resourceVersion": metadata["resourceVersion"]}}
 
     def _pod_changed(self, slim: Object) -> None:
-        key = object_key(slim)
-        obj = self._fresh.pop(key, None)
+        uid = slim["metadata"]["uid"]
+        obj = self._fresh.pop(uid, None)
         if obj is None:
             return
-        name = obj["spec"].get("nodeName", "")
-        node = self._nodes.get(name)
+        node = self._nodes.get(obj["spec"].get("nodeName", ""))
         if node is None:
             return
-        pod = self._pods.get(key)
-        if pod is None or pod.uid != obj["metadata"]["uid"]:
-            pod = self._pods[key] = FleetPod(obj["metadata"]["uid"], name)
+        pod = self._pods.get(uid)
+        if pod is None:
+            pod = self._pods[uid] = FleetPod(uid, node.name)
             pod.ip = node.reserve((obj.get("status") or {}).get("podIP"))
         pod.turn += 1
         if node.failed:
@@ -283,9 +285,9 @@ class Fleet:
             self._choose(pod, self._life, obj)
 
     def _pod_deleted(self, slim: Object) -> None:
-        key = object_key(slim)
-        self._fresh.pop(key, None)
-        pod = self._pods.pop(key, None)
+        uid = slim["metadata"]["uid"]
+        self._fresh.pop(uid, None)
+        pod = self._pods.pop(uid, None)
         if pod is None:
             return
         pod.turn += 1
