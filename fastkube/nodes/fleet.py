@@ -102,11 +102,11 @@ class Fleet:
             group.create_task(nodes.run())
             await nodes.synced.wait()
             ours = [node for node in nodes.list() if node["metadata"]["name"] in self._nodes]
-            ports = {_kubelet_port(node) for node in ours}
+            ports = {node["port"] for node in ours}
             self._kubelet = Kubelet(self._client, self._clock, next(iter(ports), 0))
             stack.push_async_callback(self._kubelet.close)
             for node in ours:
-                if _kubelet_port(node) != self._kubelet.port:
+                if node["port"] != self._kubelet.port:
                     self._nodes[node["metadata"]["name"]].status_due = 0.0
             await self._make_nodes()
             group.create_task(pods.run())
@@ -137,19 +137,17 @@ class Fleet:
                 raise ValueError(f"node {made.name}: {error.message}") from error
             log.warning("node %s exists and is not simulated", made.name)
             return
-        self._node_added(written)
+        self._node_added(_slim_node(written))
 
-    def _node_added(self, obj: Object) -> None:
-        name = obj["metadata"]["name"]
+    def _node_added(self, slim: Object) -> None:
+        name = slim["metadata"]["name"]
         if name in self._nodes:
             return
-        addresses = (obj.get("status") or {}).get("addresses") or ()
-        address = next((each["address"] for each in addresses if each["type"] == "InternalIP"), "")
-        cidr = (obj.get("spec") or {}).get("podCIDR")
-        network = int(ipaddress.ip_network(cidr).network_address) if cidr else subnet(self._options, len(self._nodes))
-        node = FleetNode(name, address or node_address(len(self._nodes)), network)
+        cidr, place = slim["cidr"], len(self._nodes)
+        network = int(ipaddress.ip_network(cidr).network_address) if cidr else subnet(self._options, place)
+        node = FleetNode(name, slim["address"] or node_address(place), network)
         self._nodes[name] = node
-        if not cidr or not addresses or not _kubelet_port(obj):
+        if not cidr or not slim["address"] or not slim["port"]:
             node.status_due = 0.0  # made by hand: its status comes with the next renewal
         else:
             node.status_due = self._clock.monotonic() + STATUS_INTERVAL_S
@@ -433,21 +431,18 @@ def _some(address: str) -> list[str]:
 
 
 def _slim_node(obj: Object) -> Object:
-    metadata = obj["metadata"]
+    """What is kept of a node: its names, whether it is the fleet's and has failed, and where it is."""
+    metadata, told = obj["metadata"], obj.get("status") or {}
     labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
-    simulated = labels.get(SIMULATED) == "true" or annotations.get(KWOK_NODE) == "fake"
+    endpoint = (told.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}
+    addresses = (each["address"] for each in told.get("addresses") or () if each["type"] == "InternalIP")
     return {
         "metadata": {
             **{key: metadata[key] for key in ("name", "uid", "resourceVersion")},
-            "simulated": simulated,
+            "simulated": labels.get(SIMULATED) == "true" or annotations.get(KWOK_NODE) == "fake",
             "failed": FAILED in annotations,
         },
-        "spec": {"podCIDR": (obj.get("spec") or {}).get("podCIDR")},
-        "status": {key: (obj.get("status") or {}).get(key) or {} for key in ("addresses", "daemonEndpoints")},
+        "cidr": (obj.get("spec") or {}).get("podCIDR") or "",
+        "address": next(addresses, ""),
+        "port": endpoint.get("Port") or 0,
     }
-
-
-def _kubelet_port(node: Object) -> int:
-    endpoints = (node.get("status") or {}).get("daemonEndpoints") or {}
-    port: int = (endpoints.get("kubeletEndpoint") or {}).get("Port") or 0
-    return port
