@@ -421,14 +421,33 @@ class Raft:
             or (self.vote == NONE and self.lead == NONE)
             or (pre and message.term > self.term)
         )
+        if pre and self._goes_before(message):
+            free = False
         if free and self.log.is_up_to_date(message.index, message.log_term):
             # The answer has the candidate's term: to a pre-vote it is one that this member is not in yet.
             self._after.append(Message(message.kind + 1, message.sender, self.id, message.term))
+            if pre and self.role == PRE_CANDIDATE:
+                self._become_follower(self.term, NONE)  # it stands back: not both may go on
             if not pre:
                 self._election_elapsed = 0
                 self.vote = message.sender
         else:
             self._after.append(Message(message.kind + 1, message.sender, self.id, self.term, reject=True))
+
+    @cython.cfunc
+    def _goes_before(self, message: object) -> cython.bint:
+        """Of two that ask at the same time, each would have the other's pre-vote, and then each only its own vote: the
+        term would have no leader, and both wait for one more timeout. So the one with the lower id stands back.
+
+        Only for a heartbeat or two, so that one whose questions are lost does not keep others from leading.
+        """
+        return (
+            self.role == PRE_CANDIDATE
+            and message.sender < self.id
+            and self._election_elapsed <= self._heartbeat_tick
+            and message.index == self.log.last_index()
+            and message.log_term == self.log.last_term()
+        )
 
     @cython.cfunc
     def _on_vote_response(self, message: object) -> cython.void:

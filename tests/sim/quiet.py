@@ -23,8 +23,8 @@ class Quiet:
 class Cluster:
     """Three servers in which nothing fails by itself."""
 
-    def __init__(self, path: Path) -> None:
-        self.world = World(1)
+    def __init__(self, path: Path, seed: int = 1) -> None:
+        self.world = World(seed)
         self.net = SimNet(self.world, path, 3, Quiet())
         for server in self.net.servers.values():
             server.start()
@@ -39,8 +39,16 @@ class Cluster:
         self.world.run_until(self.world.now + 10, task.done)
         return task.result()
 
+    def leads(self) -> list[SimServer]:
+        return [one for one in self.net.servers.values() if one.replica is not None and one.replica.leads]
+
     def leader(self) -> SimServer:
-        return next(one for one in self.net.servers.values() if one.replica is not None and one.replica.leads)
+        return self.leads()[0]
+
+    def end(self) -> None:
+        for server in self.net.servers.values():
+            if not server.loop.dead:
+                server.crash(power=False)
 
     def follower(self) -> SimServer:
         return next(one for one in self.net.servers.values() if one.replica is not None and not one.replica.leads)

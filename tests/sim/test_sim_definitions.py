@@ -64,9 +64,7 @@ def keepers() -> Iterator[Keepers]:
     with tempfile.TemporaryDirectory(prefix="fastkube-sim-") as path:
         cluster = Cluster(Path(path))
         yield Keepers(cluster)
-        for server in cluster.net.servers.values():
-            if not server.loop.dead:
-                server.crash(power=False)
+        cluster.end()
 
 
 async def create(store: Any) -> None:

@@ -18,9 +18,7 @@ def cluster() -> Iterator[Cluster]:
     with tempfile.TemporaryDirectory(prefix="fastkube-sim-") as path:
         made = Cluster(Path(path))
         yield made
-        for server in made.net.servers.values():
-            if not server.loop.dead:
-                server.crash(power=False)
+        made.end()
 
 
 async def grant(store: Any, ttl_s: int) -> int:
