@@ -11,11 +11,12 @@ import subprocess
 import time
 import urllib.request
 from pathlib import Path
+from typing import Protocol
 
 import pytest
+from proxies import Proxy
 
 from fastkube.api.catalog import Catalog
-from fastkube.clock import Clock
 from fastkube.registry.upstream_form import UpstreamForm
 from fastkube.store import Store
 from fastkube.store.external.options import EtcdOptions
@@ -24,6 +25,12 @@ from fastkube.store.external.store import EtcdStore
 ETCD = shutil.which("etcd") or ""
 
 _numbers = itertools.count()
+
+
+class Reached(Protocol):
+    """An etcd, or a way to one."""
+
+    url: str
 
 
 def on_etcd_too(metafunc: pytest.Metafunc, fixture: str, modules: frozenset[str]) -> None:
@@ -36,13 +43,15 @@ def fresh_prefix() -> str:
     return f"/tests-{os.getpid()}-{next(_numbers)}"
 
 
-async def open_store(directory: Path, etcd: Etcd | None, prefix: str = "", clock: Clock | None = None) -> Store:
-    """The own store, or with `etcd` one there under a prefix."""
+async def open_store(directory: Path, etcd: Reached | list[Proxy] | None, prefix: str = "", **more: str) -> Store:
+    """The own store, or with `etcd` one there under a prefix; `more` are further options."""
     if etcd is None:
         return await Store.open(directory / "store", sync=False)
-    options = EtcdOptions(etcd_servers=(etcd.url,), etcd_prefix=prefix or fresh_prefix())
+    ways = etcd if isinstance(etcd, list) else [etcd]
+    urls = tuple(way.url for way in ways)
+    options = EtcdOptions(etcd_servers=urls, etcd_prefix=prefix or fresh_prefix(), **more)  # type: ignore[arg-type]
     form = UpstreamForm(Catalog.builtin(), options.prefix, options.storage_media_type)
-    return await EtcdStore.open_external(directory / "store", options, form, clock)
+    return await EtcdStore.open_external(directory / "store", options, form)
 
 
 class Etcd:

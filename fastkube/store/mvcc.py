@@ -271,6 +271,10 @@ class Reading:
         packed: bytes = self._get(b"members", b"", self.databases.meta)
         return packed
 
+    def is_copy(self) -> bool:
+        """Whether revisions are those of another store, of which only a part is here."""
+        return self._get(b"copy", None, self.databases.meta) is not None
+
     def has_lease(self, lease: int) -> bool:
         return self._get(I64.pack(lease), None, self.databases.leases) is not None
 

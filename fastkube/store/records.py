@@ -9,6 +9,7 @@ Five LMDB databases, all in one file and so in one transaction (DESIGN.md shows 
     lease_keys  lease id, key                    → nothing                    keys that go when the lease goes
     meta        b"format", b"state"              → the format's name; revision, applied index, compacted
                 b"members", b"installed"         → who replicates the store; the last snapshot that replaced it
+                b"copy"                          → there where revisions are etcd's (external/)
 
 Numbers in keys are big-endian, so that LMDB's byte order is their order. A key inside a history key has its NULs
 escaped: revisions begin with a zero byte, so all versions of a key lie together and keys keep their order. A run of n

@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from etcds import ETCD
 
 from fastkube.store import Store
 from fastkube.store.check import check
 
+collect_ignore = [] if ETCD else ["test_store_external.py"]
 OpenStore = Callable[..., Awaitable[Store]]
 
 

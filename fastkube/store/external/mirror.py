@@ -102,6 +102,7 @@ class Source:
             start = single_key_end(answer["kvs"][-1]["key"])
         with engine.env.begin(write=True) as txn:
             txn.put(b"state", STATE.pack(*State(revision, applied, revision)), db=engine.databases.meta)
+            txn.put(b"copy", b"etcd", db=engine.databases.meta)
 
     def _record(self, kv: Body) -> tuple[bytes, bytes] | None:
         """As it lies in the store; None for what is not ours."""

@@ -282,11 +282,13 @@ class _Many:
 
 async def filled(source: Source, path: Path, applied: int = 0) -> tuple[Engine, int, int]:
     """A new copy at `path`: its engine, the revision it begins at, the newest one. Raises StoreUnavailable."""
-    for _ in range(_FILL_ATTEMPTS):
+    for attempt in range(_FILL_ATTEMPTS):
         shutil.rmtree(path, ignore_errors=True)
         engine = Engine(path, readonly=False, sync=False, map_bytes=0, max_bytes=DEFAULT_MAX_BYTES)
         try:
             revision, now = await source.begin()
+            if attempt:
+                revision = now  # somebody else compacts this etcd, and does not say how far
             await source.fill(engine, revision, applied)
             return engine, revision, now
         except Passed:
