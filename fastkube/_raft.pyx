@@ -441,13 +441,9 @@ class Raft:
 
         Only for a heartbeat or two, so that one whose questions are lost does not keep others from leading.
         """
-        return (
-            self.role == PRE_CANDIDATE
-            and message.sender < self.id
-            and self._election_elapsed <= self._heartbeat_tick
-            and message.index == self.log.last_index()
-            and message.log_term == self.log.last_term()
-        )
+        lately: cython.bint = self.role == PRE_CANDIDATE and self._election_elapsed <= self._heartbeat_tick
+        alike: cython.bint = message.index == self.log.last_index() and message.log_term == self.log.last_term()
+        return lately and alike and message.sender < self.id
 
     @cython.cfunc
     def _on_vote_response(self, message: object) -> cython.void:
@@ -556,18 +552,8 @@ class Raft:
             return
         # Say where the logs may agree, so that the leader skips what cannot match: whole terms at a time.
         hint, hint_term = log.find_agreement(message.index, message.log_term)
-        self._after.append(
-            Message(
-                APPEND_RESPONSE,
-                message.sender,
-                self.id,
-                self.term,
-                log_term=hint_term,
-                index=message.index,
-                reject=True,
-                hint=hint,
-            )
-        )
+        place = {"index": message.index, "hint": hint, "log_term": hint_term}
+        self._after.append(Message(APPEND_RESPONSE, message.sender, self.id, self.term, reject=True, **place))
 
     @cython.cfunc
     def _acknowledge(self, leader: cython.longlong, index: cython.longlong) -> cython.void:

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "fastkube"
 BASE = {"errors", "config", "clock", "_pure", "__init__"}
 API = BASE | {"api", "_codec", "_fields", "_fieldsets", "_protobuf", "_schema"}
 CEL = {"cel"}
-STORE = BASE | {"store", "_protobuf", "_raft", "_raftconf", "_raftlog"}
+STORE = BASE | {"store", "_hpack", "_protobuf", "_raft", "_raftconf", "_raftlog"}
 COMPONENT = API | {"client"}
 MAY_IMPORT = {
     "errors": set(),

@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any, Protocol, cast
 from urllib.parse import unquote
 
-from hpack import Decoder
+from fastkube._hpack import HeaderReader
 
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 _END_STREAM, _ACK = 1, 1
@@ -244,7 +244,7 @@ class Connection(asyncio.Protocol):
             flags, number = buffer[at + 4], _U32.unpack_from(buffer, at + 5)[0] & 0x7FFFFFFF
             try:
                 self._frame(head & 0xFF, flags, number, bytes(buffer[at + 9 : end]))
-            except (ValueError, IndexError, struct.error):
+            except (ValueError, IndexError, struct.error):  # MalformedBlock among them
                 self.close()  # it does not speak HTTP/2
                 return
             at = end
@@ -353,11 +353,8 @@ class Connection(asyncio.Protocol):
         if found is None:
             if len(self._known) >= 256:
                 self._known.clear()
-            try:
-                found = {str(name): str(value) for name, value in Decoder().decode(block)}
-            except Exception as problem:  # hpack has its own errors
-                raise ValueError(str(problem)) from None
-            self._known[block] = found
+            headers = HeaderReader().read(block)
+            found = self._known[block] = {name.decode(): value.decode() for name, value in headers}
         return found
 
     def _end(self, number: int, error: Exception | None) -> None:
