@@ -4,6 +4,7 @@
     bench/raft.py                            # interleaved (single, three, single, three ...), medians and ratios
     bench/raft.py --runs 5 --count 20000
     bench/raft.py --only core                # microseconds of CPU that Raft takes for a proposal, compiled and pure
+    bench/raft.py --only upkeep              # restart, a million keys, pauses by backup and compaction
 
 All members share this machine's cores and its disk, which three machines would not. Results go to
 results/<date>-<commit>/raft.json.
@@ -30,7 +31,7 @@ if __name__ == "__main__":
 
 import click
 
-from bench import contenders, load, report
+from bench import contenders, load, report, upkeep
 from bench.contenders import ROOT, TOKEN, free_port, wait_ready
 from bench.load import Target
 from fastkube.server import pki
@@ -178,15 +179,17 @@ def core(pure: bool) -> float:
 @click.command()
 @click.option("--runs", default=3, help="Interleaved runs of each.")
 @click.option("--count", default=5_000, help="Creates for each figure; a tenth of them at one connection.")
-@click.option("--only", type=click.Choice(["cluster", "core"]), default=None, help="One group.")
+@click.option("--only", type=click.Choice(["cluster", "core", "upkeep"]), default=None, help="One group.")
 def main(runs: int, count: int, only: str | None) -> None:
     outcome: dict[str, Any] = {"subject": "raft", "runs": runs, "machine": report.machine()}
-    if only != "cluster":
+    if only in (None, "core"):
         outcome["core_us"] = {"compiled": core(False), "pure": core(True)}
         click.echo(
             f"a proposal: {outcome['core_us']['compiled']:.1f} us compiled, {outcome['core_us']['pure']:.1f} us pure"
         )
-    if only != "core":
+    if only in (None, "upkeep"):
+        outcome["upkeep"] = upkeep.measure(runs)
+    if only in (None, "cluster"):
         measured: dict[str, list[dict[str, float]]] = {}
         outcome["failover_s"] = []
         for run in range(runs):
