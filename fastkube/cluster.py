@@ -262,6 +262,8 @@ class Server:
         stack.push_async_callback(keeper.close)
         if not shared_port:
             await bootstrap(registry, options.service_cluster_ip_range)
+        if self._etcd is not None and self._etcd.enabled:
+            await addresses.adopt()
         self._registry = registry
         return ApiServer(
             registry,

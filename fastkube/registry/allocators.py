@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgpack
 
-from fastkube.store import DELETE, Compare, Put
+from fastkube.store import ABSENT, DELETE, Compare, Put, Write
 from fastkube.store import Delete as DeleteOp
 
 if TYPE_CHECKING:
@@ -117,6 +117,10 @@ class NodePorts:
 
     def release(self, companions: Companions, port: int) -> None:
         companions.ops.append(DeleteOp(self._key(port)))
+
+    def note(self, owner: str, port: int) -> Write | None:
+        """What is to be written for a port that a Service has; None where it is known."""
+        return Write(self._key(port), owner.encode(), ABSENT) if self._pool.is_free(port) else None
 
     def _key(self, port: int) -> bytes:
         return self.PREFIX + str(port).encode()

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import msgpack
+
 from fastkube import errors
 from fastkube.api import field, meta
 from fastkube.clock import rfc3339
@@ -28,6 +30,7 @@ from fastkube.registry.strategies.service_validation import (
     wants_node_ports,
 )
 from fastkube.registry.strategy import Call, Object
+from fastkube.store.store import MAX_WRITES
 
 if TYPE_CHECKING:
     from fastkube.store import Store
@@ -35,12 +38,15 @@ if TYPE_CHECKING:
 _FAMILY = "IPv4"
 _NODE_PORT_GUESSED = 32768  # what upstream counts from in a dry run
 
+_SERVICES = b"/registry/services/"
+
 
 class ServiceAddresses:
     """The attendant of Services. `cidr` and `node_ports` are those of the server's flags. Raises ValueError."""
 
     def __init__(self, store: Store, cidr: str, node_ports: str = "30000-32767") -> None:
         first, last = _parse_ports(node_ports)
+        self._store = store
         self.ips = ClusterIps(store, cidr)
         self.ports = NodePorts(store, first, last)
 
@@ -77,6 +83,17 @@ class ServiceAddresses:
             self.ips.release(call.companions, spec["clusterIP"])
         for port in _node_ports(spec) | _health_ports(spec):
             self.ports.release(call.companions, port)
+
+    async def adopt(self) -> None:
+        """Note the node ports of Services that a server of another kind has written: it keeps a record of its own."""
+        writes = []
+        for item in self._store.scan(_SERVICES, _SERVICES[:-1] + b"0"):
+            spec = msgpack.unpackb(item.value)["spec"]
+            owner = item.key[len(_SERVICES) :].decode()
+            found = (self.ports.note(owner, port) for port in _node_ports(spec) | _health_ports(spec))
+            writes += [write for write in found if write is not None]
+        for first in range(0, len(writes), MAX_WRITES):
+            await self._store.write(writes[first : first + MAX_WRITES])  # what another server was first with is there
 
     # ---------------------------------------------------------------- addresses
 

@@ -194,6 +194,8 @@ async def running(directory: Path, *, etcd: Etcd | None = None, prefix: str = ""
         keeper = Keeper(store, catalog, clock, HookClient(lookups).post)
         stack.push_async_callback(keeper.close)
         await bootstrap(registry, settings.service_cluster_ip_range)
+        if etcd is not None:
+            await addresses.adopt()
         server = ApiServer(registry, catalog, store, settings, clock, authorizer=authorizer, component_tokens=COMPONENT)
         await server.start()
         stack.push_async_callback(server.stop)

@@ -189,6 +189,26 @@ async def test_what_kube_apiserver_has_written_is_served(tmp_path: Path, etcd: E
             assert (event["type"], event["object"]["spec"]["replicas"]) == ("DELETED", 3)
 
 
+async def test_node_ports_that_kube_apiserver_gave_out_are_taken(tmp_path: Path, etcd: Etcd) -> None:
+    prefix = fresh_prefix()
+    port = {"name": "p", "port": 80, "protocol": "TCP", "targetPort": 80, "nodePort": 30080}
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "s", "namespace": "default", "uid": "1", "creationTimestamp": "2024-01-02T03:04:05Z"},
+        "spec": {"type": "NodePort", "clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9"], "ports": [port]},
+        "status": {"loadBalancer": {}},
+    }
+    etcd.ctl("put", f"{prefix}/services/specs/default/s", text=json.dumps(service).encode())
+    path = "/api/v1/namespaces/default/services"
+    other = {"metadata": {"name": "other"}, "spec": {"type": "NodePort", "ports": [port]}}
+    async with running(tmp_path, etcd=etcd, prefix=prefix) as api:
+        answer = await api.request("POST", path, other)
+        assert (answer.status, "provided port is already allocated" in answer.json["message"]) == (422, True)
+        await api.delete(f"{path}/s")
+        await api.create(path, other)
+
+
 async def test_an_old_storage_version_is_converted(tmp_path: Path, etcd: Etcd) -> None:
     prefix = fresh_prefix()
     scaler = {
