@@ -29,6 +29,7 @@ from fastkube.store import (
     Range,
     RevisionMismatch,
     Store,
+    StoreClosed,
     StoreUnavailable,
     Write,
     prefix_end,
@@ -123,6 +124,23 @@ async def test_leases_are_those_of_etcd(store: Store) -> None:
 
 
 # ---------------------------------------------------------------- the copy
+
+
+async def test_a_store_that_was_closed_is_closed(tmp_path: Path, etcd: Etcd) -> None:
+    prefix = fresh_prefix()
+    store = await open_store(tmp_path, etcd, prefix)
+    watcher = store.watch(MAPS, prefix_end(MAPS))
+    revision = await store.create(MAPS + b"a", value())
+    await anext(watcher)
+    await store.close()
+    with pytest.raises(StopAsyncIteration):
+        await anext(watcher)
+    with pytest.raises(StoreClosed):
+        store.get(MAPS + b"a")
+    again = await open_store(tmp_path, etcd, prefix)  # in the same folder: nothing holds its lock
+    found = again.get(MAPS + b"a")
+    assert found is not None and found.mod_revision == revision
+    await again.close()
 
 
 async def test_the_copy_has_etcds_revisions(store: Store, etcd: Etcd) -> None:

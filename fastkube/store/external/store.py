@@ -35,6 +35,7 @@ class EtcdStore(Store):
     """Everything is called on the loop that opened it."""
 
     _remote: EtcdReplica
+    _ending = False
 
     @classmethod
     async def open_external(
@@ -69,8 +70,8 @@ class EtcdStore(Store):
         return await self._remote.lease_info(lease)
 
     async def close(self) -> None:
-        if not self._closing:
-            self._closing = True
+        if not self._ending:
+            self._ending = True
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_CLOSE_GRACE_S):
                     await self._answered_all()
