@@ -46,7 +46,7 @@ from fastkube.store.transport import AdminClient, PeerFiles
 
 _SERVERS_FILE = "servers.json"
 _RESTART_S = 1.0
-_NOT_SHARED = ("unix_socket", "http_port", "audit_log_path", "etcd_listen")
+_NOT_SHARED = ("unix_socket", "http_port", "audit_log_path")
 """Options of the first server alone: what they name cannot be had by several."""
 
 _PR_SET_PDEATHSIG = 1
