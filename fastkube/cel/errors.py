@@ -26,6 +26,8 @@ class CompileError(ValueError):
 
 
 def _show(text: str, issue: Issue) -> str:
+    if not text:
+        return f"ERROR: <input>:1:0: {issue.message}"
     before = text[: issue.pos]
     line = before.count("\n")
     column = len(before) - (before.rfind("\n") + 1)

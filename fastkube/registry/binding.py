@@ -12,6 +12,7 @@ import msgpack
 
 from fastkube import errors
 from fastkube.api import field
+from fastkube.api.names import path_segment
 from fastkube.errors import ApiError
 from fastkube.registry.strategy import Call, Object
 from fastkube.store import RevisionMismatch
@@ -27,10 +28,7 @@ _ATTEMPTS_MAX = 100
 
 async def bind(registry: Registry, call: Call, body: Object) -> Object:
     """Raises 404 without such a Pod and 409 when it cannot be bound (any more)."""
-    metadata = body["metadata"]
-    if not metadata.get("name"):
-        metadata["name"] = call.name
-    if metadata["name"] != call.name:
+    if body["metadata"].get("name") != call.name:
         raise errors.bad_request("name in URL does not match name in Binding object")
     _check_target(body.get("target") or {})
     await registry.admission.mutate(call, body, None)
@@ -56,17 +54,24 @@ async def bind(registry: Registry, call: Call, body: Object) -> Object:
 async def bind_listed(registry: Registry, call: Call, body: Object) -> Object:
     """The older way, a POST to the collection of bindings: the body says which Pod."""
     call.name = body["metadata"].get("name") or ""
+    if not call.name:
+        raise errors.bad_request("Name parameter required.")
+    if faults := path_segment(call.name):
+        raise errors.bad_request(f"Name parameter invalid: {field.quote(call.name)}: {';'.join(faults)}")
     return await bind(registry, call, body)
 
 
 def _check_target(target: Object) -> None:
     """Upstream answers these as plain errors, so without a reason."""
+    causes = []
     kind = target.get("kind")
     if kind not in (None, "", "Node"):
-        cause = field.not_supported("target.kind", kind, ("Node", "<empty>"))
-        raise ApiError(500, "", f"{cause.field}: {cause.message}")
+        causes.append(field.not_supported("target.kind", kind, ("Node", "<empty>")))
     if not target.get("name"):
-        raise ApiError(500, "", "target.name: Required value")
+        causes.append(field.required("target.name"))
+    if causes:
+        told = [f"{cause.field}: {cause.message}" for cause in causes]
+        raise ApiError(500, "", told[0] if len(told) == 1 else f"[{', '.join(told)}]")
 
 
 def _bound(registry: Registry, call: Call, item: Item, body: Object) -> Object:

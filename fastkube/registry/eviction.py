@@ -43,7 +43,7 @@ class _Budget(NamedTuple):
 async def evict(registry: Registry, call: Call, body: Object) -> Object:
     """Raises 404 without such a Pod, 429 when the budget does not allow it (yet), and what a delete raises."""
     metadata = body["metadata"]
-    if metadata.get("name", call.name) != call.name:
+    if metadata.get("name") != call.name:
         raise errors.bad_request("name in URL does not match name in Eviction object")
     options, dry_run = DeleteOptions.read(body.get("deleteOptions") or {})
     call.dry_run = call.dry_run or dry_run

@@ -237,7 +237,8 @@ class Registry:
         causes = meta.validate_object_meta(
             obj, rtype.namespaced, strategy.validate_name, kube_finalizers=not rtype.custom
         )
-        causes += strategy.validate(call, obj)
+        own = strategy.validate(call, obj)
+        causes = own if own and strategy.metadata_last else causes + own
         name = metadata.get("name") or ""
         if causes:
             raise errors.invalid(rtype.storage_group, rtype.kind, name, causes)

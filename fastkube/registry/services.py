@@ -101,7 +101,7 @@ class ServiceAddresses:
         asked = spec.get("clusterIP") or ""
 
         def make(address: str) -> Object:
-            return ip_address(address, call.namespace, obj["metadata"]["name"], rfc3339(call.now))
+            return ip_address(address, call.namespace, obj["metadata"].get("name") or "", rfc3339(call.now))
 
         try:
             address = self.ips.allot(call.companions, make, asked)

@@ -100,6 +100,9 @@ class Strategy:
     has_status = True
     """On create status is reset by `reset_status`; on update of the main resource it is kept from the old object."""
 
+    metadata_last = False
+    """Faults of a new object's metadata are told only where there are no others."""
+
     allow_create_on_update = False
     """PUT (and apply) to a name that does not exist creates it."""
 

@@ -80,13 +80,11 @@ class _Reviews:
 
     async def local_access(self, call: Call, obj: Object) -> Object:
         spec, metadata = obj.setdefault("spec", {}), obj["metadata"]
-        namespace = metadata.get("namespace") or ""
-        if not namespace:
-            raise errors.bad_request(f"namespace is required on this type: {namespace}")
-        if namespace != call.namespace:
-            raise errors.bad_request(
-                f"metadata.namespace={namespace} must match namespace in the request: {call.namespace}"
-            )
+        namespace = call.namespace
+        if (metadata.get("namespace") or namespace) != namespace:
+            problem = "the namespace of the provided object does not match the namespace sent on the request"
+            raise errors.bad_request(problem)
+        metadata["namespace"] = namespace
         causes = _subject_causes(spec)
         causes += _metadata_causes(call, obj, "namespace")
         wanted = spec.get("resourceAttributes")

@@ -399,7 +399,7 @@ def webhook(**config: Any) -> dict[str, Any]:
         ),
         (
             definition({"name": "v1", "served": True, "storage": True}),
-            [("spec.versions[0].schema.openAPIV3Schema", REQUIRED, "Required value: schemas are required")],
+            [("spec.versions[0].schema.openAPIV3Schema", REQUIRED, "Required value")],
         ),
         (
             definition(version("v1", whole=schema(STRING)), version("v2", whole=schema({"type": "odd"}))),

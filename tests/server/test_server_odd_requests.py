@@ -154,3 +154,54 @@ async def test_a_body_overrides_the_query_of_a_delete(api: Api) -> None:
     ]
     assert 'dryRun: Unsupported value: ["Odd"]: supported values: "All"' in message
     assert (await ask(api, "DELETE", path, '{"dryRun":["All"],"apiVersion":"v2"}'))[0] == 200
+
+
+NAMESPACED = "/api/v1/namespaces/default"
+REVISION = {"metadata": {"name": "a"}, "revision": 1}
+CLASS = "/apis/node.k8s.io/v1/runtimeclasses"
+REVIEWS = "/apis/authorization.k8s.io/v1/namespaces/default/localsubjectaccessreviews"
+LIMIT = {"type": "Odd kind"}
+
+INVALID: list[tuple[str, dict[str, Any], int, str]] = [
+    (f"{NAMESPACED}/services", {"spec": {"ports": [{"port": 80}]}}, 422,
+     'Service "" is invalid: metadata.name: Required value: name or generateName is required'),
+    ("/apis/apps/v1/namespaces/default/controllerrevisions", {**REVISION, "data": 1}, 422,
+     'ControllerRevision.apps "a" is invalid: data: Required value: data must be a valid JSON object'),
+    (CLASS, {"metadata": {"name": "a"}}, 422,
+     'RuntimeClass.node.k8s.io "a" is invalid: handler: Required value'),
+    ("/apis/scheduling.k8s.io/v1/priorityclasses", {"metadata": {"name": "a"}, "value": 1, "preemptionPolicy": ""}, 422,
+     'PriorityClass.scheduling.k8s.io "a" is invalid: preemptionPolicy: Required value'),
+    ("/apis/networking.k8s.io/v1/ingressclasses",
+     {"metadata": {"name": "a"}, "spec": {"controller": "e.com/x", "parameters": {"kind": "A"}}}, 422,
+     'IngressClass.networking.k8s.io "a" is invalid: spec.parameters.name: Required value'),
+    ("/apis/storage.k8s.io/v1/csinodes",
+     {"metadata": {"name": "a"}, "spec": {"drivers": [{"name": "a", "nodeID": "b", "topologyKeys": ["-1"]}, {}]}}, 422,
+     'CSINode.storage.k8s.io "a" is invalid: [spec.drivers[0]: Invalid value: "-1": name part must consist of '
+     "alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  "
+     "or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]'), "
+     "spec.drivers[1].name: Required value, spec.drivers[1].nodeID: Required value]"),
+    ("/apis/policy/v1/namespaces/default/poddisruptionbudgets", {"spec": {"maxUnavailable": -1}}, 422,
+     'PodDisruptionBudget.policy "" is invalid: spec.maxUnavailable: Invalid value: -1: must be greater than or equal '
+     "to 0"),
+    ("/apis/policy/v1/namespaces/default/poddisruptionbudgets", {"metadata": {"name": "a/b"}}, 422,
+     "PodDisruptionBudget.policy \"a/b\" is invalid: metadata.name: Invalid value: \"a/b\": may not contain '/'"),
+    ("/apis/policy/v1/namespaces/default/poddisruptionbudgets", {"metadata": {"name": "A*"}}, 201, ""),
+    (f"{NAMESPACED}/limitranges", {"spec": {}}, 201, ""),
+    (REVIEWS, {"metadata": {"namespace": "other"}, "spec": {"user": "a"}}, 400,
+     "the namespace of the provided object does not match the namespace sent on the request"),
+    (REVIEWS, {"spec": {"user": "a", "resourceAttributes": {"namespace": "default", "verb": "get"}}}, 201, ""),
+    (f"{NAMESPACED}/pods/p/binding", {"target": {"name": "n"}}, 400,
+     "name in URL does not match name in Binding object"),
+    (f"{NAMESPACED}/pods/p/binding", {"metadata": {"name": "p"}, "target": {"kind": "Odd"}}, 500,
+     '[target.kind: Unsupported value: "Odd": supported values: "Node", "<empty>", target.name: Required value]'),
+    (f"{NAMESPACED}/bindings", {"target": {"name": "n"}}, 400, "Name parameter required."),
+    (f"{NAMESPACED}/bindings", {"metadata": {"name": "a/b"}, "target": {"name": "n"}}, 400,
+     "Name parameter invalid: \"a/b\": may not contain '/'"),
+    (f"{NAMESPACED}/pods/p/eviction", {}, 400, "name in URL does not match name in Eviction object"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "body", "code", "told"), INVALID)
+async def test_objects_that_lack_something(api: Api, path: str, body: dict[str, Any], code: int, told: str) -> None:
+    response = await api.request("POST", f"{path}?dryRun=All", body)
+    assert (response.status, response.json.get("message", "")) == (code, told)

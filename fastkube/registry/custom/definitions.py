@@ -182,7 +182,7 @@ def _schemas_required(common: Object, versions: list[Object]) -> list[Cause]:
     if (common.get("validation") or _NOTHING).get("openAPIV3Schema"):
         return []
     return [
-        field.required(f"spec.versions[{index}].schema.openAPIV3Schema", "schemas are required")
+        field.required(f"spec.versions[{index}].schema.openAPIV3Schema")
         for index, version in enumerate(versions)
         if not (version.get("schema") or _NOTHING).get("openAPIV3Schema")
     ]
@@ -303,7 +303,7 @@ def _immutable_faults(spec: Object, old: Object) -> list[Cause]:
 def _stored_faults(stored: list[str], versions: list[Object]) -> list[Cause]:
     path = "status.storedVersions"
     if not stored:
-        return [field.invalid(path, stored, "must have at least one stored version")]
+        return [field.invalid(path, None, "must have at least one stored version")]
     given = [each.get("name", "") for each in versions]
     found = [
         field.invalid(path, stored, f"must have the storage version {each['name']}")

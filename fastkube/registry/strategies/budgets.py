@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastkube.api import field
+from fastkube.api.names import path_segment
 from fastkube.api.selectors import validate_label_selector
 from fastkube.errors import Cause
 from fastkube.registry.strategies import checks
@@ -15,6 +16,10 @@ _COUNTS = ("disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPo
 
 class DisruptionBudgetStrategy(Strategy):
     allow_unconditional_update = False
+    metadata_last = True
+
+    def validate_name(self, name: str, prefix: bool) -> list[str]:
+        return path_segment(name, prefix)
 
     def validate(self, call: Call, obj: Object) -> list[Cause]:
         errs: Errors = []

@@ -10,7 +10,7 @@ import base64
 import re
 
 from fastkube.api import field
-from fastkube.api.names import dns1123_label, dns1123_subdomain
+from fastkube.api.names import dns1123_label, dns1123_subdomain, path_segment
 from fastkube.clock import rfc3339
 from fastkube.errors import Cause
 from fastkube.registry.strategies import checks
@@ -53,7 +53,7 @@ class CertificateSigningRequestStrategy(Strategy):
         _set_times(call, new, old)
 
     def validate_name(self, name: str, prefix: bool) -> list[str]:
-        return []
+        return path_segment(name, prefix)
 
     def validate(self, call: Call, obj: Object) -> list[Cause]:
         return _request(obj, {})

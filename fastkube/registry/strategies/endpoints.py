@@ -148,20 +148,20 @@ def _slice(obj: Object, old: Object | None) -> Errors:
     errs: Errors = []
     kind = obj.get("addressType") or ""
     checks.one_of_required(errs, "addressType", kind, ("FQDN", "IPv4", "IPv6"))
-    endpoints = obj.get("endpoints") or []
-    if len(endpoints) > _ENDPOINTS_MAX:
-        errs.append(field.too_many("endpoints", len(endpoints), _ENDPOINTS_MAX))
-    else:
-        known = {address for each in (old or {}).get("endpoints") or () for address in each.get("addresses") or ()}
-        for number, endpoint in enumerate(endpoints):
-            _endpoint(errs, f"endpoints[{number}]", endpoint, kind, known)
     ports = obj.get("ports") or []
     if len(ports) > _PORTS_MAX:
         errs.append(field.too_many("ports", len(ports), _PORTS_MAX))
+    else:
+        names: set[str] = set()
+        for number, port in enumerate(ports):
+            _slice_port(errs, f"ports[{number}]", port, names)
+    endpoints = obj.get("endpoints") or []
+    if len(endpoints) > _ENDPOINTS_MAX:
+        errs.append(field.too_many("endpoints", len(endpoints), _ENDPOINTS_MAX))
         return errs
-    names: set[str] = set()
-    for number, port in enumerate(ports):
-        _slice_port(errs, f"ports[{number}]", port, names)
+    known = {address for each in (old or {}).get("endpoints") or () for address in each.get("addresses") or ()}
+    for number, endpoint in enumerate(endpoints):
+        _endpoint(errs, f"endpoints[{number}]", endpoint, kind, known)
     return errs
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastkube.api import field, quantity
+from fastkube.api.meta import new_uid
 from fastkube.errors import Cause
 from fastkube.registry.strategies import checks, resources
 from fastkube.registry.strategies.checks import Errors, amount
@@ -27,6 +28,11 @@ class LimitRangeStrategy(Strategy):
                 default_amounts(limit.get(key))
             if limit.get("type") == "Container":
                 _fill(limit)
+
+    def prepare_for_create(self, call: Call, obj: Object) -> None:
+        super().prepare_for_create(call, obj)
+        if not obj["metadata"].get("name"):
+            obj["metadata"]["name"] = new_uid()
 
     def validate(self, call: Call, obj: Object) -> list[Cause]:
         errs: Errors = []

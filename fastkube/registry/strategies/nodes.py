@@ -99,7 +99,8 @@ def _cidrs(errs: Errors, cidrs: list[str]) -> None:
     networks = [checks.parse_cidr(text) for text in cidrs]
     bad = next((text for text, network in zip(cidrs, networks, strict=True) if network is None), None)
     if bad is not None:
-        problem = "invalid PodCIDRs. failed to check with dual stack with error:invalid CIDR address: " + bad
+        told = f"invalid CIDR[{cidrs.index(bad)}]: <nil> (invalid CIDR address: {bad})"
+        problem = f"invalid PodCIDRs. failed to check with dual stack with error:{told}"
         errs.append(field.internal(path, problem))
     families = {network.version for network in networks if network is not None}
     if bad is not None or len(families) < 2 or len(cidrs) > 2:

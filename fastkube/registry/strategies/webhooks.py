@@ -84,7 +84,7 @@ def _webhook(errs: Errors, path: str, hook: Object, check_conditions: bool) -> N
     one_of_given(errs, f"{path}.failurePolicy", hook.get("failurePolicy"), FAILURE_POLICIES)
     one_of_given(errs, f"{path}.matchPolicy", hook.get("matchPolicy"), MATCH_POLICIES)
     effects = hook.get("sideEffects")
-    if not effects:
+    if effects is None:
         errs.append(field.required(f"{path}.sideEffects", f"must specify one of {', '.join(_SIDE_EFFECTS)}"))
     else:
         checks.one_of(errs, f"{path}.sideEffects", effects, _SIDE_EFFECTS)
