@@ -130,17 +130,24 @@ def _decode_protobuf(body: bytes, kind: str) -> Object:
 
 def decode_options(body: bytes, content_type: str) -> Object:
     """The DeleteOptions of a body, of which upstream says less when it is none. Raises ApiError 400 and 415."""
+    media = media_type(content_type)
+    if media not in (JSON, YAML):
+        return decode(body, content_type, "DeleteOptions")
     try:
-        if media_type(content_type) == JSON:
-            return _object(_read_json(body, None), body, "DeleteOptions")
-        if media_type(content_type) == YAML:
+        if media == JSON:
+            value = _read_json(body, None)
+        else:
             from fastkube.api import yaml
 
-            return _object(yaml.load(body)[0], body, "DeleteOptions")
+            value = yaml.load(body)[0]
     except ValueError as fault:
-        prefix = "json parse error: " if media_type(content_type) == JSON else ""
+        prefix = "json parse error: " if media == JSON else ""
         raise bad_request(f"couldn't get version/kind; {prefix}{fault}") from None
-    return decode(body, content_type, "DeleteOptions")
+    if value is not None and not isinstance(value, dict):
+        raise bad_request(_TYPE_META % _go_kind(value))
+    if told := type_meta_fault(value or {}):
+        raise bad_request(told)
+    return value or {}
 
 
 def _object(value: Any, body: bytes, kind: str) -> Object:

@@ -146,8 +146,12 @@ def _unshared(value: Any, left: list[int]) -> Any:
 def _told(fault: Exception) -> str:
     if not isinstance(fault, yaml.MarkedYAMLError):
         return str(fault).split("\n")[0]
-    where = f"line {fault.problem_mark.line + 1}: " if fault.problem_mark and fault.problem_mark.line else ""
-    return f"{where}{fault.problem}"
+    line = fault.problem_mark.line if fault.problem_mark else 0
+    if line and isinstance(fault, yaml.scanner.ScannerError):
+        line += 1  # of all others upstream's parser tells the line before
+    elif not line and fault.context_mark:
+        line = fault.context_mark.line
+    return f"line {line}: {fault.problem}" if line else str(fault.problem)
 
 
 class _Dumper(yaml.CSafeDumper):
@@ -155,8 +159,20 @@ class _Dumper(yaml.CSafeDumper):
         return True
 
 
+_STR = "tag:yaml.org,2002:str"
+
+
+def _resolved(dumper: _Dumper, text: str) -> str:
+    """What a text would be read as without quotes."""
+    tag: str = dumper.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
+    return tag
+
+
 def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    style = "|" if "\n" in text else None
+    if style is None and _resolved(dumper, text) != _STR:
+        style = '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _Dumper.add_representer(str, _text)

@@ -28,12 +28,12 @@ _ATTEMPTS_MAX = 8
 
 async def apply(registry: Registry, call: Call, facet: Facet, body: bytes) -> tuple[Stored, bool]:
     """The object, and whether it was created. Raises 400, 409 for conflicts, 422, 500 for a misfit configuration."""
-    config = _read(call, body)
+    config, duplicates = _read(call, body)
     call.now = call.now or registry.clock.time()
     key = call.rtype.key(call.namespace, call.name)
 
     def build(old: Object, item: Item) -> Draft:
-        merged = _merge(registry, call, facet, config, _live(call, facet, item))
+        merged = _merge(registry, call, facet, config, _live(call, facet, item), duplicates)
         claimed = merging.metadata_of(config).get("resourceVersion") or str(item.mod_revision)
         return facet.accept(call, item, merged, claimed, applied=True)
 
@@ -43,7 +43,7 @@ async def apply(registry: Registry, call: Call, facet: Facet, body: bytes) -> tu
             if exists or call.subresource:
                 return facet.answer(call, await registry.modify(call, build, facet.rules)), False
             _check_unborn(call, config)
-            new = decoding.to_storage(call, _merge(registry, call, facet, config, None))
+            new = decoding.to_storage(call, _merge(registry, call, facet, config, None, duplicates))
             return await registry.create_decoded(call, new, managed=True), True
         except ApiError as error:
             came_or_went = error.reason == ("NotFound" if exists else "AlreadyExists")
@@ -52,22 +52,25 @@ async def apply(registry: Registry, call: Call, facet: Facet, body: bytes) -> tu
     raise errors.conflict(call.rtype.storage_group, call.rtype.resource, call.name, errors.MODIFIED)
 
 
-def _read(call: Call, body: bytes) -> Object:
+def _read(call: Call, body: bytes) -> tuple[Object, list[str]]:
+    """The configuration, and what strict decoding complains about."""
     from fastkube.api import yaml
 
     try:
         config, duplicates = yaml.load(body)
     except yaml.YamlError as fault:
         raise errors.bad_request(f"error decoding YAML: {fault}") from None
-    if call.field_validation == "Warn":
-        call.warnings += duplicates
-    if not isinstance(config, dict):
+    if config is None:
         config = {}
+    if not isinstance(config, dict):
+        what = {str: "string", bool: "bool", list: "array"}.get(type(config), "number")
+        problem = f"json: cannot unmarshal {what} into Go value of type map[string]interface {{}}"
+        raise errors.bad_request(f"error decoding YAML: error unmarshaling JSON: while decoding JSON: {problem}")
     namespace = merging.metadata_of(config).get("namespace")
     if namespace and call.rtype.namespaced and namespace != call.namespace:
         problem = "the namespace of the provided object does not match the namespace sent on the request"
         raise errors.bad_request(problem)
-    return config
+    return config, duplicates
 
 
 def _check_unborn(call: Call, config: Object) -> None:
@@ -84,7 +87,9 @@ def _live(call: Call, facet: Facet, item: Item) -> Object:
     return decoding.from_storage(call, obj) if facet.take is None else scale.with_entries(call, obj)
 
 
-def _merge(registry: Registry, call: Call, facet: Facet, config: Object, live: Object | None) -> Object:
+def _merge(
+    registry: Registry, call: Call, facet: Facet, config: Object, live: Object | None, duplicates: list[str]
+) -> Object:
     """The live object with the configuration applied, fit to its schema."""
     schema = decoding.schema_of(call.rtype, facet.group, facet.version, facet.kind)
     if facet.take is None:
@@ -93,6 +98,11 @@ def _merge(registry: Registry, call: Call, facet: Facet, config: Object, live: O
         writer = ownership.scale_writer(call)
     versions = ownership.Versions(call.rtype)
     result = merging.apply(live, config, schema, writer, kind=facet.kind, force=call.force, versions=versions)
+    if duplicates and call.field_validation == "Strict":
+        told = "\n  ".join(("yaml: unmarshal errors:", *duplicates))
+        raise errors.bad_request(f"error strict decoding YAML: error converting YAML to JSON: {told}")
+    if call.field_validation == "Warn":
+        call.warnings += [each for each in duplicates if each not in call.warnings]
     merged = result.obj
     try:
         decoding.fit(call, merged, schema)

@@ -104,7 +104,12 @@ def check_patched_kind(call: Call, obj: Object, group: str, version: str, kind: 
     if call.rtype.custom and kind == call.rtype.kind:
         _check_custom_kind(group, kind, obj)
         _check_custom_version(group, wanted, kind, obj)
-    elif not ignored:
+    elif ignored:
+        for key in ("apiVersion", "kind"):
+            if isinstance(value := obj.get(key), int | float):
+                what = "bool" if isinstance(value, bool) else "int64" if isinstance(value, int) else "float64"
+                raise Unreadable(f"cannot convert {what} to string")
+    else:
         if told := codec.type_meta_fault(obj):
             raise Unreadable(told)
         given_version, given_kind = obj.get("apiVersion"), obj.get("kind") or kind

@@ -98,8 +98,11 @@ def replacement(call: Call, facet: Facet, body: Object) -> Build:
         fresh = unused.pop() if unused else msgpack.unpackb(template)
         uid = fresh["metadata"].get("uid")
         if facet.take is None and uid and uid != old["metadata"]["uid"]:
+            key = item.key.decode()
+            if call.dry_run:  # which upstream decides above the storage
+                key = key.removeprefix("/registry")
             problem = (
-                f"StorageError: invalid object, Code: 4, Key: {item.key.decode()}, ResourceVersion: 0, "
+                f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, "
                 f"AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, "
                 f"UID in object meta: {old['metadata']['uid']}"
             )

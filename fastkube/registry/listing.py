@@ -112,7 +112,7 @@ class ListOptions:
     def _watch_contradictions(self) -> list[Cause]:
         path, match = "resourceVersionMatch", self.match
         causes: list[Cause] = []
-        if self.send_initial_events is not None and not match:
+        if self.send_initial_events is not None and match != NOT_OLDER_THAN:
             problem = f"sendInitialEvents requires setting {path} to {NOT_OLDER_THAN}"
             causes.append(field.forbidden(path, problem))
         if match:
@@ -188,29 +188,34 @@ class _Token(NamedTuple):
         document = _token_document(text)
         version, revision, start = document.get("v"), document.get("rv", 0), document.get("start", "")
         if version != "meta.k8s.io/v1":
-            raise errors.bad_request("continue key is not valid: server does not recognize this encoded version")
+            raise _bad_token(f"server does not recognize this encoded version {version or ''}")
         if not isinstance(revision, int) or not isinstance(start, str) or not start or revision == 0:
-            raise errors.bad_request("continue key is not valid: incorrect encoded start resourceVersion")
+            raise _bad_token("incorrect encoded start resourceVersion")
         if ".." in start.split("/"):
-            raise errors.bad_request(f"continue key is not valid: {start}")
+            raise _bad_token(start)
         return cls(prefix + start.encode(), revision)
 
 
 def _token_document(text: str) -> dict[str, Any]:
     """What a token holds; raises 400 in Go's words for text that is not base64 of a JSON object."""
     if stranger := _NOT_BASE64.search(text):
-        raise errors.bad_request(f"continue key is not valid: illegal base64 data at input byte {stranger.start()}")
+        raise _bad_token(f"illegal base64 data at input byte {stranger.start()}")
     try:
         raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except binascii.Error:
-        told = f"continue key is not valid: illegal base64 data at input byte {len(text) - 1}"
-        raise errors.bad_request(told) from None
+        raise _bad_token(f"illegal base64 data at input byte {len(text) - 1}") from None
     if fault := gojson.fault(raw):
-        raise errors.bad_request(f"continue key is not valid: {fault}")
+        raise _bad_token(fault)
     document = gojson.parse(raw)
+    if document is None:
+        return {}
     if not isinstance(document, dict):
-        raise errors.bad_request("continue key is not valid: server does not recognize this encoded version")
+        raise _bad_token("server does not recognize this encoded version ")
     return document
+
+
+def _bad_token(problem: str) -> ApiError:
+    return errors.bad_request(f"invalid continue token: continue key is not valid: {problem}")
 
 
 def list_page(store: Store, call: Call, options: ListOptions) -> Page:
@@ -227,14 +232,14 @@ def list_page(store: Store, call: Call, options: ListOptions) -> Page:
         except Compacted:
             fresh = _Token(token.key, -1).encode(keys.prefix)
             raise ApiError(410, "Expired", _TOKEN_EXPIRED, metadata={"continue": fresh}) from None
-    wanted = parse_resource_version(options.resource_version)
+    wanted = _listed_version(options.resource_version)
     if options.match == EXACT or (wanted and limit and not options.match):
         try:
             return _read(store, keys, options, wanted, limit)
         except Compacted:
             raise errors.expired(_LIST_EXPIRED) from None
         except FutureRevision:
-            raise too_large_resource_version(wanted, store.revision) from None
+            raise too_large_resource_version(wanted, store.revision, retry=False) from None
     if wanted > store.revision:
         raise too_large_resource_version(wanted, store.revision)
     if options.resource_version:
@@ -280,21 +285,32 @@ def _read_filtered(store: Store, keys: KeyRange, options: ListOptions, revision:
         start = found.items[-1].key + b"\0"
 
 
+def _listed_version(text: str) -> int:
+    """That of a list, of whose misreading upstream says more. Raises 400."""
+    try:
+        return parse_resource_version(text)
+    except ApiError as error:
+        raise errors.bad_request(f"invalid resource version: {error.message}") from None
+
+
 def parse_resource_version(text: str) -> int:
     """The revision that a resourceVersion parameter means; 0 when none or any is asked for."""
     if not text:
         return 0
+    problem = "invalid syntax"
     if text.isascii() and text.isdigit():
-        return int(text)
-    problem = f"strconv.ParseUint: parsing {field.quote(text)}: invalid syntax"
+        if len(text) < 21 and int(text) < 1 << 64:
+            return int(text)
+        problem = "value out of range"
+    problem = f"strconv.ParseUint: parsing {field.quote(text)}: {problem}"
     raise ApiError(500, "", f"resourceVersion: Invalid value: {field.quote(text)}: {problem}")
 
 
-def too_large_resource_version(wanted: int, current: int) -> ApiError:
+def too_large_resource_version(wanted: int, current: int, *, retry: bool = True) -> ApiError:
     """The client has seen a newer state than this server has; it may ask again."""
     error = errors.timeout(f"Too large resource version: {wanted}, current: {current}", retry_after_s=1)
     cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
-    error.details = {"causes": [cause], "retryAfterSeconds": 1}
+    error.details = {"causes": [cause], "retryAfterSeconds": 1} if retry else {"causes": [cause]}
     return error
 
 

@@ -185,6 +185,8 @@ class Registry:
             except KeyExists as taken:
                 if base:
                     continue
+                if metadata.get("generateName"):
+                    raise _no_unique_name(call, metadata["name"]) from None
                 raise _already_exists(call, metadata["name"], taken.item) from None
             finally:
                 call.companions.clear()
@@ -245,7 +247,7 @@ class Registry:
         call.warnings += strategy.warnings(call, obj, None)
         strategy.canonicalize(obj)
         await self.admission.validate(call, obj, None)
-        if claimed_version:
+        if claimed_version and _is_revision(claimed_version) and not call.dry_run:
             raise ApiError(500, "", "resourceVersion should not be set on objects to be created")
         value = pack(obj)
         if len(value) > _OBJECT_MAX_BYTES:
@@ -438,6 +440,10 @@ def _no_unique_name(call: Call, name: str) -> ApiError:
     error.message += ", the server was not able to generate a unique name for the object"
     error.details = {**(error.details or {}), "retryAfterSeconds": 1}
     return error
+
+
+def _is_revision(text: str) -> bool:
+    return text.isascii() and text.isdigit() and int(text) != 0
 
 
 def _too_big(size: int) -> ApiError:

@@ -75,19 +75,19 @@ def check_version(call: Call, strategy: Strategy, claimed: str, item: Item) -> N
 def check_name(call: Call, metadata: Object) -> None:
     """The object of a PUT or patch must be the one of the path."""
     name, namespace = metadata.get("name"), metadata.get("namespace")
+    if call.rtype.namespaced:
+        if namespace and namespace != call.namespace:
+            problem = "the namespace of the provided object does not match the namespace sent on the request"
+            raise errors.bad_request(problem)
+        metadata["namespace"] = call.namespace
+    elif "namespace" in metadata:
+        del metadata["namespace"]
     if not name:
         problem = f"the name of the object ({call.name} based on URL) was undeterminable: name must be provided"
         raise errors.bad_request(problem)
     if name != call.name:
         problem = f"the name of the object ({name}) does not match the name on the URL ({call.name})"
         raise errors.bad_request(problem)
-    if call.rtype.namespaced:
-        if namespace and namespace != call.namespace:
-            given = f"the namespace of the object ({namespace})"
-            raise errors.bad_request(f"{given} does not match the namespace on the request ({call.namespace})")
-        metadata["namespace"] = call.namespace
-    elif "namespace" in metadata:
-        del metadata["namespace"]
 
 
 def keep_system_fields(new: Object, old: Object) -> None:
@@ -121,13 +121,14 @@ def metadata_faults(rtype: ResourceType, strategy: Strategy, new: Object, old: O
     if _unchanged(new["metadata"], old["metadata"]):
         return meta.validate_managed_fields(new["metadata"].get("managedFields") or [])
     kube = not rtype.custom
-    whole = meta.validate_object_meta(new, rtype.namespaced, meta.path_segment, kube_finalizers=kube)
+    whole = meta.validate_object_meta(new, rtype.namespaced, meta.path_segment, kube_finalizers=False)
+    generic = meta.validate_object_meta_update(new, old, kube_finalizers=False)
     changed = meta.validate_object_meta_update(new, old, kube_finalizers=kube)
     if not whole and not changed:
         return []
     return (
         whole
-        + changed
+        + generic
         + changed
         + meta.validate_object_meta(new, rtype.namespaced, strategy.validate_name, kube_finalizers=kube)
     )

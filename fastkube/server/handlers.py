@@ -35,7 +35,7 @@ from fastkube.server.calls import Route, find_route, make_call, read_body
 from fastkube.server.components import component_status, component_statuses, is_component_status
 from fastkube.server.connect import CONNECTING, connect, options_of
 from fastkube.server.forms import ListHead, View, view_of
-from fastkube.server.media import JSON, Form, form_for, wants_pretty
+from fastkube.server.media import JSON, Form, check_accepted, form_for, wants_pretty
 from fastkube.server.streams import CHUNKED, RAW, Selection, Watcher
 from fastkube.server.websocket import is_websocket, serve_websocket
 from fastkube.store import Compacted
@@ -58,6 +58,9 @@ def handle_resource(server: ApiServer, request: Request) -> Result:
     route = find_route(server.catalog, server.discovery, request)
     if request.info.subresource in CONNECTING:
         return _connect(server, request, make_call(request, route, server.clock.time()))
+    if not route.rtype.custom:
+        lists = request.info.parts == 1 and route.verb in ("list", "watch")
+        check_accepted(request.headers.get("Accept", ""), collection=lists)
     return _HANDLERS[route.verb](server, request, route)
 
 

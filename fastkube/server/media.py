@@ -36,8 +36,9 @@ _FORMATS = {
     "application/vnd.kubernetes.protobuf": PROTOBUF,
 }
 _ADVERTISED = "application/json, application/yaml, application/vnd.kubernetes.protobuf"
-_ADVERTISED_STREAMS = "application/json, application/vnd.kubernetes.protobuf;stream=watch"
+_ADVERTISED_STREAMS = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
 _CACHE_MAX = 1024
+_accepted: set[tuple[str, bool, str]] = set()
 
 
 class Form(NamedTuple):
@@ -114,20 +115,21 @@ def form_for(accept: str, *, stream: bool = False, custom: bool = False) -> Form
 
 def _negotiate(accept: str, stream: bool, custom: bool) -> Form:
     for clause in parse_accept(accept):
-        media = format_of(clause, stream)
+        media = format_of(clause)
         if media is None:
             continue
         form = _form_of(media, clause.parameters)
         if form is not None and (form.kind or not custom or media is not PROTOBUF):
+            if stream and media == YAML:
+                raise not_acceptable(stream=True)
             return form
-    raise not_acceptable(stream=stream)
+    raise not_acceptable()
 
 
-def format_of(clause: Clause, stream: bool = False) -> bytes | None:
+def format_of(clause: Clause) -> bytes | None:
     if clause.subtype == "*":
         return JSON if clause.type in ("*", "application") else None
-    media = _FORMATS.get(f"{clause.type}/{clause.subtype}")
-    return None if stream and media == YAML else media
+    return _FORMATS.get(f"{clause.type}/{clause.subtype}")
 
 
 def _form_of(media: bytes, parameters: dict[str, str]) -> Form | None:
@@ -160,6 +162,23 @@ def error_media(accept: str) -> bytes:
 def not_acceptable(*, stream: bool = False) -> ApiError:
     known = _ADVERTISED_STREAMS if stream else _ADVERTISED
     return errors.not_acceptable(f"only the following media types are accepted: {known}")
+
+
+def check_accepted(accept: str, *, collection: bool = False, only: str = _ADVERTISED) -> None:
+    """What upstream's router looks at before negotiation: whether one of the types, by its full name, is one that the
+    route of a built-in kind produces. Raises 406."""
+    if not accept or accept == "application/json" or (accept, collection, only) in _accepted:
+        return
+    for clause in accept.split(","):
+        name = clause.partition(";")[0].strip(" ")
+        if name == "*/*" or name in only.split(", ") or name == "application/msgpack":
+            if len(_accepted) >= _CACHE_MAX:
+                _accepted.clear()
+            _accepted.add((accept, collection, only))
+            return
+    known = f"{only}, {_ADVERTISED_STREAMS}" if collection else only
+    told = f"406: Not Acceptable\n\nAvailable representations: {known}"
+    raise ApiError(406, "NotAcceptable", told, details={})
 
 
 def wants_pretty(query: dict[str, str], user_agent: str) -> bool:

@@ -11,7 +11,7 @@ from fastkube.clock import ManualClock, rfc3339
 from fastkube.config import options_of, parse_duration
 from fastkube.server.answer import Answer
 from fastkube.server.calls import no_such_path
-from fastkube.server.media import JSON, form_for, parse_accept
+from fastkube.server.media import JSON, check_accepted, form_for, parse_accept
 from fastkube.server.metrics import CONTENT_TYPE as METRICS_TYPE
 from fastkube.server.version import VERSION_INFO
 
@@ -58,6 +58,7 @@ def _json(document: object) -> Answer:
 
 def _version(server: ApiServer, request: Request) -> Answer:
     _only_reads(request)
+    check_accepted(request.headers.get("Accept", ""), only="application/json")
     return _json(VERSION_INFO)
 
 
@@ -76,6 +77,12 @@ def _discovery(server: ApiServer, request: Request) -> Answer:
     if (not group or server.discovery.has_builtin_group(group)) and request.method != "GET":
         raise errors.method_not_allowed()
     headers = request.headers
+    if (
+        path.startswith("/api/")
+        or path == "/api"
+        or (path.count("/") == 3 and server.discovery.has_builtin_group(group))
+    ):
+        check_accepted(headers.get("Accept", ""))
     answer = server.discovery.answer(path, headers.get("Accept", ""), headers.get("If-None-Match", ""))
     if answer is None:
         if group and not server.discovery.has_builtin_group(group):

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from fastkube import errors
+from fastkube.api.field import quote
 from fastkube.config import parse_duration
 from fastkube.server.answer import Answer, Streamed
 from fastkube.server.audit import tell_decision
@@ -128,9 +129,12 @@ def _timeout(server: ApiServer, request: Request) -> float:
     if not asked:
         return longest
     try:
-        seconds = parse_duration(asked)
+        seconds = parse_duration(asked.removeprefix("-"))
     except ValueError:
-        raise errors.bad_request("invalid timeout specified in the request URL") from None
+        problem = f"time: invalid duration {quote(asked)}"
+        raise errors.bad_request(f"invalid timeout specified in the request URL - {problem}") from None
+    if asked.startswith("-"):
+        seconds = 0
     return min(seconds, longest) if seconds > 0 else longest
 
 

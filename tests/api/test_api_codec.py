@@ -259,9 +259,7 @@ def test_written_yaml_reads_as_what_was_written(value: Object) -> None:
 def test_yaml_has_the_form_of_upstream() -> None:
     obj = {"kind": "C", "apiVersion": "v1", "l": [{"b": "yes", "a": "1"}], "t": "one\ntwo\n", "e": {}, "n": []}
     assert codec.encode(obj, codec.YAML).decode() == (
-        "apiVersion: v1\ne: {}\nkind: C\nl:\n- a: '1'\n  b: 'yes'\n\"n\": []\nt: |\n  one\n  two\n".replace(
-            '"n"', "'n'"
-        )
+        'apiVersion: v1\ne: {}\nkind: C\nl:\n- a: "1"\n  b: "yes"\n"n": []\nt: |\n  one\n  two\n'
     )
 
 

@@ -182,8 +182,8 @@ NEW: list[tuple[str, dict[str, Any], list[str]]] = [
         {"spec.podCIDRs": ["10.1.0.0/24", "x"]},
         [
             f'spec.podCIDRs[1]: Invalid value: "x": {BAD_CIDR}',
-            "spec.podCIDRs: Internal error: invalid PodCIDRs. failed to check with dual stack with error:invalid CIDR[1]: "
-            "<nil> (invalid CIDR address: x)",
+            "spec.podCIDRs: Internal error: invalid PodCIDRs. failed to check with dual stack with error:invalid "
+            "CIDR[1]: <nil> (invalid CIDR address: x)",
             'spec.podCIDRs: Invalid value: ["10.1.0.0/24","x"]: may specify no more than one CIDR for each IP family',
         ],
     ),

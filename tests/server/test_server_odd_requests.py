@@ -205,3 +205,62 @@ INVALID: list[tuple[str, dict[str, Any], int, str]] = [
 async def test_objects_that_lack_something(api: Api, path: str, body: dict[str, Any], code: int, told: str) -> None:
     response = await api.request("POST", f"{path}?dryRun=All", body)
     assert (response.status, response.json.get("message", "")) == (code, told)
+
+
+LISTS = [
+    ("resourceVersion=x", 400, 'invalid resource version: resourceVersion: Invalid value: "x": strconv.ParseUint: '
+     'parsing "x": invalid syntax'),
+    ("continue=x", 400, "invalid continue token: continue key is not valid: illegal base64 data at input byte 0"),
+    ("continue=eyJ2IjoieCJ9", 400,
+     "invalid continue token: continue key is not valid: server does not recognize this encoded version x"),
+    ("timeout=x", 400, 'invalid timeout specified in the request URL - time: invalid duration "x"'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("query", "code", "told"), LISTS)
+async def test_lists_that_cannot_be(api: Api, query: str, code: int, told: str) -> None:
+    response = await api.request("GET", f"{MAPS}?{query}")
+    assert (response.status, response.json["message"]) == (code, told)
+
+
+OBJECTS = "application/json, application/yaml, application/vnd.kubernetes.protobuf"
+STREAMS = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
+ACCEPTS = [
+    (f"{MAPS}/a", "text/html", f"406: Not Acceptable\n\nAvailable representations: {OBJECTS}"),
+    (f"{MAPS}/a", "application/*", f"406: Not Acceptable\n\nAvailable representations: {OBJECTS}"),
+    (MAPS, "text/html", f"406: Not Acceptable\n\nAvailable representations: {OBJECTS}, {STREAMS}"),
+    ("/api/v1", "text/html", f"406: Not Acceptable\n\nAvailable representations: {OBJECTS}"),
+    ("/version", "application/yaml", "406: Not Acceptable\n\nAvailable representations: application/json"),
+    (f"{MAPS}?watch=1", "application/yaml", f"only the following media types are accepted: {STREAMS}"),
+    (MAPS, "application/json;as=Odd;v=v1;g=meta.k8s.io", f"only the following media types are accepted: {OBJECTS}"),
+]
+
+
+@pytest.mark.parametrize(("path", "accept", "told"), ACCEPTS)
+async def test_formats_that_nobody_has(api: Api, path: str, accept: str, told: str) -> None:
+    response = await api.request("GET", path, headers={"Accept": accept})
+    assert response.status == 406
+    if response.headers["Content-Type"] == "application/json":
+        assert response.json["message"] == told
+    else:
+        assert told.split(":")[0] in response.body.decode()
+
+
+async def test_applies_that_are_none_and_names_that_are_taken(api: Api) -> None:
+    problem = "json: cannot unmarshal array into Go value of type map[string]interface {}"
+    told = await ask(api, "PATCH", f"{MAPS}/a?fieldManager=m", "[]", APPLY)
+    expected = f"error decoding YAML: error unmarshaling JSON: while decoding JSON: {problem}"
+    assert told == (400, "BadRequest", expected)
+    twice = '{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"},"data":{"k":"1","k":"2"}}'
+    code, _, message = await ask(api, "PATCH", f"{MAPS}/a?fieldManager=m&fieldValidation=Strict", twice, APPLY)
+    assert (code, message.split("\n")[1].strip()) == (400, 'line 1: key "k" already set in map')
+    taken = 'configmaps "a" already exists, the server was not able to generate a unique name for the object'
+    assert await ask(api, "POST", MAPS, '{"metadata":{"name":"a","generateName":"g-"}}') == (
+        409, "AlreadyExists", taken
+    )  # fmt: skip
+
+
+async def test_a_finalizer_that_is_none_is_told_of_twice(api: Api) -> None:
+    body = b'{"metadata":{"finalizers":["x"]}}'
+    response = await api.request("PATCH", f"{MAPS}/a", body, headers={"Content-Type": MERGE})
+    assert [cause["field"] for cause in response.json["details"]["causes"]] == ["metadata.finalizers[0]"] * 2
