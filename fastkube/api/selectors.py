@@ -437,6 +437,8 @@ def parse_field_selector(text: str, allowed: frozenset[str], kind: str = "", *, 
         if match is None:
             raise bad_request(f"invalid selector: '{text}'; can't understand '{part}'")
         path, operator, told = match.group(1), match.group(2), _unescape(match.group(3))
+        if not path and not told:
+            continue  # no field has no value: that takes everything
         if path not in allowed:
             raise _unsupported(path, allowed, kind, custom)
         terms.append(FieldTerm(path, "!=" if operator == "!=" else "=", told))

@@ -182,5 +182,5 @@ for _tag, _pattern, _first in _RESOLVERS:
 
 def dump(value: Any) -> bytes:
     """A document in upstream's form: keys sorted, lists not indented."""
-    text: bytes = yaml.dump(value, Dumper=_Dumper, allow_unicode=True, width=1 << 30, encoding="utf-8")
+    text: bytes = yaml.dump(value, Dumper=_Dumper, allow_unicode=True, width=80, encoding="utf-8")
     return text

@@ -101,11 +101,11 @@ def _build(call: Call, facet: Facet, shown: Callable[[], str] | None, apply: App
             )
             decoding.fit(call, patched, schema)
         except decoding.Unreadable as problem:
-            fault = patches.restore_fault(schema, patched) if shown else ""
-            if shown and not fault and str(problem).startswith("illegal base64"):
-                fault = f"error decoding from json: {problem}"
+            fault = (patches.restore_fault(schema, patched) if shown else "") or str(problem)
+            if shown and fault.startswith("illegal base64"):
+                fault = f"error decoding from json: {fault}"
             told = shown() if shown else _as_go_patched(call, facet, item, apply, schema)
-            raise patches.undecodable(told, fault or str(problem)) from None
+            raise patches.undecodable(told, fault) from None
         metadata = patched.setdefault("metadata", {})
         check_name(call, metadata)
         claimed = metadata.pop("resourceVersion", "")

@@ -92,6 +92,10 @@ def find_route(catalog: Catalog, discovery: Discovery, request: Request) -> Rout
 
 def _check_builtin(rtype: ResourceType, info: RequestInfo, method: str) -> None:
     parts = info.parts
+    if info.verb == "proxy":  # an old form, of which nothing is left
+        raise errors.path_not_found()
+    if parts == 1 and rtype.namespaced and not info.namespace and "list" not in rtype.verbs:
+        raise errors.path_not_found()
     own_namespace = rtype.resource == "namespaces" and not rtype.group
     if not rtype.namespaced and info.namespace and not own_namespace:
         raise errors.path_not_found()

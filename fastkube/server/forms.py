@@ -14,7 +14,7 @@ import msgpack
 import orjson
 
 from fastkube import errors
-from fastkube.api import codec, conversion, protobuf, table
+from fastkube.api import codec, conversion, field, protobuf, table
 from fastkube.server.media import JSON, MSGPACK, PARTIAL, PARTIAL_LIST, PROTOBUF, TABLE, Form
 
 if TYPE_CHECKING:
@@ -216,8 +216,10 @@ def view_of(
     if form.kind == TABLE:
         include = query.get("includeObject") or "Metadata"
         if include not in _INCLUDES:
-            known = ", ".join(f'"{one}"' for one in _INCLUDES)
-            raise errors.bad_request(f'unrecognized includeObject value: "{include}" (supported: {known})')
+            problem = (
+                f"includeObject: Invalid value: {field.quote(include)}: must be 'Metadata', 'Object', 'None', or empty"
+            )
+            raise errors.bad_request(f"Unable to convert to Table as requested: {problem}")
     differs = not foreign and (rtype.stale or rtype.storage_api_version != rtype.api_version(version))
     if differs and rtype.by_webhook:
         return View(rtype, version, form, clock, include, False, True)

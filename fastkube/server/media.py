@@ -154,7 +154,7 @@ def error_media(accept: str) -> bytes:
         return JSON
     for clause in parse_accept(accept):
         media = format_of(clause)
-        if media is not None:
+        if media is not None and "as" not in clause.parameters:
             return media
     return JSON
 

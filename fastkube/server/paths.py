@@ -57,7 +57,8 @@ def _json(document: object) -> Answer:
 
 
 def _version(server: ApiServer, request: Request) -> Answer:
-    _only_reads(request)
+    if request.method != "GET":
+        raise errors.method_not_allowed()
     check_accepted(request.headers.get("Accept", ""), only="application/json")
     return _json(VERSION_INFO)
 
@@ -74,7 +75,8 @@ def _discovery(server: ApiServer, request: Request) -> Answer:
         return no_such_path()
     if path.endswith("//"):
         raise errors.path_not_found()
-    if (not group or server.discovery.has_builtin_group(group)) and request.method != "GET":
+    whole_group = bool(group) and path.count("/") == 2
+    if (not group or server.discovery.has_builtin_group(group)) and request.method != "GET" and not whole_group:
         raise errors.method_not_allowed()
     headers = request.headers
     if (

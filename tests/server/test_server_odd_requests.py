@@ -264,3 +264,32 @@ async def test_a_finalizer_that_is_none_is_told_of_twice(api: Api) -> None:
     body = b'{"metadata":{"finalizers":["x"]}}'
     response = await api.request("PATCH", f"{MAPS}/a", body, headers={"Content-Type": MERGE})
     assert [cause["field"] for cause in response.json["details"]["causes"]] == ["metadata.finalizers[0]"] * 2
+
+
+ROUTES = [
+    ("GET", "/api/v1/proxy/nodes/n", 404),
+    ("POST", "/api/v1/bindings", 404),
+    ("GET", "/apis/authorization.k8s.io/v1/localsubjectaccessreviews", 404),
+    ("GET", f"{NAMESPACED}/bindings", 405),
+    ("PUT", "/apis/apps", 200),
+    ("PUT", "/apis/apps/v1", 405),
+    ("HEAD", "/version", 405),
+    ("GET", f"{MAPS}?fieldSelector==", 200),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "code"), ROUTES)
+async def test_paths_and_methods(api: Api, method: str, path: str, code: int) -> None:
+    assert (await api.request(method, path)).status == code
+
+
+async def test_what_is_told_in_a_form_that_there_is_not(api: Api) -> None:
+    table = "application/json;as=Table;v=v1;g=meta.k8s.io"
+    response = await api.request("GET", f"{MAPS}?includeObject=Odd", headers={"Accept": table})
+    problem = "includeObject: Invalid value: \"Odd\": must be 'Metadata', 'Object', 'None', or empty"
+    assert (response.status, response.json["message"]) == (400, f"Unable to convert to Table as requested: {problem}")
+    yaml_table = "application/yaml;as=Table;v=v1;g=meta.k8s.io"
+    missing = await api.request("GET", f"{MAPS}/missing", headers={"Accept": yaml_table})
+    assert (missing.status, missing.headers["Content-Type"]) == (404, "application/json")
+    code, _, message = await ask(api, "PATCH", f"{MAPS}/a", '{"binaryData":{"a":"!!"}}', STRATEGIC)
+    assert code == 422 and message.endswith("error decoding from json: illegal base64 data at input byte 0")
