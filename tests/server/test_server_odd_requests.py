@@ -293,3 +293,25 @@ async def test_what_is_told_in_a_form_that_there_is_not(api: Api) -> None:
     assert (missing.status, missing.headers["Content-Type"]) == (404, "application/json")
     code, _, message = await ask(api, "PATCH", f"{MAPS}/a", '{"binaryData":{"a":"!!"}}', STRATEGIC)
     assert code == 422 and message.endswith("error decoding from json: illegal base64 data at input byte 0")
+
+
+async def test_updates_that_are_refused(api: Api) -> None:
+    """Each fault is told of once; some kinds are changed only by those who know which version they change."""
+    roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles"
+    role = {"metadata": {"name": "r"}, "rules": [{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]}
+    await api.create(roles, role)
+    role["rules"] = [{"apiGroups": [""], "resources": ["pods"]}]
+    refused = await api.request("PUT", f"{roles}/r", role)
+    assert [cause["field"] for cause in refused.json["details"]["causes"]] == ["rules[0].verbs"]
+    revisions = "/apis/apps/v1/namespaces/default/controllerrevisions"
+    await api.create(revisions, {**REVISION, "data": {}})
+    refused = await api.request("PUT", f"{revisions}/a", {**REVISION, "data": 1})
+    assert [cause["message"] for cause in refused.json["details"]["causes"]] == ["Invalid value: 1: field is immutable"]
+    group = "/apis/admissionregistration.k8s.io/v1"
+    bindings = f"{group}/validatingadmissionpolicybindings"
+    binding = {"metadata": {"name": "b"}, "spec": {"policyName": "p", "validationActions": ["Deny"]}}
+    hooks = {"metadata": {"name": "h"}, "webhooks": []}
+    for path, obj in ((bindings, binding), (f"{group}/validatingwebhookconfigurations", hooks)):
+        await api.create(path, obj)
+        refused = await api.request("PUT", f"{path}/{obj['metadata']['name']}", obj)
+        assert (refused.status, refused.json["details"]["causes"][0]["field"]) == (422, "metadata.resourceVersion")

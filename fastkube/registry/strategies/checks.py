@@ -155,7 +155,10 @@ def at_most_hundred_percent(errs: Errors, path: str, value: int | str) -> None:
 
 def is_zero(value: int | str) -> bool:
     """Whether an int-or-percent comes to nothing."""
-    return value == 0 or percent_of(value) == 0
+    if isinstance(value, int):
+        return value == 0
+    percent = percent_of(value)
+    return percent == 0 if percent is not None else not value.lstrip("+-").strip("0").isdigit()
 
 
 # ---------------------------------------------------------------- quantities

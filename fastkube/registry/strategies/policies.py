@@ -29,6 +29,8 @@ def _default_resources(resources: Object | None) -> None:
 class PolicyStrategy(Strategy):
     """Of both kinds: `mutating` policies change objects and have no status, the others check them."""
 
+    allow_unconditional_update = False
+
     def __init__(self, *, mutating: bool) -> None:
         self.has_status = not mutating
         self._mutating = mutating
@@ -67,6 +69,8 @@ class PolicyStrategy(Strategy):
 
 class BindingStrategy(Strategy):
     """`acts`: the binding says what is done about objects that fail."""
+
+    allow_unconditional_update = False
 
     has_status = False
 

@@ -23,10 +23,6 @@ class _RbacStrategy(Strategy):
     def validate_name(self, name: str, prefix: bool) -> list[str]:
         return path_segment(name, prefix)
 
-    def validate_update(self, call: Call, new: Object, old: Object) -> list[Cause]:
-        """Upstream asks twice: for the object, and for the update, which begins with the object."""
-        return self.validate(call, new) * 2
-
 
 class RoleStrategy(_RbacStrategy):
     def validate(self, call: Call, obj: Object) -> list[Cause]:

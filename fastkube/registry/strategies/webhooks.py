@@ -31,6 +31,8 @@ _URL_FORM = "; desired format: https://host[/path]"
 class WebhookStrategy(Strategy):
     """Both kinds of configurations; `mutating` ones say besides whether a webhook may be asked twice."""
 
+    allow_unconditional_update = False
+
     has_status = False
 
     def __init__(self, *, mutating: bool) -> None:
