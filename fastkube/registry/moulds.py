@@ -134,8 +134,10 @@ class Lesson:
 
     def learn(self, value: bytes, stamp: str) -> None:
         """`value` is what was made of it. Leaves a mould if rules 2 to 4 hold."""
+        if self._moulds.constancy(self._call) != self._constancy or self._moulds.has(self._key, self._constancy):
+            return
         obj = unpack(value)
-        if self._moulds.constancy(self._call) == self._constancy and self._is_by_shape(obj):
+        if self._is_by_shape(obj):
             mould = self._mould_of(value, obj, stamp)
             if mould is not None:
                 self._moulds.keep(self._key, mould)
@@ -242,6 +244,11 @@ class Moulds:
             self._seen.clear()
         self._seen.add(seen)
         return False
+
+    def has(self, key: _Key, constancy: int) -> bool:
+        """Whether there is a mould already: requests that come together all begin without."""
+        mould = self._moulds.get(key)
+        return mould is not None and mould.constancy == constancy
 
     def keep(self, key: _Key, mould: _Mould) -> None:
         if len(self._moulds) >= _MOULDS_MAX:
