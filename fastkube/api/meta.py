@@ -164,12 +164,14 @@ def validate_object_meta(
     generation = metadata.get("generation")
     if generation is not None:
         causes += field.non_negative("metadata.generation", generation)
-    return causes + _validate_common(metadata, kube_finalizers)
+    finalizers = metadata.get("finalizers") or []
+    causes += _validate_common(metadata, finalizers)
+    return causes + validate_kube_finalizers(finalizers) if kube_finalizers else causes
 
 
 def validate_object_meta_update(new: Object, old: Object, *, kube_finalizers: bool = True) -> list[Cause]:
-    """Faults of changed metadata. Whoever calls has already kept the old uid, creation and deletion times where the
-    client left them out; `new` must carry a resourceVersion or have been refused before."""
+    """Faults of changed metadata (`kube_finalizers` as above). Whoever calls has already kept the old uid, creation and
+    deletion times where the client left them out; `new` must carry a resourceVersion or have been refused before."""
     now, was = new["metadata"], old["metadata"]
     causes: list[Cause] = []
     if was.get("deletionTimestamp"):
@@ -182,10 +184,11 @@ def validate_object_meta_update(new: Object, old: Object, *, kube_finalizers: bo
     for key in ("creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"):
         if now.get(key) != was.get(key):
             causes.append(field.invalid(f"metadata.{key}", now.get(key), field.IMMUTABLE))
-    return causes + _validate_common(now, kube_finalizers)
+    causes += _validate_common(now, [])
+    return causes + validate_kube_finalizers(now.get("finalizers") or []) if kube_finalizers else causes
 
 
-def _validate_common(metadata: Object, kube_finalizers: bool) -> list[Cause]:
+def _validate_common(metadata: Object, finalizers: list[str]) -> list[Cause]:
     causes: list[Cause] = []
     if labels := metadata.get("labels"):
         causes += validate_labels(labels, "metadata.labels")
@@ -193,8 +196,8 @@ def _validate_common(metadata: Object, kube_finalizers: bool) -> list[Cause]:
         causes += validate_annotations(annotations, "metadata.annotations")
     if owners := metadata.get("ownerReferences"):
         causes += _validate_owners(owners)
-    if finalizers := metadata.get("finalizers"):
-        causes += _validate_finalizers(finalizers, kube_finalizers)
+    if finalizers:
+        causes += _validate_finalizers(finalizers)
     if managed := metadata.get("managedFields"):
         causes += validate_managed_fields(managed)
     return causes
@@ -277,18 +280,23 @@ def _ref_fields(ref: Object) -> Iterable[tuple[str, Any]]:
             yield key, ""
 
 
-def _validate_finalizers(finalizers: list[str], kube_finalizers: bool) -> list[Cause]:
+def _validate_finalizers(finalizers: list[str]) -> list[Cause]:
     path = "metadata.finalizers"
     causes = [field.invalid(path, name, fault) for name in finalizers for fault in label_key(name)]
     if ORPHAN in finalizers and FOREGROUND in finalizers:
         problem = f"finalizer {ORPHAN} and {FOREGROUND} cannot be both set"
         causes.append(field.invalid(path, finalizers, problem))
-    if kube_finalizers:
-        problem = "name is neither a standard finalizer name nor is it fully qualified"
-        for number, name in enumerate(finalizers):
-            if "/" not in name and name not in _STANDARD_FINALIZERS:
-                causes.append(field.invalid(field.at(path, number), name, problem))
     return causes
+
+
+def validate_kube_finalizers(finalizers: list[str]) -> list[Cause]:
+    """Faults that built-in kinds find besides: a finalizer without a domain has to be a standard one."""
+    problem = "name is neither a standard finalizer name nor is it fully qualified"
+    return [
+        field.invalid(field.at("metadata.finalizers", number), name, problem)
+        for number, name in enumerate(finalizers)
+        if "/" not in name and name not in _STANDARD_FINALIZERS
+    ]
 
 
 def _validate_no_new_finalizers(now: Iterable[str], was: Iterable[str]) -> list[Cause]:

@@ -171,6 +171,22 @@ def _checked(operations: Any) -> list[dict[str, Any]]:
     return found
 
 
+def json_patch_reach(operations: list[dict[str, Any]]) -> dict[str, Any]:
+    """The parts of an object that the operations go through or to: {field: parts}, None where a path ends."""
+    reach: dict[str, Any] = {}
+    for operation in operations:
+        for key in ("path", "from"):
+            if key not in operation:
+                continue
+            place = reach
+            *parents, last = _pointer(operation, key) or [""]
+            for part in parents:
+                place[part] = inner = place.get(part) or {}
+                place = inner
+            place.setdefault(last, None)
+    return reach
+
+
 def _pointer(operation: dict[str, Any], key: str = "path") -> list[str]:
     """The parts of a JSON pointer; what stands before its first slash means nothing."""
     text = operation.get(key)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgpack
 
@@ -47,23 +47,32 @@ async def patch(registry: Registry, call: Call, content_type: str, body: bytes) 
     facet = facets.facet_of(registry, call)
     if kind == APPLY:
         return await applying.apply(registry, call, facet, body)
-    build = _build(call, facet, *_read_patch(call, facet, kind, body))
+    build = _build(call, facet, _read_patch(call, facet, kind, body))
     return facet.answer(call, await registry.modify(call, build, facet.rules)), False
 
 
-def _read_patch(call: Call, facet: Facet, kind: str, body: bytes) -> tuple[Callable[[], str] | None, Apply]:
-    """How complaints show the patch (None: they show its result), and what it does. It is read once, when there is an
-    object to apply it to, and applied often."""
+class Patch(NamedTuple):
+    """`apply` does it, as often as it is called. `shown` is what a complaint about the result quotes: the patch as
+    text, or (None) the patched object, in which `touched` tells of the parts that the patch reaches: {field: parts}.
+    """
+
+    apply: Apply
+    shown: Callable[[], str] | None
+    touched: Callable[[], Any]
+
+
+def _read_patch(call: Call, facet: Facet, kind: str, body: bytes) -> Patch:
+    """It is decoded once, when there is an object to apply it to."""
     if kind not in (JSON, MERGE, STRATEGIC) or (kind == STRATEGIC and call.rtype.custom):
         raise ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type", details={})
     read = cache(partial(_decode, call, kind, body))
     if kind == JSON:
-        return None, lambda obj: patches.json_patch(obj, read())
+        return Patch(lambda obj: patches.json_patch(obj, read()), None, lambda: patches.json_patch_reach(read()))
     if kind == MERGE:
         strict = call.field_validation != "Ignore"
-        return None, lambda obj: patches.merge_patch(obj, read(), strict=strict)
+        return Patch(lambda obj: patches.merge_patch(obj, read(), strict=strict), None, read)
     shape = decoding.schema_of(call.rtype, facet.group, facet.version, facet.kind)
-    return (lambda: go_text(read())), lambda obj: patches.strategic_merge_patch(obj, read(), shape)
+    return Patch(lambda obj: patches.strategic_merge_patch(obj, read(), shape), lambda: go_text(read()), dict)
 
 
 def _decode(call: Call, kind: str, body: bytes) -> Any:
@@ -84,15 +93,14 @@ def _decode(call: Call, kind: str, body: bytes) -> Any:
     return patch
 
 
-def _build(call: Call, facet: Facet, shown: Callable[[], str] | None, apply: Apply) -> Build:
-    """`shown` is what a complaint about the result quotes: the patch as text, or (None) the patched object."""
-
+def _build(call: Call, facet: Facet, patch: Patch) -> Build:
+    shown = patch.shown
     warned = len(call.warnings)
     schema = decoding.schema_of(call.rtype, facet.group, facet.version, facet.kind)
 
     def build(old: Object, item: Item) -> Draft:
         del call.warnings[warned:]  # an attempt that came too late has warned of the same things
-        patched = apply(facet.body(call, msgpack.unpackb(item.value), item.mod_revision))
+        patched = patch.apply(facet.body(call, msgpack.unpackb(item.value), item.mod_revision))
         if not isinstance(patched, dict):
             raise errors.bad_request(f"the patch leaves a {type(patched).__name__} of the object")
         try:
@@ -104,7 +112,7 @@ def _build(call: Call, facet: Facet, shown: Callable[[], str] | None, apply: App
             fault = (patches.restore_fault(schema, patched) if shown else "") or str(problem)
             if shown and fault.startswith("illegal base64"):
                 fault = f"error decoding from json: {fault}"
-            told = shown() if shown else _as_go_patched(call, facet, item, apply, schema)
+            told = shown() if shown else _as_go_patched(call, facet, item, patch, schema)
             raise patches.undecodable(told, fault) from None
         metadata = patched.setdefault("metadata", {})
         check_name(call, metadata)
@@ -114,22 +122,30 @@ def _build(call: Call, facet: Facet, shown: Callable[[], str] | None, apply: App
     return build
 
 
-def _as_go_patched(call: Call, facet: Facet, item: Item, apply: Apply, schema: Schema) -> str:
-    """The patched object as upstream quotes it: what the patch left alone in the order of Go's structs, the rest by the
-    alphabet."""
+def _as_go_patched(call: Call, facet: Facet, item: Item, patch: Patch, schema: Schema) -> str:
+    """The patched object as upstream quotes it: what the patch does not reach in the order of Go's structs, objects
+    that it reaches by the alphabet."""
     before = facet.body(call, msgpack.unpackb(item.value), item.mod_revision)
-    after = apply(facet.body(call, msgpack.unpackb(item.value), item.mod_revision))
-    if (
-        call.rtype.custom and facet.take is None
-    ):  # upstream has no struct for it, so all is in the order of the alphabet
+    after = patch.apply(facet.body(call, msgpack.unpackb(item.value), item.mod_revision))
+    if call.rtype.custom and facet.take is None:  # upstream has no struct for it: all is in the order of the alphabet
         return json.dumps(after, separators=(",", ":"), ensure_ascii=False, sort_keys=True)
-    return json.dumps(_ordered(before, after, schema), separators=(",", ":"), ensure_ascii=False)
+    return json.dumps(_ordered(before, after, patch.touched(), schema), separators=(",", ":"), ensure_ascii=False)
 
 
-def _ordered(before: Any, after: Any, schema: Schema | None) -> Any:
-    if not isinstance(after, dict):
-        return after
-    if before == after:
-        return in_go_order(after, schema)
-    old = before if isinstance(before, dict) else {}
-    return {key: _ordered(old.get(key), after[key], schema.field(key) if schema else None) for key in sorted(after)}
+def _ordered(before: Any, after: Any, touched: Any, schema: Schema | None) -> Any:
+    if not (isinstance(touched, dict) and isinstance(before, dict) and isinstance(after, dict)):
+        return after if touched is None else _sorted(after)  # the patch put it there; a merge patch sorts it
+    ordered = {}
+    for key in sorted(after):
+        inner = schema.field(key) if schema else None
+        if key in touched:
+            ordered[key] = _ordered(before.get(key), after[key], touched[key], inner)
+        else:
+            ordered[key] = in_go_order(after[key], inner)
+    return ordered
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, list) else value

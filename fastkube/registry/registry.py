@@ -237,7 +237,7 @@ class Registry:
         if strategy.has_generation:
             metadata["generation"] = 1
         causes = meta.validate_object_meta(
-            obj, rtype.namespaced, strategy.validate_name, kube_finalizers=not rtype.custom
+            obj, rtype.namespaced, strategy.validate_name, kube_finalizers=strategy.kube_finalizers and not rtype.custom
         )
         own = strategy.validate(call, obj)
         causes = own if own and strategy.metadata_last else causes + own
@@ -350,7 +350,7 @@ class Registry:
         rules.prepare(call, new, old)
         if rules.raises_generation and strategy.has_generation and strategy.spec_changed(new, old):
             new["metadata"]["generation"] = (old["metadata"].get("generation") or 0) + 1
-        causes = updating.metadata_faults(rtype, strategy, new, old) + rules.validate(call, new, old)
+        causes = updating.metadata_faults(call, strategy, new, old) + rules.validate(call, new, old)
         if causes:
             raise errors.invalid(rtype.storage_group, rtype.kind, call.name, causes)
         call.warnings += strategy.warnings(call, new, old)

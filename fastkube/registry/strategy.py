@@ -97,6 +97,13 @@ class Strategy:
     has_generation = True
     """metadata.generation starts at 1 and rises with every change of spec (or whatever `spec_changed` says)."""
 
+    metadata_checks: tuple[str, ...] = ("update", "whole")
+    """How the kind's validation of a change looks at the metadata, after that of all kinds did: what changed, and all
+    of it as if it were new. It shows in how often upstream tells a fault."""
+
+    kube_finalizers = True
+    """A finalizer without a domain has to be a standard one."""
+
     has_status = True
     """On create status is reset by `reset_status`; on update of the main resource it is kept from the old object."""
 

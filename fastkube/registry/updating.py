@@ -11,7 +11,6 @@ from fastkube.errors import ApiError, Cause
 from fastkube.registry.strategy import Call, Object, Strategy
 
 if TYPE_CHECKING:
-    from fastkube.api.catalog import ResourceType
     from fastkube.store import Item
 
 
@@ -116,19 +115,19 @@ def _unchanged(now: Object, was: Object) -> bool:
 _MANAGED = frozenset(("managedFields",))
 
 
-def metadata_faults(rtype: ResourceType, strategy: Strategy, new: Object, old: Object) -> list[Cause]:
-    """Faults of changed metadata: told twice, as upstream does (once for all kinds, once by the kind's validation)."""
-    if _unchanged(new["metadata"], old["metadata"]):
-        return meta.validate_managed_fields(new["metadata"].get("managedFields") or [])
-    kube = not rtype.custom
-    whole = meta.validate_object_meta(new, rtype.namespaced, meta.path_segment, kube_finalizers=False)
-    generic = meta.validate_object_meta_update(new, old, kube_finalizers=False)
-    changed = meta.validate_object_meta_update(new, old, kube_finalizers=kube)
-    if not whole and not changed:
+def metadata_faults(call: Call, strategy: Strategy, new: Object, old: Object) -> list[Cause]:
+    """Faults of changed metadata: told once for all kinds, and again by each check of the kind's own validation."""
+    rtype, metadata = call.rtype, new["metadata"]
+    if _unchanged(metadata, old["metadata"]):
+        return meta.validate_managed_fields(metadata.get("managedFields") or [])
+    kube = strategy.kube_finalizers and not rtype.custom
+    faults = meta.validate_object_meta(new, rtype.namespaced, meta.path_segment, kube_finalizers=False)
+    faults += meta.validate_object_meta_update(new, old, kube_finalizers=False)
+    if not faults and not (kube and meta.validate_kube_finalizers(metadata.get("finalizers") or [])):
         return []
-    return (
-        whole
-        + generic
-        + changed
-        + meta.validate_object_meta(new, rtype.namespaced, strategy.validate_name, kube_finalizers=kube)
-    )
+    for check in ("update",) if call.subresource == "status" else strategy.metadata_checks:
+        if check == "update":
+            faults += meta.validate_object_meta_update(new, old, kube_finalizers=kube)
+        else:
+            faults += meta.validate_object_meta(new, rtype.namespaced, strategy.validate_name, kube_finalizers=kube)
+    return faults

@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from clusters import Cluster
-from kinds import GOOD, complaints, complaints_about_update
+from clusters import JSON_PATCH, MERGE, Cluster, refused
+from kinds import GOOD, changed, complaints, complaints_about_update, good
 
 SEALED = "Forbidden: field is immutable when `immutable` is set"
 FIXED = "field is immutable"
@@ -593,3 +593,51 @@ async def test_a_bad_object_is_refused(cluster: Cluster, resource: str, changes:
 )
 async def test_a_bad_change_is_refused(cluster: Cluster, resource: str, before: dict, changes: dict, told: list[str]):
     assert await complaints_about_update(cluster, resource, before, changes) == told
+
+
+@pytest.mark.parametrize(
+    ("resource", "labels", "finalizers"),
+    [
+        ("configmaps", 4, 4),
+        ("services", 3, 2),
+        ("limitranges", 3, 3),
+        ("runtimeclasses.node.k8s.io", 4, 2),
+        ("leases.coordination.k8s.io", 3, 1),
+        ("events", 2, 1),
+    ],
+)
+async def test_changed_metadata_is_looked_at_as_often_as_upstream_does(
+    cluster: Cluster, resource: str, labels: int, finalizers: int
+):
+    created = await cluster.create(resource, good(resource, {}))
+    old = cluster.get(resource, created["metadata"]["name"])
+    for change, times in (({"metadata.labels": {"x": "$"}}, labels), ({"metadata.finalizers": ["é"]}, finalizers)):
+        async with refused(422) as caught:
+            await cluster.update(resource, changed(old, change))
+        assert len(caught.value.details["causes"]) == times
+
+
+@pytest.mark.parametrize(
+    ("kind", "patch", "start"),
+    [
+        (MERGE, {"data": {"k": 5}}, '"metadata":{"name":"c","namespace":"default",'),
+        (MERGE, {"metadata": {"name": "c"}, "data": {"k": 5}}, '"metadata":{"creationTimestamp":'),
+        (
+            JSON_PATCH,
+            [{"op": "add", "path": "/metadata/labels", "value": {"b": "1", "a": 5}}],
+            '"metadata":{"creationTimestamp":',
+        ),
+        (
+            JSON_PATCH,
+            [{"op": "replace", "path": "/data/k", "value": 5}],
+            '"metadata":{"name":"c","namespace":"default",',
+        ),
+    ],
+)
+async def test_a_complaint_about_a_patch_quotes_what_it_reaches_by_the_alphabet(
+    cluster: Cluster, kind: str, patch: object, start: str
+):
+    await cluster.create("configmaps", {"metadata": {"name": "c"}, "data": {"k": "v"}})
+    async with refused(422) as caught:
+        await cluster.patch("configmaps", "c", patch, kind=kind)
+    assert start in caught.value.message.replace('\\"', '"')

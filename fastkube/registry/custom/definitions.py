@@ -34,6 +34,8 @@ LIFTED = {
 
 
 class CustomResourceDefinitions(Strategy):
+    metadata_checks = ("update",)
+    kube_finalizers = False
     allow_unconditional_update = False
 
     def default(self, obj: Object) -> None:

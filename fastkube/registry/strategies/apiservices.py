@@ -16,6 +16,7 @@ _GROUP_PRIORITY_MAX, _VERSION_PRIORITY_MAX = 20000, 1000
 class APIServiceStrategy(Strategy):
     has_generation = False
     allow_unconditional_update = False
+    kube_finalizers = False
 
     def default(self, obj: Object) -> None:
         service = obj.setdefault("spec", {}).get("service")

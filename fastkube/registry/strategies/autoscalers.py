@@ -23,6 +23,7 @@ _NO_SOURCE = "must populate information for the given metric source"
 
 
 class AutoscalerStrategy(Strategy):
+    metadata_checks = ("update",)
     has_generation = False
 
     def default(self, obj: Object) -> None:

@@ -15,6 +15,7 @@ _COUNTS = ("disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPo
 
 
 class DisruptionBudgetStrategy(Strategy):
+    metadata_checks = ()
     allow_unconditional_update = False
     metadata_last = True
 

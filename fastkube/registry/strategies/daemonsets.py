@@ -20,6 +20,7 @@ _COUNTS = (
 
 
 class DaemonSetStrategy(WorkloadStrategy):
+    metadata_checks = ("update",)
     names_pods = False
 
     def default(self, obj: Object) -> None:

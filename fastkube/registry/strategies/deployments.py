@@ -16,6 +16,8 @@ _SHARE = "25%"
 
 
 class DeploymentStrategy(WorkloadStrategy):
+    metadata_checks = ("update",)
+
     def default(self, obj: Object) -> None:
         spec: Object = obj.setdefault("spec", {})
         default_template(spec)

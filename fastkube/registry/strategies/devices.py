@@ -282,7 +282,7 @@ class ResourceClaimTemplateStrategy(Strategy):
         return errs
 
     def validate_update(self, call: Call, new: Object, old: Object) -> list[Cause]:
-        errs: Errors = []
+        errs = self.validate(call, new)
         told = shown("ResourceClaimTemplateSpec", new["spec"])
         checks.immutable(errs, "spec", new["spec"], old["spec"], told)
         return errs

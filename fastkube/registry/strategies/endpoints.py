@@ -94,6 +94,7 @@ _ENDPOINTS_MAX, _ADDRESSES_MAX, _PORTS_MAX, _TOPOLOGY_MAX, _HINTS_MAX = 1000, 10
 
 
 class EndpointSliceStrategy(Strategy):
+    metadata_checks = ("whole",)
     has_status = False
 
     def default(self, obj: Object) -> None:

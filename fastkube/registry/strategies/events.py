@@ -23,6 +23,7 @@ _TTL_S = 3600
 
 
 class EventStrategy(Strategy):
+    metadata_checks = ()
     has_generation = False
     has_status = False
     allow_create_on_update = True

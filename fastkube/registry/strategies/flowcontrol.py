@@ -44,6 +44,8 @@ def _conditions(errs: Errors, obj: Object) -> None:
 
 
 class FlowSchemaStrategy(Strategy):
+    metadata_checks = ("whole",)
+
     def default(self, obj: Object) -> None:
         spec = obj.setdefault("spec", {})
         if not spec.get("matchingPrecedence"):
@@ -205,6 +207,8 @@ _NOT_NEGATIVE = "must be a non-negative integer"
 
 
 class PriorityLevelConfigurationStrategy(Strategy):
+    metadata_checks = ("whole",)
+
     def default(self, obj: Object) -> None:
         spec = obj.setdefault("spec", {})
         if spec.get("type") == "Exempt" and spec.get("exempt") is None:

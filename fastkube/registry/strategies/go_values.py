@@ -347,4 +347,5 @@ def _diff(old: Any, new: Any) -> str:
 
 
 def _lines(value: Any) -> list[str]:
-    return json.dumps(value, indent=1, ensure_ascii=False).splitlines(keepends=True)
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    return text.splitlines(keepends=True)

@@ -108,6 +108,8 @@ def _generate_selector(job: Object) -> None:
 
 
 class CronJobStrategy(Strategy):
+    metadata_checks = ("update",)
+
     def default(self, obj: Object) -> None:
         spec: Object = obj.setdefault("spec", {})
         if not spec.get("concurrencyPolicy"):

@@ -12,6 +12,8 @@ _SWITCHED_OFF = ("strategy", "preferredHolder")
 
 
 class LeaseStrategy(Strategy):
+    metadata_checks = ("update",)
+    kube_finalizers = False
     has_generation = False
     has_status = False
     allow_create_on_update = True

@@ -18,6 +18,7 @@ _AMOUNTS = ("max", "min", "default", "defaultRequest", "maxLimitRequestRatio")
 
 
 class LimitRangeStrategy(Strategy):
+    metadata_checks = ("whole",)
     has_generation = False
     has_status = False
     allow_create_on_update = True
@@ -144,6 +145,7 @@ _ONLY_EXISTS = (
 
 
 class ResourceQuotaStrategy(Strategy):
+    metadata_checks = ("update",)
     has_generation = False
 
     def default(self, obj: Object) -> None:

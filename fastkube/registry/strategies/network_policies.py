@@ -17,6 +17,7 @@ _TYPES = ("Ingress", "Egress")
 
 
 class NetworkPolicyStrategy(Strategy):
+    metadata_checks = ("update",)
     has_status = False
 
     def default(self, obj: Object) -> None:

@@ -252,6 +252,7 @@ def _app_armor_from_annotations(call: Call, spec: Object, annotations: dict[str,
 
 
 class PodTemplateStrategy(Strategy):
+    metadata_checks = ("update",)
     has_status = False
 
     def default(self, obj: Object) -> None:

@@ -30,6 +30,7 @@ class PolicyStrategy(Strategy):
     """Of both kinds: `mutating` policies change objects and have no status, the others check them."""
 
     allow_unconditional_update = False
+    metadata_checks = ("update",)
 
     def __init__(self, *, mutating: bool) -> None:
         self.has_status = not mutating
@@ -71,7 +72,7 @@ class BindingStrategy(Strategy):
     """`acts`: the binding says what is done about objects that fail."""
 
     allow_unconditional_update = False
-
+    metadata_checks = ("update",)
     has_status = False
 
     def __init__(self, *, acts: bool) -> None:

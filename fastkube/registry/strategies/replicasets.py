@@ -31,6 +31,8 @@ def replicated_template(errs: Errors, selector: Object | None, template: Object)
 
 
 class ReplicaSetStrategy(WorkloadStrategy):
+    metadata_checks = ("update",)
+
     def default(self, obj: Object) -> None:
         spec: Object = obj.setdefault("spec", {})
         default_template(spec)
@@ -60,6 +62,8 @@ class ReplicaSetStrategy(WorkloadStrategy):
 
 
 class ReplicationControllerStrategy(WorkloadStrategy):
+    metadata_checks = ("update",)
+
     def default(self, obj: Object) -> None:
         """Without labels and selector those of the template serve."""
         spec: Object = obj.setdefault("spec", {})
@@ -96,10 +100,6 @@ class ReplicationControllerStrategy(WorkloadStrategy):
         validate_template(errs, "spec.template", template)
         workloads.runs_forever(errs, "spec.template", template, "ReplicationController")
         return errs
-
-    def validate_update(self, call: Call, new: Object, old: Object) -> list[Cause]:
-        """Upstream checks the new object, and then once more as an update."""
-        return self.validate(call, new) * 2
 
     def check_status(self, errs: Errors, status: Object) -> None:
         workloads.non_negative_status(errs, status, "replicas", *_STATUS_PARTS, "observedGeneration")

@@ -18,6 +18,7 @@ _USER_MAX = 1_000_000_000
 
 
 class PriorityClassStrategy(Strategy):
+    metadata_checks = ("update",)
     has_status = False
 
     def default(self, obj: Object) -> None:
@@ -61,6 +62,7 @@ def _system(errs: Errors, name: str, value: int, is_default: bool) -> None:
 
 
 class RuntimeClassStrategy(Strategy):
+    kube_finalizers = False
     has_generation = False
     has_status = False
     allow_unconditional_update = False

@@ -23,6 +23,7 @@ _HINTS, _MODE = "service.kubernetes.io/topology-aware-hints", "service.kubernete
 
 
 class ServiceStrategy(Strategy):
+    metadata_checks = ("update",)
     has_generation = False
     allow_create_on_update = True
 

@@ -26,6 +26,7 @@ _STATUS_PARTS = ("readyReplicas", "currentReplicas", "updatedReplicas", "availab
 
 
 class StatefulSetStrategy(WorkloadStrategy):
+    metadata_checks = ("update",)
     names_pods = False
 
     def validate_name(self, name: str, prefix: bool) -> list[str]:

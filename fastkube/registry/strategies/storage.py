@@ -101,9 +101,11 @@ class VolumeAttributesClassStrategy(Strategy):
         return errs
 
     def validate_update(self, call: Call, new: Object, old: Object) -> list[Cause]:
-        errs = self.validate(call, new)
-        checks.fields_immutable(errs, "", new, old, "driverName", "parameters")
-        return errs
+        errs: Errors = []
+        for key in ("driverName", "parameters"):
+            if not equal(new.get(key), old.get(key)):
+                errs.append(field.forbidden(key, f"updates to {key} are forbidden."))
+        return errs + self.validate(call, new)
 
 
 # ---------------------------------------------------------------- attachments
@@ -112,6 +114,7 @@ _ERROR_MAX_BYTES = 1024
 
 
 class VolumeAttachmentStrategy(Strategy):
+    metadata_checks = ("whole",)
     has_generation = False
     allow_unconditional_update = False
 
@@ -126,12 +129,7 @@ class VolumeAttachmentStrategy(Strategy):
         new["metadata"] = {**old["metadata"], **{key: value for key, value in kept.items() if value}}
 
     def validate(self, call: Call, obj: Object) -> list[Cause]:
-        errs = _attachment(obj)
-        spec = obj["spec"]
-        name = (spec.get("source") or {}).get("persistentVolumeName")
-        if name is not None:
-            checks.faults(errs, "spec.source.persistentVolumeName", name, dns1123_subdomain)
-        return errs
+        return _attachment(obj)
 
     def validate_update(self, call: Call, new: Object, old: Object) -> list[Cause]:
         errs = _attachment(new)
@@ -167,6 +165,8 @@ def _attachment(obj: Object) -> Errors:
     for key in ("attachError", "detachError"):
         if len(((status.get(key) or {}).get("message") or "").encode()) > _ERROR_MAX_BYTES:
             errs.append(field.too_long(f"status.{key}.message", _ERROR_MAX_BYTES))
+    if name is not None:
+        checks.faults(errs, "spec.source.persistentVolumeName", name, dns1123_subdomain)
     return errs
 
 
@@ -189,6 +189,7 @@ _TOKEN_IN_ATTRIBUTES = (
 
 
 class CSIDriverStrategy(Strategy):
+    metadata_checks = ("update",)
     has_generation = False
     allow_unconditional_update = False
     has_status = False
@@ -262,6 +263,7 @@ _NODE_ID_MAX = 192
 
 
 class CSINodeStrategy(Strategy):
+    metadata_checks = ("whole",)
     has_generation = False
     allow_unconditional_update = False
     has_status = False

@@ -32,7 +32,7 @@ class WebhookStrategy(Strategy):
     """Both kinds of configurations; `mutating` ones say besides whether a webhook may be asked twice."""
 
     allow_unconditional_update = False
-
+    metadata_checks = ("update",)
     has_status = False
 
     def __init__(self, *, mutating: bool) -> None:
