@@ -170,7 +170,11 @@ async def test_apply_demands_the_uid_and_version_that_it_names(cluster: Cluster)
         ({"apiVersion": 1, "kind": "ConfigMap"}, 400, "invalid object type: /, Kind=ConfigMap"),
         ({"apiVersion": "v1", "kind": ["x"]}, 400, "invalid object type: /v1, Kind="),
         ({"metadata": 1}, 500, "failed to create typed patch object (/; /v1, Kind=ConfigMap): .metadata: expected map"),
-        ([], 400, "invalid object type: /, Kind="),
+        (
+            [],
+            400,
+            "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal array into ",
+        ),
         (None, 400, "invalid object type: /, Kind="),
     ],
 )
