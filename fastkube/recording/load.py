@@ -201,10 +201,21 @@ class Loader:
             smaller = _without_addresses(body, error)
             if smaller is None:
                 raise
+            if await self._is_there(resource, namespace, body):  # the address is taken by the object itself
+                return await self._update(resource, namespace, body)
             self.report.notes.append(f"{told(body)} gets another address: {error.message}")
             return await self._create(resource, namespace, smaller)
         self.report.created += 1
         return made
+
+    async def _is_there(self, resource: ApiResource, namespace: str, body: Object) -> bool:
+        try:
+            await self._client.get(resource.resource, body["metadata"]["name"], namespace)
+        except ApiError as error:
+            if error.code == 404:
+                return False
+            raise
+        return True
 
     async def _update(self, resource: ApiResource, namespace: str, body: Object) -> Object:
         """Patch what is there to what the file says; fields that the file does not name stay."""
