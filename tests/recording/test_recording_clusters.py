@@ -123,7 +123,7 @@ def test_a_snapshot_restored_beside_running_controllers(source: Cluster, snapsho
         target.kubectl("rollout", "status", "deployment/web", "-n", "shop", "--timeout=60s")
         check_same(source, target)
         again = fastkube(target, "cluster", "restore", str(snapshot))
-        # the endpoints of a Service have one slice: where the controller made its own first, that of the file comes and goes
+        # where the controller made an EndpointSlice of its own first, that of the file comes and goes
         assert int(again.split()[0]) <= 1, again
         check_same(source, target)
 
