@@ -33,7 +33,6 @@ EXPRESSION = (
     [
         ("object.", "1:8", "Syntax error: no viable alternative at input '.'"),
         ("1 +", "1:4", f"Syntax error: mismatched input '<EOF>' expecting {EXPRESSION}"),
-        ("", "1:1", f"Syntax error: mismatched input '<EOF>' expecting {EXPRESSION}"),
         ("1 1", "1:3", "Syntax error: extraneous input '1' expecting <EOF>"),
         ("a b c", "1:3", "Syntax error: mismatched input 'b' expecting <EOF>"),
         ("(1", "1:3", "Syntax error: missing ')' at '<EOF>'"),
@@ -127,3 +126,10 @@ def test_any_text_compiles_or_is_told(text: str) -> None:
 def test_deep_nesting_is_refused() -> None:
     with pytest.raises(CompileError, match="recursion limit"):
         cel.compile("(" * 5000 + "1" + ")" * 5000, ENVIRONMENT)
+
+
+def test_an_empty_text_has_no_line_to_show() -> None:
+    told = f"Syntax error: mismatched input '<EOF>' expecting {EXPRESSION}"
+    with pytest.raises(CompileError) as failed:
+        cel.compile("", ENVIRONMENT)
+    assert str(failed.value) == f"ERROR: <input>:1:0: {told}"
