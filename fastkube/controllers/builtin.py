@@ -146,5 +146,5 @@ NOT_HERE = {
 }
 """Controllers that upstream knows and passes over in a cluster like this one, and why; so are they here."""
 
-UNSUPPORTED = frozenset({"selinux-warning-controller", "validatingadmissionpolicy-status-controller"})
+UNSUPPORTED = frozenset({"selinux-warning-controller"})
 """Controllers that upstream has and this does not: to ask for one is an error."""

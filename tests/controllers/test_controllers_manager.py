@@ -6,7 +6,7 @@ import pytest
 
 from fastkube.client import Client
 from fastkube.clock import RealClock
-from fastkube.controllers.builtin import ALIASES, CONTROLLERS, NOT_HERE
+from fastkube.controllers.builtin import ALIASES, CONTROLLERS, NOT_HERE, UNSUPPORTED
 from fastkube.controllers.manager import ControllerManager, enabled
 from fastkube.controllers.options import ControllerManagerOptions
 
@@ -52,6 +52,10 @@ def test_a_controller_that_is_missing_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="'selinux-warning-controller' is not supported"):
         chosen("*", "selinux-warning-controller")
     assert chosen("*", "-selinux-warning-controller") == set(CONTROLLERS) - OPTIONAL
+
+
+def test_no_controller_that_there_is_is_refused_or_passed_over() -> None:
+    assert not CONTROLLERS.keys() & {*NOT_HERE, *UNSUPPORTED}
 
 
 def test_older_names_are_of_controllers_that_there_are() -> None:
