@@ -78,7 +78,7 @@ def render(text: str) -> str:
         # kwok's and sprig's
         ('{{ Now | Quote }} {{ Quote 5 }} {{ Quote "a\\"b" }} {{ Quote .map.x }}',
          '"2023-11-14T22:13:20Z" "5" "a\\"b" "1"'),
-        ("x:{{ YAML .map 1 }}", "x:\n  dotted/key: v\n  x: 1\n  'y': 2\n  "),
+        ("x:{{ YAML .map 1 }}", "x:\n  dotted/key: v\n  x: 1\n  \"y\": 2\n  "),
         ('{{ .absent | default "d" }}{{ default 1 .count }}{{ ternary "y" "n" .on }}{{ coalesce .none .zero .name }}',
          "d3ya"),
         ("{{ add 1 2 3 }} {{ add1 \"4\" }} {{ sub 5 2 }} {{ mul 2 3 }} {{ div 7 2 }} {{ div -7 2 }} {{ mod -7 2 }}",
