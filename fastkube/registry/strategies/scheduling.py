@@ -36,7 +36,7 @@ class PriorityClassStrategy(Strategy):
         elif value > _USER_MAX:
             problem = f"maximum allowed value of a user defined priority is {_USER_MAX}"
             errs.append(field.forbidden("value", problem))
-        checks.one_of(errs, "preemptionPolicy", obj["preemptionPolicy"], ("PreemptLowerPriority", "Never"))
+        checks.one_of_required(errs, "preemptionPolicy", obj["preemptionPolicy"], ("PreemptLowerPriority", "Never"))
         return errs
 
     def validate_update(self, call: Call, new: Object, old: Object) -> list[Cause]:
