@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from fastkube.registry.moulds import Cast
 from fastkube.server.answer import Answer, Streamed, render_head
 from fastkube.server.media import JSON
+from fastkube.server.plans import Grounds
 from fastkube.server.request import Request, new_audit_id
 from fastkube.store import KeyExists, StoreError
 
@@ -27,9 +28,7 @@ if TYPE_CHECKING:
     from fastkube.registry.strategy import Call, UserInfo
     from fastkube.server.app import ApiServer
     from fastkube.server.connection import Connection
-    from fastkube.server.fair_queues import Level
     from fastkube.server.forms import View
-    from fastkube.server.metrics import Series
     from fastkube.server.request import RequestInfo
 
 _OPTIONS = frozenset(("fieldManager", "fieldValidation"))
@@ -38,13 +37,10 @@ _OPTIONS = frozenset(("fieldManager", "fieldValidation"))
 LENGTH = b"\r\nContent-Length: "
 
 
-class CreatePlan:
+class CreatePlan(Grounds):
     """All that is known of a POST before its body."""
 
-    __slots__ = (
-        "call", "catalog", "encode", "flow", "head", "info", "level", "media", "remotes", "rules", "sent", "series",
-        "tail", "until", "user",
-    )  # fmt: skip
+    __slots__ = ("call", "encode", "info", "media", "sent", "user")
 
     call: Call
     """That of the request which left the plan; only its time is changed."""
@@ -55,15 +51,6 @@ class CreatePlan:
     """Makes the answer of what is stored; None: the mould has it."""
     info: RequestInfo
     user: UserInfo
-    level: Level | None
-    series: Series
-    until: float
-    head: bytes
-    tail: bytes
-    rules: int
-    flow: int
-    catalog: int
-    remotes: object
 
 
 def plan_of(request: Request, call: Call, view: View) -> CreatePlan | None:

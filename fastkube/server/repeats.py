@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from fastkube.registry.strategy import UserInfo
 from fastkube.server import repeated_creates
 from fastkube.server.answer import GZIP_MIN_BYTES, render_head
+from fastkube.server.plans import Grounds
 from fastkube.server.repeated_creates import LENGTH
 from fastkube.server.request import new_audit_id
 
@@ -27,9 +28,7 @@ if TYPE_CHECKING:
     from fastkube.registry.strategy import Call
     from fastkube.server.app import ApiServer
     from fastkube.server.connection import Connection
-    from fastkube.server.fair_queues import Level
     from fastkube.server.forms import View
-    from fastkube.server.metrics import Series
     from fastkube.server.repeated_creates import CreatePlan
     from fastkube.server.request import Request
 
@@ -55,38 +54,13 @@ class Plans:
         self.creates: dict[tuple[str, Header], CreatePlan] = {}
 
 
-class Plan:
+class Plan(Grounds):
     """All that is known of a GET before the name of the object."""
 
-    __slots__ = (
-        "catalog",
-        "encode",
-        "flow",
-        "head",
-        "key_prefix",
-        "level",
-        "remotes",
-        "rules",
-        "series",
-        "tail",
-        "until",
-    )
+    __slots__ = ("encode", "key_prefix")
 
     key_prefix: bytes
     encode: Callable[[bytes, int], bytes]
-    level: Level | None
-    series: Series
-    until: float
-    """Wall time until which the credentials are good."""
-    head: bytes
-    """The answer's head up to the value of Audit-Id, and `tail` from there to the value of Date."""
-    tail: bytes
-    rules: int
-    """Generation of the rules of authorization; and so on."""
-    flow: int
-    catalog: int
-    remotes: object
-    """The aggregated API servers: a new dict with every change."""
 
 
 class Repeats:
@@ -132,7 +106,7 @@ class Repeats:
         length = b"%d" % len(body)
         return b"".join((plan.head, new_audit_id(), plan.tail, server.date(), LENGTH, length, b"\r\n\r\n", body))
 
-    def _holds(self, plan: Plan | CreatePlan, head: RawRequestMessage) -> bool:
+    def _holds(self, plan: Grounds, head: RawRequestMessage) -> bool:
         """Whether all that a plan rests on is as it was."""
         server = self._server
         self._store.catch_up()
@@ -182,7 +156,7 @@ class Repeats:
             plans.creates.clear()
         plans.creates[request.head.path, request.head.raw_headers] = plan
 
-    def _rest(self, plan: Plan | CreatePlan, request: Request) -> bool:
+    def _rest(self, plan: Grounds, request: Request) -> bool:
         """Notes what a plan rests on; False for a request that nothing can be rested on."""
         server = self._server
         plan.remotes = server.aggregator.remotes
