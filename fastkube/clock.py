@@ -31,11 +31,10 @@ class Clock(Protocol):
 class RealClock:
     """The machine's own time."""
 
+    monotonic = staticmethod(time.monotonic)
+
     def time(self) -> float:
         return time.time()
-
-    def monotonic(self) -> float:
-        return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

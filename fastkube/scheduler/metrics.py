@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from fastkube import __version__
 
 Labels = tuple[str, ...]
+NOTED_MAX = 1024
 T = TypeVar("T")
 
 
@@ -53,7 +54,10 @@ class Gauge:
 
 
 class Histogram:
-    """`start`, `factor` and `count` of the buckets are upstream's."""
+    """`start`, `factor` and `count` of the buckets are upstream's.
+
+    Values are noted as they come and sorted into buckets many at a time: an attempt has a dozen of them.
+    """
 
     kind = "histogram"
 
@@ -62,22 +66,45 @@ class Histogram:
     ) -> None:
         self.name, self.help, self.labels = name, help, labels
         self.bounds = [start * factor**step for step in range(count)]
+        self._noted: dict[Labels, list[float]] = {}
         self._counts: dict[Labels, list[int]] = {}
         self._sums: dict[Labels, float] = {}
 
     def observe(self, value: float, *labels: str) -> None:
-        counts = self._counts.get(labels)
-        if counts is None:
-            counts = self._counts[labels] = [0] * (len(self.bounds) + 1)
-            self._sums[labels] = 0.0
-        counts[bisect_left(self.bounds, value)] += 1
-        self._sums[labels] += value
+        noted = self._noted.get(labels) or self.notes(*labels)
+        noted.append(value)
+        if len(noted) >= NOTED_MAX:
+            self._sort(labels)
 
-    def count(self, *labels: str) -> int:
-        return sum(self._counts.get(labels, ()))
+    def notes(self, *labels: str) -> list[float]:
+        """Where values may be noted at less expense; who does so calls `sort` now and then."""
+        if labels not in self._noted:
+            self._noted[labels] = []
+            self._counts[labels] = [0] * (len(self.bounds) + 1)
+            self._sums[labels] = 0.0
+        return self._noted[labels]
+
+    def sort(self) -> None:
+        for labels in self._noted:
+            self._sort(labels)
+
+    def _sort(self, labels: Labels) -> None:
+        """What was noted, into buckets; a value on a bound belongs below it."""
+        noted, counts = sorted(self._noted[labels]), self._counts[labels]
+        self._noted[labels].clear()
+        self._sums[labels] += sum(noted)
+        below = 0
+        for place, bound in enumerate(self.bounds):
+            upto = bisect_right(noted, bound, below)
+            counts[place] += upto - below
+            below = upto
+        counts[-1] += len(noted) - below
 
     def lines(self) -> Iterator[str]:
+        self.sort()
         for values, counts in self._counts.items():
+            if not any(counts):
+                continue  # nothing has been noted yet
             labels = dict(zip(self.labels, values, strict=True))
             total = 0
             for bound, count in zip(self.bounds, counts, strict=False):
@@ -235,15 +262,28 @@ class Timing:
         self._plugins = metrics.plugins
         self._profile = profile
         self._turn = 0
+        points = ("PreFilter", "Filter", "Score")
+        self._decided = [metrics.extension_points.notes(point, SUCCESS, profile) for point in points]
 
     def sample(self) -> bool:
         """Whether it is the turn of an attempt in which plugins are timed."""
         self._turn = (self._turn + 1) % SAMPLED
-        return self._turn == 1
+        if self._turn != 1:
+            return False
+        if len(self._decided[0]) >= NOTED_MAX:
+            self._points.sort()
+        return True
 
-    def point(self, point: str, started: float, status: str = SUCCESS) -> float:
-        """An extension point is over; gives the time, at which the next one begins."""
-        now = self.now()
+    def decided(self, begun: float, prepared: float, searched: float) -> None:
+        """A node is chosen now: `point` for what led there, at once."""
+        pre_filter, filter, score = self._decided
+        pre_filter.append(prepared - begun)
+        filter.append(searched - prepared)
+        score.append(self.now() - searched)
+
+    def point(self, point: str, started: float, status: str = SUCCESS, *, until: float | None = None) -> float:
+        """An extension point is over, now or at `until`; gives the time, at which the next one begins."""
+        now = self.now() if until is None else until
         self._points.observe(now - started, point, status, self._profile)
         return now
 

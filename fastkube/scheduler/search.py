@@ -17,7 +17,7 @@ from typing import NamedTuple
 from fastkube import _columns, _sched
 from fastkube.scheduler.cache import Cache
 from fastkube.scheduler.framework import Cycle, Plugin, Reason, Reasons, Refusal, Rejected
-from fastkube.scheduler.metrics import SUCCESS, Timing
+from fastkube.scheduler.metrics import Timing
 from fastkube.scheduler.nodes import NodeInfo, bits
 from fastkube.scheduler.plans import Plan, Plans
 from fastkube.scheduler.pods import PodInfo
@@ -155,23 +155,26 @@ class NodeSearch:
     def place(self, cycle: Cycle) -> Placement:
         """Raises FitError or NoNodesError."""
         timing = self._timing
-        started = timing.now()
+        begun = timing.now()
         plan, extra = self.prepare(cycle)
-        started = timing.point("PreFilter", started)
+        prepared = timing.now()
         nominated = self._cache.denominate(cycle.pod.uid)  # the room that is kept for it is not in its own way
         if nominated:
             found = self._try_nominated(nominated, plan, extra)
             if found is not None:
-                timing.point("Filter", started)
+                timing.point("PreFilter", begun, until=prepared)
+                timing.point("Filter", prepared)
                 return found
         core = plan.core
         core.search(self._turn[0], self._wanted(cycle), extra)
         self.advance(core.visited)
-        started = timing.point("Filter", started, SUCCESS if core.found else "Unschedulable")
         if core.found:
+            searched = timing.now()
             found = self.choose(cycle, plan)
-            timing.point("Score", started)
+            timing.decided(begun, prepared, searched)
             return found
+        timing.point("PreFilter", begun, until=prepared)
+        timing.point("Filter", prepared, "Unschedulable")
         error = self.fit_error(cycle, plan, extra)
         if nominated:
             self._cache.nominate(cycle.pod, nominated)
