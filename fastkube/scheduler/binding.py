@@ -20,7 +20,7 @@ from fastkube.client import Client
 from fastkube.clock import Clock
 from fastkube.errors import ApiError
 from fastkube.scheduler.extenders import ExtenderError, Extenders
-from fastkube.scheduler.framework import Cycle, Plugin, Rejected
+from fastkube.scheduler.framework import BindingFailed, Cycle, Plugin, Rejected
 from fastkube.scheduler.metrics import SUCCESS, Metrics
 from fastkube.scheduler.nodes import NodeInfo
 from fastkube.scheduler.pods import PodInfo
@@ -239,9 +239,9 @@ class Binder:
         except Rejected as rejected:
             status = rejected.status
             raise Refused(rejected.message, plugin.name) from None
-        except ApiError as error:
+        except (ApiError, BindingFailed) as error:
             status = "Error"
-            raise Refused(f'running {point} plugin "{plugin.name}": {error.message}') from error
+            raise Refused(f'running {point} plugin "{plugin.name}": {error}') from error
         finally:
             if binding.cycle.sampled:
                 timing.plugin(point, plugin.name, started, status)

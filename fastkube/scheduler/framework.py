@@ -21,11 +21,13 @@ from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastkube import _columns, _sched, _scores
 from fastkube.clock import Clock
 from fastkube.scheduler.cache import Cache
+from fastkube.scheduler.dra.extended import ExtendedClasses
 from fastkube.scheduler.events import ClusterEvent, Interest
 from fastkube.scheduler.metrics import Metrics
 from fastkube.scheduler.nodes import NodeInfo
@@ -82,6 +84,10 @@ class PluginError(Exception):
 
     def __init__(self, plugin: str, message: str) -> None:
         super().__init__(f'running "{plugin}" filter plugin: {message}')
+
+
+class BindingFailed(Exception):
+    """Raised by a plugin in the binding cycle: an error and no refusal; the attempt is made again after a back-off."""
 
 
 class Reason(NamedTuple):
@@ -227,6 +233,15 @@ class Handle:
         self.metrics = Metrics()
         self.gates: frozenset[str] = frozenset()
         """The feature gates that are on."""
+
+    @cached_property
+    def extended_classes(self) -> ExtendedClasses:
+        """Which device classes stand for extended resources."""
+
+        def changed() -> None:
+            self.cache.static_generation += 1  # what a node must offer itself is another thing now
+
+        return ExtendedClasses(self.lister, changed)
 
     def event(
         self, pod: PodInfo, type: str, reason: str, action: str, note: str, *, related: PodInfo | None = None

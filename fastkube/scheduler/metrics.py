@@ -210,6 +210,22 @@ class Metrics:
             start=0.01,
             count=20,
         )
+        self.claims_created = Counter(
+            "scheduler_resourceclaim_creates_total", "ResourceClaims that were to be made for extended resources.",
+            ("status",),
+        )  # fmt: skip
+        self.binding_conditions = Counter(
+            "scheduler_dra_bindingconditions_allocations_total",
+            "Devices whose conditions were waited for before binding, by how that ended.",
+            ("profile", "driver", "status"),
+        )
+        self.binding_conditions_wait = Histogram(
+            "scheduler_dra_bindingconditions_wait_duration_seconds",
+            "Time that binding waited for the conditions of devices.",
+            ("profile", "driver", "status"),
+            start=0.1,
+            count=14,
+        )
         self.group_attempts = Counter(
             "scheduler_podgroup_schedule_attempts_total",
             "Attempts to place a PodGroup, by how they ended.",

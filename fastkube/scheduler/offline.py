@@ -186,7 +186,7 @@ class OfflineScheduler:
         """The Pod runs on its node, and has there what plugins reserve for it."""
         self.cache.assume(pod, decision.node)
         profile = self.profiles[pod.spec.scheduler_name]
-        if pod.volumes or pod.claims:
+        if pod.volumes or pod.claims or pod.spec.devices:
             cycle = Cycle(pod)
             profile.search.prepare(cycle)
             for plugin in profile.reserve:

@@ -104,6 +104,7 @@ class PodSpec:
         "anti_affinity",
         "carried",
         "containers",
+        "devices",
         "features",
         "image_volumes",
         "images",
@@ -131,6 +132,8 @@ class PodSpec:
         self.priority = int(spec.get("priority") or 0)
         self.preempts: bool = spec.get("preemptionPolicy") != "Never"
         self.requests = resources.requests_of(spec, status)
+        self.devices = tuple(name for name, value in self.requests.items() if value and resources.is_device(name))
+        """Requested resources that device classes may stand for."""
         self.nonzero = resources.nonzero_requests_of(spec, status)
         self.required: RequiredNodes = required_nodes(spec)
         self.preferred: tuple[tuple[int, Term], ...] = preferred_nodes(affinity.get("nodeAffinity"))

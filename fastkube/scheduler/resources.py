@@ -37,6 +37,11 @@ def is_extended(resource: str) -> bool:
     return "/" in resource and "kubernetes.io/" not in resource and not resource.startswith("requests.")
 
 
+def is_device(resource: str) -> bool:
+    """A resource that a DeviceClass can stand for."""
+    return is_extended(resource) or resource.startswith("deviceclass.resource.kubernetes.io/")
+
+
 def amount(resource: str, nanos: int) -> int:
     """Nanos as a whole number in the resource's own unit, rounded up."""
     return -(-nanos // (_MILLI if resource == CPU else _UNIT))

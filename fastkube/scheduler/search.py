@@ -117,7 +117,7 @@ class Filters(NamedTuple):
 
     @staticmethod
     def key(pod: PodInfo) -> tuple[bool, bool]:
-        return bool(pod.volumes), bool(pod.claims)
+        return bool(pod.volumes), bool(pod.claims or pod.spec.devices)
 
 
 class Candidates(NamedTuple):

@@ -8,95 +8,14 @@ from itertools import permutations
 from typing import Any
 
 import pytest
+from deviceobjects import DRIVER, GROUP, allocated, claim, decide, device, device_class, piece, prepare, request, user
 from livecluster import bound, condition, configuration, create, gone, scheduling, until
-from schedobjects import expression, node, pod
+from schedobjects import expression, node
 
-from fastkube.client import Client
-from fastkube.scheduler.framework import Cycle
 from fastkube.scheduler.offline import OfflineScheduler
 from fastkube.testing import Cluster
 
 Object = dict[str, Any]
-
-GROUP = "resource.k8s.io/v1"
-DRIVER = "gpu.example.com"
-
-
-def device(name: str, **more: Any) -> Object:
-    """`more`: attributes and capacity as plain values, and any field of a device."""
-    kinds = {bool: "bool", int: "int", str: "string"}
-    attributes = {key: value if isinstance(value, dict) else {kinds[type(value)]: value}
-                  for key, value in more.pop("attributes", {}).items()}  # fmt: skip
-    capacity = {key: {"value": value} for key, value in more.pop("capacity", {}).items()}
-    return {"name": name, "attributes": attributes, "capacity": capacity, **more}
-
-
-def piece(name: str, *devices: Object, pool: str = "", of: int = 1, generation: int = 1, **where: Any) -> Object:
-    """A ResourceSlice; on the node that it is named after unless `where` says otherwise."""
-    spec = {
-        "driver": DRIVER,
-        "pool": {"name": pool or name, "generation": generation, "resourceSliceCount": of},
-        "devices": list(devices),
-        **(where or {"nodeName": name}),
-    }
-    return {"apiVersion": GROUP, "kind": "ResourceSlice", "metadata": {"name": f"{name}-{generation}"}, "spec": spec}
-
-
-def device_class(name: str = "gpu", *expressions: str, **more: Any) -> Object:
-    selectors = [{"cel": {"expression": each}} for each in (expressions or (f'device.driver == "{DRIVER}"',))]
-    spec = {"selectors": selectors, **more}
-    return {"apiVersion": GROUP, "kind": "DeviceClass", "metadata": {"name": name}, "spec": spec}
-
-
-def request(name: str = "r", *expressions: str, **more: Any) -> Object:
-    selectors = [{"cel": {"expression": each}} for each in expressions]
-    exactly = {"deviceClassName": "gpu", **({"selectors": selectors} if selectors else {}), **more}
-    return {"name": name, "exactly": exactly}
-
-
-def claim(*requests: Object, name: str = "claim", allocation: Object | None = None, **more: Any) -> Object:
-    """`more`: further fields of spec.devices."""
-    obj: Object = {
-        "apiVersion": GROUP,
-        "kind": "ResourceClaim",
-        "metadata": {"name": name, "namespace": "default", "uid": f"uid-{name}"},
-        "spec": {"devices": {"requests": list(requests or (request(),)), **more}},
-    }
-    if allocation is not None:
-        obj["status"] = {"allocation": allocation}
-    return obj
-
-
-def allocated(*names: str, pool: str = "n1", **more: Any) -> Object:
-    results = [{"request": "r", "driver": DRIVER, "pool": pool, "device": name, **more} for name in names]
-    return {"devices": {"results": results}}
-
-
-def user(*claims: str, **more: Any) -> Object:
-    told = [{"name": name, "resourceClaimName": name} for name in claims or ("claim",)]
-    return pod(**more, resourceClaims=told)
-
-
-def decide(objects: list[Object], obj: Object | None = None) -> tuple[str, str, list[str]]:
-    """(node, message, devices that are reserved)."""
-    scheduler = OfflineScheduler([node("n1"), node("n2", {"rack": "2"}), device_class(), *objects])
-    parsed = scheduler.cache.parse(obj or user())
-    decision = scheduler.decide(parsed)
-    if not decision.node:
-        return "", decision.message, []
-    scheduler.cache.assume(parsed, decision.node)
-    profile = scheduler.profiles["default-scheduler"]
-    cycle = Cycle(parsed)
-    profile.search.prepare(cycle)
-    plugin = profile.plugins["DynamicResources"]
-    plugin.reserve(cycle, scheduler.cache.infos[decision.node])
-    results = [
-        result["device"]
-        for allocation in cycle.state["DynamicResources"].allocations.values()
-        for result in allocation["devices"]["results"]
-    ]
-    return decision.node, "", results
-
 
 OWN = f'device.attributes["{DRIVER}"]'
 
@@ -108,6 +27,7 @@ def numa(*nodes: int) -> list[Object]:
 
 ALL_ON_N1 = [device("a", attributes={"model": "x", "numa": 0}), device("b", attributes={"model": "y", "numa": 1})]
 RACK_2 = {"nodeSelectorTerms": [{"matchExpressions": [expression("rack", "In", "2")]}]}
+BROKEN = 'running "DynamicResources" filter plugin: '
 NONE = "0/2 nodes are available: 2 cannot allocate all claims."
 
 FITS = [
@@ -243,7 +163,60 @@ DOES_NOT_FIT = [
         NONE,
     ),
     ("an incomplete pool", [piece("n1", device("a"), of=2), claim()], NONE),
-    ("the same name twice", [piece("n1", device("a"), device("a")), claim()], NONE),
+    (
+        "the same name twice",
+        [piece("n1", device("a"), device("a")), claim()],
+        "0/2 nodes are available: 1 cannot allocate all claims, 1 invalid resource pools were encountered.",
+    ),
+    (
+        "all of a pool that is being updated",
+        [piece("n1", device("a"), of=2), claim(request(allocationMode="All"))],
+        BROKEN + "claim default/claim, request r: asks for all devices, but resource pool gpu.example.com/n1 is "
+        "currently being updated",
+    ),
+    (
+        "all of a pool that is invalid",
+        [piece("n1", device("a"), device("a")), claim(request(allocationMode="All"))],
+        BROKEN + "claim default/claim, request r: asks for all devices, but resource pool gpu.example.com/n1 is "
+        "currently invalid",
+    ),
+    (
+        "all, against a constraint",
+        [
+            piece("n1", *numa(0, 1)),
+            claim(request(allocationMode="All"), constraints=[{"matchAttribute": f"{DRIVER}/numa"}]),
+        ],
+        BROKEN + "claim default/claim, request r: cannot add device gpu.example.com/n1/b because a claim constraint "
+        "would not be satisfied",
+    ),
+    (
+        "more devices than an allocation may have",
+        [claim(request(count=20), request("s", count=20))],
+        BROKEN + "claim default/claim: number of requested devices 40 exceeds the claim limit of 32",
+    ),
+    (
+        "counters that do not exist",
+        [
+            piece("n1", device("a", consumesCounters=[{"counterSet": "c", "counters": {"m": {"value": "4"}}}])),
+            claim(),
+        ],
+        "0/2 nodes are available: 1 cannot allocate all claims, 1 invalid resource pools were encountered.",
+    ),
+    (
+        "admin access takes counters as well",
+        [
+            piece(
+                "n1",
+                device("a", consumesCounters=[{"counterSet": "c", "counters": {"m": {"value": "4"}}}]),
+                nodeName="n1",
+                sharedCounters=[{"name": "c", "counters": {"m": {"value": "2"}}}],
+            ),
+            claim(request(adminAccess=True)),
+        ],
+        NONE,
+    ),
+    ("what a claim has for administration, another of the Pod has not",
+     [piece("n1", device("a")), claim(request("r", adminAccess=True), request("s"))], NONE),
     ("a taint", [piece("n1", device("a", taints=[{"key": "k", "effect": "NoExecute"}])), claim()], NONE),
     (
         "no common value",
@@ -258,7 +231,7 @@ DOES_NOT_FIT = [
         [piece("n1", device("a"), device("b")), claim(constraints=[{"matchAttribute": f"{DRIVER}/numa"}])],
         NONE,
     ),
-    ("no such claim", [], '0/2 nodes are available: resourceclaim.resource.k8s.io "claim" not found.'),
+    ("no such claim", [], '0/2 nodes are available: could not find ResourceClaim "default/claim".'),
     (
         "no such class",
         [piece("n1", device("a")), claim(request(deviceClassName="tpu"))],
@@ -267,8 +240,16 @@ DOES_NOT_FIT = [
     (
         "a selector that fails",
         [piece("n1", device("a")), claim(request("r", f'device.attributes["{DRIVER}"].model == "x"'))],
-        'running "DynamicResources" filter plugin: claim default/claim: selector #1: CEL runtime error: '
-        "no such key: model",
+        BROKEN + "claim default/claim: selector #0: CEL runtime error: no such key: model",
+    ),
+    (
+        "a class whose selector fails",
+        [
+            piece("n1", device("a")),
+            device_class("bad", "true", f'device.attributes["{DRIVER}"].model == "x"'),
+            claim(request(deviceClassName="bad")),
+        ],
+        BROKEN + "class bad: selector #1: CEL runtime error: no such key: model",
     ),
     (
         "allocated on a node that is full",
@@ -283,11 +264,6 @@ DOES_NOT_FIT = [
             )
         ],
         "0/2 nodes are available: 2 resourceclaim not available on the node.",
-    ),
-    (
-        "consumable capacity is refused by name",
-        [piece("n1", device("a")), claim(request(capacity={"requests": {"memory": "1Gi"}}))],
-        'running "DynamicResources" filter plugin: request r: consumable capacity is not supported',
     ),
 ]  # fmt: skip
 
@@ -353,13 +329,6 @@ def cluster() -> Iterator[Cluster]:
         yield started
 
 
-async def prepare(client: Client, *objects: Object) -> None:
-    for obj in objects:
-        plural = {"DeviceClass": "deviceclasses"}.get(obj["kind"], obj["kind"].lower() + "s")
-        obj["metadata"].pop("uid", None)
-        await client.create(f"{GROUP}/{plural}", obj, obj["metadata"].get("namespace", ""))
-
-
 async def test_an_allocation_is_written_and_given_back(cluster: Cluster) -> None:
     config = [{"opaque": {"driver": DRIVER, "parameters": {"apiVersion": "x/v1", "kind": "P"}}}]
     async with scheduling(cluster) as (client, _):
@@ -373,6 +342,7 @@ async def test_an_allocation_is_written_and_given_back(cluster: Cluster) -> None
         assert found["metadata"]["finalizers"] == ["resource.kubernetes.io/delete-protection"]
         assert found["status"]["reservedFor"] == [{"resource": "pods", "name": "p", "uid": uid}]
         assert found["status"]["allocation"] == {
+            "allocationTimestamp": found["status"]["allocation"]["allocationTimestamp"],
             "devices": {
                 "results": [{"request": "r", "driver": DRIVER, "pool": "n1", "device": "a"}],
                 "config": [{"source": "FromClass", "requests": ["r"], **config[0]}],

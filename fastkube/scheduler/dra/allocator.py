@@ -1,15 +1,19 @@
 """Finding devices for claims on one node: depth first, the first combination that satisfies everything.
 
-The order is upstream's: claims, then their requests, then devices, pools of the node before those of many. A request
-with alternatives (`firstAvailable`) takes the first that leaves a solution for all that follows. Constraints are
-checked as devices are added. Counters that devices of a pool share are taken and given back with them.
+The order is upstream's: claims, then their requests, then devices by the names of their pools and slices; pools whose
+devices are ready only after binding has begun come last. A request with alternatives (`firstAvailable`) takes the first
+that leaves a solution for all that follows. Constraints are checked as devices are added. Counters that devices of a
+pool share, and capacity of devices that claims share, are taken and given back with them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from fastkube.api.quantity import Quantity
+from fastkube.scheduler.dra import capacity
 from fastkube.scheduler.dra.catalog import Catalog, Device, DeviceId, Pool
 from fastkube.scheduler.dra.selectors import SelectorError, matches
 from fastkube.scheduler.nodeaffinity import NodeMasks
@@ -25,8 +29,8 @@ class AllocationError(Exception):
     """Something is wrong with a claim or a class, whatever the node."""
 
 
-class NotYetError(Exception):
-    """The node's pools are being updated, and the claim asks for all devices."""
+class NodeError(Exception):
+    """Something is wrong with the devices of the node."""
 
 
 class Request(NamedTuple):
@@ -35,11 +39,21 @@ class Request(NamedTuple):
     name: str
     device_class: Object
     selectors: tuple[str, ...]
-    """Those of the class first."""
     mode: str
     number: int
     admin: bool
     tolerations: tuple[Object, ...]
+    capacity: Mapping[str, Any]
+    """Amounts of the devices' capacities, by name."""
+
+    @property
+    def own_name(self) -> str:
+        """An alternative's own."""
+        return self.name.rpartition("/")[2]
+
+    @property
+    def class_selectors(self) -> tuple[str, ...]:
+        return _expressions(self.device_class["spec"])
 
 
 class Constraint(NamedTuple):
@@ -97,29 +111,32 @@ def parse_claim(obj: Object, find_class: Callable[[str], Object | None]) -> Clai
 
 
 def _request(name: str, told: Object, find_class: Callable[[str], Object | None]) -> Request:
-    if told.get("capacity"):
-        raise AllocationError(f"request {name}: consumable capacity is not supported")
     class_name = told.get("deviceClassName", "")
     found = find_class(class_name)
     if found is None:
         raise MissingClass(f"request {name}: device class {class_name} does not exist")
-    selectors = (*(found["spec"].get("selectors") or ()), *(told.get("selectors") or ()))
     return Request(
         name,
         found,
-        tuple(each["cel"]["expression"] for each in selectors if each.get("cel")),
+        _expressions(told),
         told.get("allocationMode") or EXACT,
         int(told.get("count") or 1),
         bool(told.get("adminAccess")),
         tuple(told.get("tolerations") or ()),
+        (told.get("capacity") or {}).get("requests") or {},
     )
 
 
+def _expressions(told: Object) -> tuple[str, ...]:
+    return tuple(each["cel"]["expression"] for each in told.get("selectors") or () if each.get("cel"))
+
+
 class Chosen(NamedTuple):
-    """A device for a request."""
+    """A device for a request; `taken` of the capacity of one that claims share."""
 
     request: Request
     device: Device
+    taken: Mapping[str, Quantity] | None = None
 
 
 class Allocator:
@@ -139,27 +156,49 @@ class Allocator:
         self._node = node
         self._expired = expired
         self._claims = claims
-        self._pools = catalog.pools_for(node)
-        self._available = [(pool, catalog.devices(pool, node, slot, nodes)) for pool in self._pools]
+        self._available = catalog.available(node, slot, nodes)
         self._steps = [(place, number) for place, claim in enumerate(claims) for number in range(len(claim.requests))]
         self._chosen: list[list[Chosen]] = [[] for _ in claims]
-        self._taken: set[DeviceId] = set()
+        self._taken: dict[DeviceId, set[int]] = {}
+        """By which claims, as places in `claims`."""
+        self._shared: dict[DeviceId, Counter[str]] = {}
         self._left: dict[tuple[str, str], dict[tuple[str, str], int]] = {}
         self._matching: dict[tuple[int, str], list[tuple[Pool, Device]]] = {}
 
     def allocate(self) -> list[list[Chosen]] | None:
-        """Raises AllocationError."""
-        return self._chosen if self._solve(0) else None
+        """Raises AllocationError and NodeError."""
+        for place, claim in enumerate(self._claims):
+            least = sum(min(self._number(place, each) for each in alternatives) for alternatives in claim.requests)
+            if least > RESULTS_MAX:
+                told = f"number of requested devices {least} exceeds the claim limit of {RESULTS_MAX}"
+                raise AllocationError(f"claim {claim.key}: {told}")
+        if self._solve(0):
+            return self._chosen
+        if any(pool.invalid for pool, _ in self._available):
+            raise NodeError("invalid resource pools were encountered")
+        return None
+
+    def _number(self, place: int, request: Request) -> int:
+        """How many devices a request needs."""
+        if request.mode != ALL:
+            return request.number
+        for pool, devices in self._available:
+            if devices and (pool.invalid or not pool.complete):
+                state = "being updated" if not pool.complete else "invalid"
+                told = f"asks for all devices, but resource pool {'/'.join(pool.id)} is currently {state}"
+                raise AllocationError(f"claim {self._claims[place].key}, request {request.own_name}: {told}")
+        return len(self._candidates(place, request))
 
     def _solve(self, step: int) -> bool:
         if step == len(self._steps):
             return True
         place, number = self._steps[step]
         for request in self._claims[place].requests[number]:
+            candidates = self._candidates(place, request)
             if request.mode == ALL:
-                if self._take_all(step, place, request):
+                if self._take_all(step, place, request, candidates):
                     return True
-            elif self._take(step, place, request, self._candidates(place, request), 0, request.number):
+            elif self._take(step, place, request, candidates, 0, request.number):
                 return True
         return False
 
@@ -180,15 +219,11 @@ class Allocator:
             self._give_back(place, pool)
         return False
 
-    def _take_all(self, step: int, place: int, request: Request) -> bool:
+    def _take_all(self, step: int, place: int, request: Request, candidates: list[tuple[Pool, Device]]) -> bool:
         """Every device that matches, or none: one that somebody else has spoils it."""
-        for pool, devices in self._available:
-            if devices and (pool.invalid or not pool.complete):
-                return False
-        candidates = self._candidates(place, request)
         added: list[Pool] = []
         for pool, device in candidates:
-            if not self._add(place, request, pool, device):
+            if not self._add(place, request, pool, device, must=True):
                 break
             added.append(pool)
         else:
@@ -199,51 +234,76 @@ class Allocator:
         return False
 
     def _candidates(self, place: int, request: Request) -> list[tuple[Pool, Device]]:
-        """The devices that the selectors select, taints aside."""
+        """The devices that the selectors select and whose capacity can be enough, taints aside."""
         found = self._matching.get((place, request.name))
         if found is None:
-            found = self._matching[place, request.name] = list(self._find(place, request))
+            found = self._matching[place, request.name] = [
+                (pool, device)
+                for pool, devices in self._available
+                if pool.complete and not pool.invalid
+                for device in devices
+                if self._selects(place, request, device)
+            ]
         return found
 
-    def _find(self, place: int, request: Request) -> Iterator[tuple[Pool, Device]]:
-        for pool, devices in self._available:
-            if pool.invalid or not pool.complete:
-                continue
-            for device in devices:
-                if device.told.get("bindingConditions"):
-                    continue  # such devices become ready only after binding has begun, which is not supported
-                if self._selects(place, request, device):
-                    yield pool, device
-
     def _selects(self, place: int, request: Request, device: Device) -> bool:
-        for number, expression in enumerate(request.selectors):
+        class_name = request.device_class["metadata"]["name"]
+        of_class = ((f"class {class_name}", number, each) for number, each in enumerate(request.class_selectors))
+        own = ((f"claim {self._claims[place].key}", number, each) for number, each in enumerate(request.selectors))
+        for whose, number, expression in (*of_class, *own):
             try:
                 if not matches(expression, device.variable):
                     return False
             except SelectorError as error:
-                raise AllocationError(f"claim {self._claims[place].key}: selector #{number}: {error}") from error
-        return True
+                raise AllocationError(f"{whose}: selector #{number}: {error}") from error
+        taken = device.consumed(request.capacity)
+        return taken is not None and capacity.is_left(taken, device.capacity, {})
 
-    def _add(self, place: int, request: Request, pool: Pool, device: Device) -> bool:
-        """Take a device if nothing speaks against it."""
+    def _add(self, place: int, request: Request, pool: Pool, device: Device, *, must: bool = False) -> bool:
+        """Take a device if nothing speaks against it. `must`: nothing is gained without just this one."""
         claim, chosen = self._claims[place], self._chosen[place]
-        if not request.admin and (device.id in self._taken or self._catalog.in_use(device.id)):
+        takers = self._taken.get(device.id, ())
+        if place in takers if request.admin else takers or self._catalog.in_use(device.id):
             return False
-        if any(other.device is device for other in chosen) or len(chosen) == RESULTS_MAX:
-            return False
-        if any(_repels(taint, request.tolerations) for taint in device.taints):
+        if len(chosen) == RESULTS_MAX or any(_repels(taint, request.tolerations) for taint in device.taints):
             return False
         if not all(_satisfies(each, request, device, chosen) for each in claim.constraints):
+            if must:
+                told = f"cannot add device {'/'.join(device.id)} because a claim constraint would not be satisfied"
+                raise AllocationError(f"claim {claim.key}, request {request.own_name}: {told}")
             return False
-        if not request.admin:
-            if not self._consume(pool, device):
-                return False
-            self._taken.add(device.id)
-        chosen.append(Chosen(request, device))
+        taken = self._share(device, request) if device.is_shared else None
+        if device.is_shared and taken is None:
+            return False
+        if not self._consume(pool, device):
+            self._unshare(device, taken)
+            return False
+        if taken is None:
+            self._taken.setdefault(device.id, set()).add(place)
+        chosen.append(Chosen(request, device, taken))
         return True
 
+    def _share(self, device: Device, request: Request) -> Mapping[str, Quantity] | None:
+        """Take capacity of a device; None when there is too little left."""
+        taken = device.consumed(request.capacity)
+        own = self._shared.setdefault(device.id, Counter())
+        used = Counter(self._catalog.capacity_used(device.id))
+        used.update(own)
+        if taken is None or not capacity.is_left(taken, device.capacity, used):
+            return None
+        own.update({name: amount.nanos for name, amount in taken.items()})
+        own[_SHARES] += 1
+        return taken
+
+    def _unshare(self, device: Device, taken: Mapping[str, Quantity] | None) -> None:
+        if taken is not None:
+            own = self._shared[device.id]
+            own.subtract({name: amount.nanos for name, amount in taken.items()})
+            own[_SHARES] -= 1
+
     def _consume(self, pool: Pool, device: Device) -> bool:
-        if not device.counters:
+        """Take counters; a device that is shared takes them once."""
+        if not self._counts(device):
             return True
         left = self._left.get(pool.id)
         if left is None:
@@ -254,12 +314,25 @@ class Allocator:
             left[key] -= amount
         return True
 
+    def _counts(self, device: Device) -> bool:
+        """Whether taking a device takes counters: not when somebody shares it already."""
+        if not device.counters or not device.is_shared:
+            return bool(device.counters)
+        return self._shared[device.id][_SHARES] == 1 and not self._catalog.is_shared(device.id)
+
     def _give_back(self, place: int, pool: Pool) -> None:
-        request, device = self._chosen[place].pop()
-        if not request.admin:
-            self._taken.discard(device.id)
+        _, device, taken = self._chosen[place].pop()
+        if self._counts(device):
             for key, amount in device.counters:
                 self._left[pool.id][key] += amount
+        if taken is None:
+            self._taken[device.id].discard(place)
+        else:
+            self._unshare(device, taken)
+
+
+_SHARES = ""
+"""No capacity has this name: how often a device is shared."""
 
 
 def _repels(taint: Object, tolerations: Sequence[Object]) -> bool:
@@ -275,7 +348,7 @@ def _tolerates(toleration: Object, taint: Object) -> bool:
         return False
     if toleration.get("operator") == "Exists":
         return True
-    return bool(toleration.get("key")) and (toleration.get("value") or "") == (taint.get("value") or "")
+    return (toleration.get("value") or "") == (taint.get("value") or "")
 
 
 def _satisfies(constraint: Constraint, request: Request, device: Device, chosen: Sequence[Chosen]) -> bool:
@@ -288,51 +361,3 @@ def _satisfies(constraint: Constraint, request: Request, device: Device, chosen:
     if constraint.distinct:
         return value not in set(others)
     return all(other == value for other in others)
-
-
-def to_status(claim: Claim, chosen: Sequence[Chosen], node: str) -> Object:
-    """The status.allocation of a claim."""
-    results = []
-    for request, device in chosen:
-        result: Object = {"request": request.name, "driver": device.id[0], "pool": device.id[1], "device": device.id[2]}
-        if request.admin:
-            result["adminAccess"] = True
-        if request.tolerations:
-            result["tolerations"] = list(request.tolerations)
-        results.append(result)
-    allocation: Object = {"devices": {"results": results}}
-    config = list(_config(claim, chosen))
-    if config:
-        allocation["devices"]["config"] = config
-    selector = _node_selector(chosen, node)
-    if selector is not None:
-        allocation["nodeSelector"] = selector
-    return allocation
-
-
-def _config(claim: Claim, chosen: Sequence[Chosen]) -> Iterator[Object]:
-    used = {request.name: request for request, _ in chosen}
-    for name, request in used.items():
-        for told in request.device_class["spec"].get("config") or ():
-            yield {"source": "FromClass", "requests": [name], **told}
-    for told in (claim.obj["spec"].get("devices") or {}).get("config") or ():
-        wanted = told.get("requests") or ()
-        if not wanted or any(name in wanted or name.partition("/")[0] in wanted for name in used):
-            yield {"source": "FromClaim", **told}
-
-
-def _node_selector(chosen: Sequence[Chosen], node: str) -> Object | None:
-    """Where the devices can be used; None for everywhere."""
-    if any(device.node for _, device in chosen):
-        field = {"key": "metadata.name", "operator": "In", "values": [node]}
-        return {"nodeSelectorTerms": [{"matchFields": [field]}]}
-    labels: list[Object] = []
-    fields: list[Object] = []
-    for _, device in chosen:
-        for term in ((device.selector or {}).get("nodeSelectorTerms") or ())[:1]:
-            labels += [each for each in term.get("matchExpressions") or () if each not in labels]
-            fields += [each for each in term.get("matchFields") or () if each not in fields]
-    if not labels and not fields:
-        return None
-    term = {**({"matchExpressions": labels} if labels else {}), **({"matchFields": fields} if fields else {})}
-    return {"nodeSelectorTerms": [term]}

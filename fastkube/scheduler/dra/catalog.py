@@ -9,19 +9,26 @@ equal claims on a node holds until it does.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from fastkube.api import quantity
+from fastkube.api.quantity import Quantity
+from fastkube.clock import Clock
 from fastkube.scheduler.dra import selectors
+from fastkube.scheduler.dra.capacity import Amounts, amounts_of, consumed
 from fastkube.scheduler.nodeaffinity import NodeMasks, Term, parse_selector
+from fastkube.scheduler.pods import PodInfo
 
 Object = dict[str, Any]
 
 SLICES = "resource.k8s.io/v1/resourceslices"
 CLAIMS = "resource.k8s.io/v1/resourceclaims"
 CLASSES = "resource.k8s.io/v1/deviceclasses"
+
+EXTENDED_ANNOTATION = "resource.kubernetes.io/extended-resource-claim"
 
 DeviceId = tuple[str, str, str]
 """(driver, pool, device)."""
@@ -31,11 +38,28 @@ PoolId = tuple[str, str]
 class Device:
     """One device of a pool. `node_terms` of a device that a node selector places."""
 
-    __slots__ = ("counters", "id", "node", "node_terms", "selector", "taints", "told", "variable")
+    __slots__ = (
+        "capacity",
+        "counters",
+        "id",
+        "is_shared",
+        "node",
+        "node_terms",
+        "place",
+        "selector",
+        "taints",
+        "told",
+        "variable",
+    )
 
-    def __init__(self, pool: PoolId, told: Object, node: str, selector: Object | None) -> None:
+    def __init__(self, pool: PoolId, told: Object, node: str, selector: Object | None, place: int) -> None:
         self.id: DeviceId = (*pool, told["name"])
         self.told = told
+        self.place = place
+        """Among the devices of its pool."""
+        self.capacity: Mapping[str, Object] = told.get("capacity") or {}
+        self.is_shared = bool(told.get("allowMultipleAllocations"))
+        """Several claims may have it, as long as its capacity is enough for them."""
         self.node = node
         """The only node that can use it, "" for others."""
         self.selector = selector
@@ -47,6 +71,10 @@ class Device:
             for each in told.get("consumesCounters") or ()
             for name, value in (each.get("counters") or {}).items()
         )
+
+    def consumed(self, requested: Mapping[str, Any]) -> dict[str, Quantity] | None:
+        """What a request takes of its capacity; None where that cannot be."""
+        return consumed(requested, self.capacity)
 
     def attribute(self, name: str) -> Any:
         """A value that can be compared, None without the attribute; names without a domain are the driver's own."""
@@ -67,6 +95,8 @@ class Pool:
         self.version = 0
         self.complete = False
         self.invalid = False
+        self.binds_late = False
+        """Some of its devices become ready only after binding has begun."""
         self.local: dict[str, list[Device]] = {}
         """By node."""
         self.shared: list[Device] = []
@@ -81,23 +111,39 @@ class Pool:
         self.complete = bool(current) and len(current) == current[0]["spec"]["pool"].get("resourceSliceCount")
         self.local, self.shared, self.by_name, self.counters, self.invalid = {}, [], {}, {}, False
         for each in current:
-            for told in each["spec"].get("sharedCounters") or ():
-                for name, value in (told.get("counters") or {}).items():
-                    self.counters[told["name"], name] = quantity.parse(str(value.get("value", "0"))).nanos
+            self._count(each["spec"])
+        for each in current:
             for device in self._devices(each["spec"]):
-                self.invalid = self.invalid or device.id[2] in self.by_name
+                self.invalid = self.invalid or device.id[2] in self.by_name or not self._has_counters(device)
                 self.by_name[device.id[2]] = device
                 if device.node:
                     self.local.setdefault(device.node, []).append(device)
                 else:
                     self.shared.append(device)
+        self.binds_late = any(each.told.get("bindingConditions") for each in self.by_name.values())
+
+    def _count(self, spec: Object) -> None:
+        """The counters of a slice; no two sets may have the same name."""
+        for told in spec.get("sharedCounters") or ():
+            self.invalid = self.invalid or any(name == told["name"] for name, _ in self.counters)
+            for name, value in (told.get("counters") or {}).items():
+                self.counters[told["name"], name] = quantity.parse(str(value.get("value", "0"))).nanos
+
+    def _has_counters(self, device: Device) -> bool:
+        return all(key in self.counters for key, _ in device.counters)
 
     def _devices(self, spec: Object) -> Iterator[Device]:
         for told in spec.get("devices") or ():
             where = told if spec.get("perDeviceNodeSelection") else spec
             selector = where.get("nodeSelector")
             if where.get("nodeName") or where.get("allNodes") or selector is not None:
-                yield Device(self.id, told, where.get("nodeName") or "", selector)
+                yield Device(self.id, told, where.get("nodeName") or "", selector, len(self.by_name))
+
+    def devices_for(self, node: str, slot: int, nodes: NodeMasks) -> list[Device]:
+        """Those that a node may use, in the order of slices and devices."""
+        own = self.local.get(node, [])
+        shared = [each for each in self.shared if each.node_terms is None or _selected(each.node_terms, slot, nodes)]
+        return sorted((*own, *shared), key=lambda device: device.place) if own and shared else own or shared
 
 
 def _generation(piece: Object) -> int:
@@ -105,16 +151,29 @@ def _generation(piece: Object) -> int:
 
 
 class Usage(NamedTuple):
-    """What an allocation takes: devices that are the claim's alone."""
+    """What an allocation takes: devices that are the claim's alone, and capacity of others."""
 
-    devices: tuple[DeviceId, ...]
+    devices: tuple[DeviceId, ...] = ()
+    shares: tuple[tuple[DeviceId, Amounts], ...] = ()
+
+    def pools(self) -> Iterator[PoolId]:
+        for device in (*self.devices, *(device for device, _ in self.shares)):
+            yield device[:2]
 
 
 def usage_of(allocation: Object | None) -> Usage:
     """Admin access takes nothing."""
-    results = ((allocation or {}).get("devices") or {}).get("results") or ()
-    return Usage(tuple((each["driver"], each["pool"], each["device"]) for each in results
-                       if not each.get("adminAccess")))  # fmt: skip
+    devices: list[DeviceId] = []
+    shares: list[tuple[DeviceId, Amounts]] = []
+    for each in ((allocation or {}).get("devices") or {}).get("results") or ():
+        device = (each["driver"], each["pool"], each["device"])
+        if each.get("adminAccess"):
+            continue
+        if each.get("shareID"):
+            shares.append((device, amounts_of(each.get("consumedCapacity") or {})))
+        else:
+            devices.append(device)
+    return Usage(tuple(devices), tuple(shares))
 
 
 class Catalog:
@@ -128,7 +187,14 @@ class Catalog:
         self._shared: set[PoolId] = set()
         self._used: dict[str, Usage] = {}
         self._assumed: dict[str, Object] = {}
+        self.pending: dict[str, PodInfo] = {}
+        """Of these the allocation is not written yet; the Pods for which it is to be, by the claims' uids."""
+        self._waiting: list[asyncio.Future[None]] = []
+        self._extended: dict[str, tuple[str, str]] = {}
+        """Pod uid → (namespace, name) of the claim that was written for its extended resources."""
         self._in_use: Counter[DeviceId] = Counter()
+        self._shares: Counter[DeviceId] = Counter()
+        self._capacity_used: dict[DeviceId, Counter[str]] = {}
         self._clock = 0
         self.class_version = 0
         lister(SLICES).add_handler(self._slice, lambda old, new: self._slice_changed(old, new), self._slice_gone)
@@ -147,20 +213,32 @@ class Catalog:
             return known
         return {**known, "status": {**(known.get("status") or {}), "allocation": allocation}}
 
-    def is_assumed(self, uid: str) -> bool:
-        return uid in self._assumed
+    def extended_claim(self, pod_uid: str) -> Object | None:
+        """The claim that was written for a Pod's extended resources in an earlier attempt."""
+        found = self._extended.get(pod_uid)
+        return None if found is None else self.claim(*found)
 
     def device_class(self, name: str) -> Object | None:
         found: Object | None = self._classes.get("", name)
         return found
 
     def in_use(self, device: DeviceId) -> bool:
+        """Whether a claim has a device for itself."""
         return self._in_use[device] > 0
 
-    def pools_for(self, node: str) -> list[Pool]:
-        """Pools with devices that the node may use: its own first, in a fixed order."""
-        own = self._on_node.get(node, set())
-        return [self._pools[each] for each in (*sorted(own), *sorted(self._shared - own))]
+    def is_shared(self, device: DeviceId) -> bool:
+        """Whether any claim has a part of a device."""
+        return self._shares[device] > 0
+
+    def capacity_used(self, device: DeviceId) -> Mapping[str, int]:
+        """Nanos of each capacity that claims have of a device."""
+        return self._capacity_used.get(device, {})
+
+    def available(self, node: str, slot: int, nodes: NodeMasks) -> list[tuple[Pool, list[Device]]]:
+        """The pools with devices that a node may use, in the order in which they are tried."""
+        pools = [self._pools[each] for each in sorted(self._on_node.get(node, set()) | self._shared)]
+        found = [(pool, pool.devices_for(node, slot, nodes)) for pool in pools]
+        return sorted(found, key=lambda each: each[0].binds_late)
 
     def version_for(self, node: str) -> int:
         own = (self._pools[each].version for each in self._on_node.get(node, ()))
@@ -170,28 +248,33 @@ class Catalog:
     def has_devices(self, node: str) -> bool:
         return bool(self._shared) or node in self._on_node
 
-    def devices(self, pool: Pool, node: str, slot: int, nodes: NodeMasks) -> list[Device]:
-        """The devices of a pool that a node may use."""
-        shared = [each for each in pool.shared if each.node_terms is None or _selected(each.node_terms, slot, nodes)]
-        return [*pool.local.get(node, ()), *shared]
-
     def counters_left(self, pool: Pool) -> dict[tuple[str, str], int]:
         """Of a pool whose devices share counters."""
         left = dict(pool.counters)
         for name, device in pool.by_name.items():
-            if device.counters and self._in_use[(*pool.id, name)]:
+            if device.counters and (self.in_use((*pool.id, name)) or self.is_shared((*pool.id, name))):
                 for key, amount in device.counters:
                     left[key] = left.get(key, 0) - amount
         return left
 
     # -- assuming ------------------------------------------------------------------------------------------------------
 
-    def assume(self, uid: str, allocation: Object) -> None:
+    def assume(self, uid: str, allocation: Object, pod: PodInfo) -> None:
+        """The allocation is to be written for a Pod."""
         self._assumed[uid] = allocation
+        self.pending[uid] = pod
         self._set_usage(uid, usage_of(allocation))
+
+    def written(self, claim: Object) -> None:
+        """The claim as the server has it now: its allocation may be used by others, whether the watch has it or not."""
+        uid = claim["metadata"]["uid"]
+        self.pending.pop(uid, None)
+        if uid in self._assumed:
+            self._assumed[uid] = claim["status"]["allocation"]
 
     def forget(self, uid: str, known: Object | None) -> None:
         """The allocation will not be written: what is known of the claim holds again."""
+        self.pending.pop(uid, None)
         if self._assumed.pop(uid, None) is not None:
             self._set_usage(uid, usage_of(((known or {}).get("status") or {}).get("allocation")))
 
@@ -199,29 +282,64 @@ class Catalog:
 
     def _claim(self, claim: Object) -> None:
         uid = claim["metadata"]["uid"]
+        for owner in _extended_for(claim):
+            self._extended[owner] = claim["metadata"]["namespace"], claim["metadata"]["name"]
         allocation = (claim.get("status") or {}).get("allocation")
+        self._tell_changed()
         if allocation is None and uid in self._assumed:
             return
         self._assumed.pop(uid, None)
+        self.pending.pop(uid, None)
         self._set_usage(uid, usage_of(allocation))
 
     def _claim_gone(self, claim: Object) -> None:
         uid = claim["metadata"]["uid"]
+        for owner in _extended_for(claim):
+            self._extended.pop(owner, None)
+        self._tell_changed()
         self._assumed.pop(uid, None)
-        self._set_usage(uid, Usage(()))
+        self.pending.pop(uid, None)
+        self._set_usage(uid, Usage())
+
+    async def changed(self, clock: Clock, seconds: float) -> None:
+        """Until any claim changes, at most so long."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        timeout = asyncio.ensure_future(clock.sleep(seconds))
+        try:
+            await asyncio.wait((future, timeout), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            timeout.cancel()
+            future.cancel()
+
+    def _tell_changed(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
 
     def _set_usage(self, uid: str, usage: Usage) -> None:
-        before = self._used.pop(uid, Usage(()))
-        if usage.devices:
+        before = self._used.pop(uid, Usage())
+        if usage != Usage():
             self._used[uid] = usage
         if before == usage:
             return
-        for device in before.devices:
-            self._in_use[device] -= 1
+        self._add(before, -1)
+        self._add(usage, 1)
+        self._touch((*before.pools(), *usage.pools()))
+
+    def _add(self, usage: Usage, sign: int) -> None:
+        for device in usage.devices:
+            self._in_use[device] += sign
             if not self._in_use[device]:
                 del self._in_use[device]
-        self._in_use.update(usage.devices)
-        self._touch(device[:2] for device in (*before.devices, *usage.devices))
+        for device, amounts in usage.shares:
+            self._shares[device] += sign
+            used = self._capacity_used.setdefault(device, Counter())
+            for name, amount in amounts.items():
+                used[name] += sign * amount
+            if not self._shares[device]:
+                del self._shares[device], self._capacity_used[device]
 
     def _touch(self, pools: Iterable[PoolId]) -> None:
         self._clock += 1
@@ -263,6 +381,14 @@ class Catalog:
             self._shared.discard(pool.id)
         if not pool.slices:
             del self._pools[pool.id]
+
+
+def _extended_for(claim: Object) -> list[str]:
+    """The uid of the Pod whose extended resources a claim is for."""
+    metadata = claim["metadata"]
+    if (metadata.get("annotations") or {}).get(EXTENDED_ANNOTATION) != "true":
+        return []
+    return [each["uid"] for each in metadata.get("ownerReferences") or () if each.get("controller")]
 
 
 def _pool_of(piece: Object) -> PoolId:

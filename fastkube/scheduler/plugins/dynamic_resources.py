@@ -1,24 +1,29 @@
 """DynamicResources: a Pod's ResourceClaims are allocated devices on its node, and reserved for it.
 
 Claims without an allocation need a node where devices for all of them are free (fastkube.scheduler.dra); those with one
-need a node where it can be used. Reserving a node assumes the allocation, pre-binding writes it. A claim that is
-allocated where the Pod cannot run, and that nobody uses, is deallocated.
+need a node where it can be used. Reserving a node assumes the allocation, pre-binding writes it, and waits for devices
+that become ready only then. A claim that is allocated where the Pod cannot run, or whose devices do not become ready,
+and that nobody uses, is deallocated.
+
+Extended resources that device classes stand for become one more claim, which is written when the Pod is bound.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
 
-from fastkube.errors import ApiError
 from fastkube.scheduler.config_fields import duration_s
-from fastkube.scheduler.dra.allocator import AllocationError, Allocator, Claim, MissingClass, parse_claim, to_status
+from fastkube.scheduler.dra.allocator import AllocationError, Allocator, Claim, MissingClass, NodeError, parse_claim
 from fastkube.scheduler.dra.catalog import CLAIMS, Catalog
+from fastkube.scheduler.dra.extended import Variant, claim_for
+from fastkube.scheduler.dra.readiness import NeverReady, Patience, awaited, is_late, is_ready
+from fastkube.scheduler.dra.results import to_status
+from fastkube.scheduler.dra.writing import ClaimWriter
 from fastkube.scheduler.events import (
     DEVICE_CLASS,
     NODE,
@@ -45,18 +50,15 @@ from fastkube.scheduler.nodes import NodeInfo, bits
 from fastkube.scheduler.pods import PodInfo
 from fastkube.scheduler.search import FitError, NodeSearch
 
-log = logging.getLogger(__name__)
-
 Object = dict[str, Any]
 
-FINALIZER = "resource.kubernetes.io/delete-protection"
 RESERVED_MAX = 256
 ALTERNATIVES_MAX = 8
 """In a request of the API; the first one of so many counts most in scores."""
 FILTER_TIMEOUT = "10s"
 """How long the search for devices on one node may take by default; "0" is for ever."""
-WRITES_MAX = 5
-"""Tries against others who write the same claim."""
+BINDING_TIMEOUT = "10m"
+"""How long a device may take to become ready by default."""
 _SIGNATURES_MAX = 256
 
 
@@ -72,16 +74,27 @@ class _State:
         self.pending = pending
         self.allocations: dict[str, Object] = {}
         """By uid, once reserved."""
-        self.written: list[Object] = []
+        self.reserved_for: list[Object] = []
+        """Claims that name the Pod as their user."""
         self.elsewhere: list[Object] = []
         """Allocated claims that keep the Pod from some node."""
+        self.preference: dict[str, int] = {}
+        """Node → how much the devices there are what the claims would rather have."""
+        self.extended: tuple[str, ...] = ()
+        """Extended resources that device classes stand for, or might."""
+        self.stale: Object | None = None
+        """The claim for them of an earlier attempt."""
+        self.variants: dict[frozenset[str], tuple[Variant, Claim]] = {}
+        """Resources that a node leaves to its devices → the claim for these."""
+        self.variant: Variant | None = None
+        """That of the reserved node."""
 
 
 class _Known(NamedTuple):
     """Whether a node can satisfy claims of one signature, as of a version of its devices."""
 
     version: int
-    fits: bool
+    refused: Reason | None
     preference: int
     """How much the devices are what the claims would rather have."""
 
@@ -91,20 +104,26 @@ class DynamicResources(Plugin):
     about = "claims"
     notes_pre_bind = True
     interests = (
-        Interest(NODE, Action.ADD | Action.UPDATE_NODE_LABEL | Action.UPDATE_NODE_TAINT),
+        Interest(NODE, Action.ADD | Action.UPDATE_NODE_LABEL | Action.UPDATE_NODE_ALLOCATABLE),
         Interest(RESOURCE_CLAIM, Action.ADD | Action.UPDATE | Action.DELETE),
         Interest(UNSCHEDULED_POD, Action.UPDATE_POD_GENERATED_CLAIM),
         Interest(DEVICE_CLASS, Action.ADD | Action.UPDATE),
         Interest(RESOURCE_SLICE, Action.ADD | Action.UPDATE),
     )
 
-    ELSEWHERE = Reason(name, "resourceclaim not available on the node")
-    NOT_ALLOCATED = Reason(name, "cannot allocate all claims")
+    ELSEWHERE = Reason(name, "resourceclaim not available on the node", resolvable=False)
+    NOT_ALLOCATED = Reason(name, "cannot allocate all claims", resolvable=False)
+    STALE = Reason(name, "cannot schedule extended resource claim", resolvable=False)
+    NO_RESOURCE = Reason(name, "cannot fit resource", resolvable=False)
 
     def __init__(self, args: Mapping[str, Any], handle: Handle, weight: int = 1) -> None:
         super().__init__(args, handle, weight)
         self._catalog = Catalog(handle.lister)
+        self._classes = handle.extended_classes
+        self._writer = ClaimWriter(handle.client, handle.clock, handle.metrics)
         self._filter_timeout_s = duration_s(args.get("filterTimeout") or FILTER_TIMEOUT)
+        self._binding_timeout_s = duration_s(args.get("bindingTimeout") or BINDING_TIMEOUT)
+        self._patience = Patience(self._catalog, handle, self._binding_timeout_s)
         self._signatures: dict[bytes, dict[str, _Known]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -125,34 +144,46 @@ class DynamicResources(Plugin):
         for name, generated in _claim_names(pod):
             claim = self._catalog.claim(pod.namespace, name)
             if claim is None:
-                raise _Unusable(f'resourceclaim.resource.k8s.io "{name}" not found')
+                raise _Unusable(f'could not find ResourceClaim "{pod.namespace}/{name}"')
             metadata = claim["metadata"]
             if metadata.get("deletionTimestamp"):
                 raise _Unusable(f'resourceclaim "{name}" is being deleted')
             owners = metadata.get("ownerReferences") or ()
             if generated and not any(each.get("controller") and each.get("uid") == pod.uid for each in owners):
-                raise _Unusable(f"ResourceClaim {pod.namespace}/{name} was not created for pod {pod.key} "
-                                "(pod is not owner)")  # fmt: skip
+                raise _Unusable(f"ResourceClaim {pod.namespace}/{name} was not created for Pod {pod.key} "
+                                "(Pod is not owner)")  # fmt: skip
             yield claim
 
     def pre_filter(self, cycle: Cycle) -> None:
-        if not cycle.pod.claims:
+        pod = cycle.pod
+        extended = pod.spec.devices if self._classes.any_of(pod.spec.devices) else ()
+        if not pod.claims and not extended:
             return
         try:
-            claims = list(self._claims(cycle.pod))
-            pending = []
-            for claim in claims:
-                status = claim.get("status") or {}
-                if status.get("allocation") is None:
-                    pending.append(parse_claim(claim, self._catalog.device_class))
-                elif not _is_reserved(status, cycle.pod) and len(status.get("reservedFor") or ()) >= RESERVED_MAX:
-                    raise _Unusable("resourceclaim in use")
+            claims = list(self._claims(pod))
+            pending = tuple(filter(None, [self._pending(pod, claim) for claim in claims]))
         except (_Unusable, MissingClass) as unusable:
             raise Rejected(str(unusable)) from None
         except AllocationError as error:
             raise PluginError(self.name, str(error)) from error
-        if claims:
-            cycle.state[self.name] = _State(claims, tuple(pending))
+        if claims or extended:
+            state = cycle.state[self.name] = _State(claims, pending)
+            state.extended = extended
+            state.stale = self._catalog.extended_claim(pod.uid) if extended else None
+
+    def _pending(self, pod: PodInfo, claim: Object) -> Claim | None:
+        """What must be allocated for a claim, None for one that is allocated; raises _Unusable."""
+        status = claim.get("status") or {}
+        if status.get("allocation") is None:
+            return parse_claim(claim, self._catalog.device_class)
+        metadata = claim["metadata"]
+        by = self._catalog.pending.get(metadata["uid"])
+        if by is not None and (by.group is None or by.group != pod.group):
+            told = f"resource claim {metadata['namespace']}/{metadata['name']} is in the process of being allocated"
+            raise _Unusable(told)
+        if not _is_reserved(status, pod) and len(status.get("reservedFor") or ()) >= RESERVED_MAX:
+            raise _Unusable("resourceclaim in use")
+        return None
 
     # -- which nodes ---------------------------------------------------------------------------------------------------
 
@@ -162,24 +193,70 @@ class DynamicResources(Plugin):
             return
         index = self.handle.cache.index
         candidates = index.all if cycle.only is None else cycle.only
+        if state.stale is not None:
+            yield Refusal(index.all, self.STALE)
+            return
         state.elsewhere = []
         for claim in state.claims:
-            terms = parse_selector((claim.get("status") or {}).get("allocation", {}).get("nodeSelector"))
-            if terms is not None:
-                usable = 0
-                for term in terms:
-                    usable |= term.mask(index)
-                if candidates & ~usable:
-                    state.elsewhere.append(claim)
+            usable = self._usable(claim)
+            if candidates & ~usable:
+                state.elsewhere.append(claim)
                 yield Refusal(index.all & ~usable, self.ELSEWHERE)
                 candidates &= usable
-        if state.pending:
-            yield Refusal(candidates & ~self._satisfying(state.pending, candidates), self.NOT_ALLOCATED)
+        if not state.extended:
+            yield from self._unsatisfying(state, state.pending, candidates)
+            return
+        without, groups = self._by_devices(state, candidates)
+        yield Refusal(without, self.NO_RESOURCE)
+        for resources, mask in groups.items():
+            claims = state.pending
+            if resources:
+                claims = (*claims, self._variant(cycle.pod, state, resources)[1])
+            yield from self._unsatisfying(state, claims, mask)
 
-    def _satisfying(self, claims: tuple[Claim, ...], candidates: int) -> int:
-        """The nodes of a mask with devices for all the claims."""
+    def _usable(self, claim: Object) -> int:
+        """The nodes where an allocation can be used: all, as long as there is none."""
+        index = self.handle.cache.index
+        try:
+            if not is_ready(claim) and is_late(claim, self._binding_timeout_s, self.handle.clock.time()):
+                return 0
+        except NeverReady:
+            return 0
+        terms = parse_selector((claim.get("status") or {}).get("allocation", {}).get("nodeSelector"))
+        if terms is None:
+            return index.all
+        usable = 0
+        for term in terms:
+            usable |= term.mask(index)
+        return usable
+
+    def _by_devices(self, state: _State, candidates: int) -> tuple[int, dict[frozenset[str], int]]:
+        """(nodes that lack a resource, the others by the extended resources that they leave to their devices)."""
+        without, groups = 0, dict[frozenset[str], int]()
+        mapped = frozenset(name for name in state.extended if self._classes.get(name) is not None)
+        for slot in bits(candidates):
+            info = self.handle.cache.slots[slot]
+            assert info is not None
+            if any(name not in mapped and name not in info.allocatable for name in state.extended):
+                without |= 1 << slot
+            else:
+                left = frozenset(name for name in mapped if not info.allocatable.get(name))
+                groups[left] = groups.get(left, 0) | 1 << slot
+        return without, groups
+
+    def _variant(self, pod: PodInfo, state: _State, resources: frozenset[str]) -> tuple[Variant, Claim]:
+        found = state.variants.get(resources)
+        if found is None:
+            variant = claim_for(pod, resources, self._classes)
+            found = state.variants[resources] = variant, parse_claim(variant.obj, self._catalog.device_class)
+        return found
+
+    def _unsatisfying(self, state: _State, claims: tuple[Claim, ...], candidates: int) -> Iterator[Refusal]:
+        """The nodes of a mask that lack devices for the claims."""
+        if not claims or not candidates:
+            return
         known = self._known_for(claims)
-        mask = 0
+        lacking: dict[Reason, int] = {}
         try:
             for slot in bits(candidates):
                 info = self.handle.cache.slots[slot]
@@ -187,16 +264,23 @@ class DynamicResources(Plugin):
                 version = self._catalog.version_for(info.name)
                 found = known.get(info.name)
                 if found is None or found.version != version:
-                    allocations = self._allocate(claims, info)
-                    preference = (
-                        sum(_preference(each.obj, allocations[each.uid]) for each in claims) if allocations else 0
-                    )
-                    found = known[info.name] = _Known(version, allocations is not None, preference)
-                if found.fits:
-                    mask |= 1 << slot
+                    found = known[info.name] = self._examine(claims, info, version)
+                if found.refused is not None:
+                    lacking[found.refused] = lacking.get(found.refused, 0) | 1 << slot
+                state.preference[info.name] = found.preference
         except AllocationError as error:
             raise PluginError(self.name, str(error)) from error
-        return mask
+        for reason, mask in lacking.items():
+            yield Refusal(mask, reason)
+
+    def _examine(self, claims: tuple[Claim, ...], info: NodeInfo, version: int) -> _Known:
+        try:
+            allocations = self._allocate(claims, info)
+        except NodeError as error:
+            return _Known(version, Reason(self.name, str(error), resolvable=False), 0)
+        if allocations is None:
+            return _Known(version, self.NOT_ALLOCATED, 0)
+        return _Known(version, None, sum(_preference(each.obj, allocations[each.uid]) for each in claims))
 
     def _known_for(self, claims: tuple[Claim, ...]) -> dict[str, _Known]:
         """What is known of nodes for claims that ask for the same."""
@@ -208,7 +292,10 @@ class DynamicResources(Plugin):
         return self._signatures.setdefault(key, {})
 
     def _allocate(self, claims: tuple[Claim, ...], info: NodeInfo) -> dict[str, Object] | None:
-        """Claim uid → its allocation on a node; None when there is none for all of them. Raises AllocationError."""
+        """Claim uid → its allocation on a node; None when there is none for all of them.
+
+        Raises AllocationError and NodeError.
+        """
         now, index = self.handle.clock.monotonic, self.handle.cache.index
         end = now() + self._filter_timeout_s if self._filter_timeout_s > 0 else math.inf
         found = Allocator(self._catalog, claims, info.name, info.slot, index, lambda: now() > end).allocate()
@@ -222,10 +309,9 @@ class DynamicResources(Plugin):
         state: _State | None = cycle.state.get(self.name)
         if state is None or not any(map(_has_alternatives, state.claims)):
             return None
-        known = self._known_for(state.pending)
         told = ((claim, (claim.get("status") or {}).get("allocation")) for claim in state.claims)
         decided = sum(_preference(claim, allocation) for claim, allocation in told if allocation is not None)
-        found = [decided + (known[node.name].preference if state.pending else 0) for node in nodes]
+        found = [decided + state.preference.get(node.name, 0) for node in nodes]
         most = max(found)
         return [MAX_SCORE * each // most if most else 0 for each in found]
 
@@ -239,16 +325,12 @@ class DynamicResources(Plugin):
         for claim in state.elsewhere:
             users = (claim.get("status") or {}).get("reservedFor") or ()
             if not any(each.get("uid") != cycle.pod.uid for each in users):
-                self._later(self._deallocate(claim), f"deallocate for {cycle.pod.key}")
+                self._later(self._writer.deallocate(claim), f"deallocate for {cycle.pod.key}")
                 return Nomination(None, "deallocation of ResourceClaim completed")
+        if state.stale is not None:
+            self._later(self._writer.delete(state.stale), f"delete claim of {cycle.pod.key}")
+            return Nomination(None, "deletion of ResourceClaim completed")
         return Nomination(None, "still not schedulable")
-
-    async def _deallocate(self, claim: Object) -> None:
-        status = {key: value for key, value in claim["status"].items() if key not in ("allocation", "reservedFor")}
-        try:
-            await self.handle.client.update(CLAIMS, {**claim, "status": status}, subresource="status")
-        except ApiError as error:
-            log.warning("claim %s could not be deallocated: %s", claim["metadata"]["name"], error.message)
 
     def _later(self, work: Any, name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)
@@ -261,15 +343,20 @@ class DynamicResources(Plugin):
         state: _State | None = cycle.state.get(self.name)
         if state is None:
             return
+        claims = state.pending
+        left = next(iter(self._by_devices(state, 1 << node.slot)[1]), None) if state.extended else None
+        if left:
+            state.variant, claim = self._variant(cycle.pod, state, left)
+            claims = (*claims, claim)
         try:
-            found = self._allocate(state.pending, node) if state.pending else {}
-        except AllocationError as error:
+            found = self._allocate(claims, node) if claims else {}
+        except (AllocationError, NodeError) as error:
             raise Rejected(str(error)) from error
         if found is None:
             raise Rejected(self.NOT_ALLOCATED.text)
         state.allocations = found
         for uid, allocation in found.items():
-            self._catalog.assume(uid, allocation)
+            self._catalog.assume(uid, allocation, cycle.pod)
 
     def unreserve(self, cycle: Cycle, node: NodeInfo) -> None:
         state: _State | None = cycle.state.get(self.name)
@@ -277,61 +364,46 @@ class DynamicResources(Plugin):
             return
         for claim in state.claims:
             metadata = claim["metadata"]
-            if metadata["uid"] in state.allocations and not any(claim is each for each in state.written):
+            if metadata["uid"] in state.allocations and not any(claim is each for each in state.reserved_for):
                 known = self.handle.lister(CLAIMS).get(metadata["namespace"], metadata["name"])
                 self._catalog.forget(metadata["uid"], known)
-        if state.written:
-            self._later(self._give_up(cycle.pod, state.written), f"give up claims of {cycle.pod.key}")
-
-    async def _give_up(self, pod: PodInfo, claims: list[Object]) -> None:
-        """The Pod will not run there: the claims are not its own any more."""
-        for claim in claims:
-            metadata = claim["metadata"]
-            body = {
-                "metadata": {"uid": metadata["uid"]},
-                "status": {"reservedFor": [{"$patch": "delete", "uid": pod.uid}]},
-            }
-            try:
-                await self.handle.client.patch(
-                    CLAIMS, metadata["name"], body, metadata["namespace"], kind="strategic", subresource="status"
-                )
-            except ApiError as error:
-                log.warning("claim %s is still reserved for pod %s: %s", metadata["name"], pod.key, error.message)
+            elif _is_reserved(claim.get("status") or {}, cycle.pod):
+                state.reserved_for.append(claim)
+        if state.variant is not None:
+            self._catalog.forget(state.variant.obj["metadata"]["uid"], None)
+        if state.reserved_for:
+            self._later(self._writer.give_up(cycle.pod, state.reserved_for), f"give up claims of {cycle.pod.key}")
+        if state.stale is not None:
+            self._later(self._writer.delete(state.stale), f"delete claim of {cycle.pod.key}")
 
     async def pre_bind(self, cycle: Cycle, node: NodeInfo) -> None:
         state: _State = cycle.state[self.name]
+        pod = cycle.pod
+        waited: list[Object] = []
         for claim in state.claims:
-            allocation = state.allocations.get(claim["metadata"]["uid"])
-            if allocation is not None or not _is_reserved(claim.get("status") or {}, cycle.pod):
-                await self._bind_claim(cycle.pod, claim, allocation)
-                state.written.append(claim)
+            allocation, now = state.allocations.get(claim["metadata"]["uid"]), claim
+            if allocation is not None or not _is_reserved(claim.get("status") or {}, pod):
+                known = self.handle.lister(CLAIMS).get(claim["metadata"]["namespace"], claim["metadata"]["name"])
+                now = await self._writer.reserve(pod, known or claim, allocation)
+                self._catalog.written(now)
+                state.reserved_for.append(claim)
+            waited.append(now)
+        if state.variant is not None:
+            waited.append(await self._bind_extended(pod, state, state.variant))
+        if any(any(awaited(claim)) for claim in waited):
+            await self._patience.wait(pod, node, waited)
 
-    async def _bind_claim(self, pod: PodInfo, claim: Object, allocation: Object | None) -> None:
-        """Write the allocation and who uses it; whoever else writes meanwhile is waited for."""
-        metadata, client = claim["metadata"], self.handle.client
-        for attempt in range(WRITES_MAX):
-            now = await client.get(CLAIMS, metadata["name"], metadata["namespace"])
-            if now["metadata"]["uid"] != metadata["uid"] or now["metadata"].get("deletionTimestamp"):
-                raise Rejected(f"claim {metadata['namespace']}/{metadata['name']} got deleted in the meantime")
-            status = dict(now.get("status") or {})
-            try:
-                if allocation is not None:
-                    if status.get("allocation") is not None:
-                        raise Rejected(f"claim {metadata['name']} got allocated elsewhere in the meantime")
-                    finalizers = now["metadata"].get("finalizers") or []
-                    if FINALIZER not in finalizers:
-                        protected = {**now["metadata"], "finalizers": [*finalizers, FINALIZER]}
-                        now = await client.update(CLAIMS, {**now, "metadata": protected})
-                    status["allocation"] = allocation
-                elif status.get("allocation") is None:
-                    raise Rejected(f"claim {metadata['name']} got deallocated in the meantime")
-                users = [each for each in status.get("reservedFor") or () if each.get("uid") != pod.uid]
-                status["reservedFor"] = [*users, {"resource": "pods", "name": pod.name, "uid": pod.uid}]
-                await client.update(CLAIMS, {**now, "status": status}, subresource="status")
-                return
-            except ApiError as error:
-                if error.code != 409 or attempt == WRITES_MAX - 1:
-                    raise
+    async def _bind_extended(self, pod: PodInfo, state: _State, variant: Variant) -> Object:
+        """Write the claim for the Pod's extended resources; from then on it is deleted when binding fails."""
+        uid = variant.obj["metadata"]["uid"]
+        allocation = state.allocations[uid]
+        claim = state.stale = await self._writer.create_extended(pod, variant)
+        self._catalog.assume(claim["metadata"]["uid"], allocation, pod)
+        self._catalog.forget(uid, None)
+        claim = state.stale = await self._writer.reserve(pod, claim, allocation)
+        self._catalog.written(claim)
+        await self._writer.tell_pod(pod, claim, variant)
+        return claim
 
     # -- who wakes -----------------------------------------------------------------------------------------------------
 
@@ -340,15 +412,15 @@ class DynamicResources(Plugin):
             return bool(event.new.uid == pod.uid)
         if event.resource != RESOURCE_CLAIM:
             return True
-        claim = event.new or event.old
-        metadata = claim["metadata"]
-        mine = metadata.get("namespace") == pod.namespace and any(
-            name == metadata["name"] for name, _ in _claim_names(pod, strict=False)
-        )
-        before, after = (((each or {}).get("status") or {}).get("allocation") for each in (event.old, event.new))
-        if event.old is not None and before is not None and after is None:
+        before, after = ((each or {}).get("status") or {} for each in (event.old, event.new))
+        try:
+            mine = any(claim["metadata"]["uid"] == (event.new or event.old)["metadata"]["uid"]
+                       for claim in self._claims(pod))  # fmt: skip
+        except _Unusable:
+            return False
+        if before.get("allocation") is not None and after.get("allocation") is None:
             return True  # its devices are free
-        return mine and (event.old is None or before != after or event.new is None)
+        return mine and (event.old is None or before != after)
 
 
 def _has_alternatives(claim: Object) -> bool:
@@ -370,7 +442,7 @@ def _is_reserved(status: Object, pod: PodInfo) -> bool:
     return any(each.get("uid") == pod.uid for each in status.get("reservedFor") or ())
 
 
-def _claim_names(pod: PodInfo, *, strict: bool = True) -> Iterator[tuple[str, bool]]:
+def _claim_names(pod: PodInfo) -> Iterator[tuple[str, bool]]:
     """(name, whether it was made for the Pod); raises _Unusable for one that is to be made but is not yet."""
     statuses = (pod.pod.get("status") or {}).get("resourceClaimStatuses") or ()
     generated = {each.get("name"): each.get("resourceClaimName") for each in statuses}
@@ -378,7 +450,6 @@ def _claim_names(pod: PodInfo, *, strict: bool = True) -> Iterator[tuple[str, bo
         if told.get("resourceClaimName"):
             yield told["resourceClaimName"], False
         elif told["name"] not in generated:
-            if strict:
-                raise _Unusable(f'pod "{pod.key}": ResourceClaim not created yet')
+            raise _Unusable(f'pod "{pod.key}": ResourceClaim not created yet')
         elif generated[told["name"]]:  # none is needed otherwise
             yield generated[told["name"]], True

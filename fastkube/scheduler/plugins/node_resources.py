@@ -10,8 +10,18 @@ from typing import Any
 
 from fastkube import _sched
 from fastkube.scheduler import resources
-from fastkube.scheduler.events import ASSIGNED_POD, NODE, UNSCHEDULED_POD, Action, ClusterEvent, Interest
-from fastkube.scheduler.framework import Handle, Plugin, ScreenDraft
+from fastkube.scheduler.dra.extended import IMPLICIT_PREFIX
+from fastkube.scheduler.events import (
+    ASSIGNED_POD,
+    DEVICE_CLASS,
+    NODE,
+    UNSCHEDULED_POD,
+    Action,
+    ClusterEvent,
+    Interest,
+)
+from fastkube.scheduler.framework import Cycle, Handle, Plugin, Reason, Refusal, ScreenDraft
+from fastkube.scheduler.nodes import bits
 from fastkube.scheduler.pods import PodInfo, PodSpec
 
 _STRATEGIES = {
@@ -48,14 +58,17 @@ def _counted(spec: PodSpec, wanted: Resources, draft: ScreenDraft, *, nonzero: b
 
 class NodeResourcesFit(Plugin):
     name = "NodeResourcesFit"
+    about = "claims"
     interests = (
         Interest(ASSIGNED_POD, Action.DELETE | Action.UPDATE_POD_SCALE_DOWN),
         Interest(UNSCHEDULED_POD, Action.UPDATE_POD_SCALE_DOWN),
         Interest(NODE, Action.ADD | Action.UPDATE_NODE_ALLOCATABLE),
+        Interest(DEVICE_CLASS, Action.ADD | Action.UPDATE),
     )
 
     def __init__(self, args: Mapping[str, Any], handle: Handle, weight: int = 1) -> None:
         super().__init__(args, handle, weight)
+        self._classes = handle.extended_classes
         self._ignored = frozenset(args.get("ignoredResources") or ())
         self._ignored_groups = frozenset(args.get("ignoredResourceGroups") or ())
         strategy = args.get("scoringStrategy") or {}
@@ -73,7 +86,26 @@ class NodeResourcesFit(Plugin):
 
     def screen_filter(self, spec: PodSpec, draft: ScreenDraft) -> None:
         draft.check_fit = True
-        draft.unchecked = frozenset(name for name in spec.requests if self.ignores(name))
+        draft.unchecked = frozenset(
+            name for name in spec.requests if self.ignores(name) or self._classes.get(name) is not None
+        )
+
+    def refusals(self, cycle: Cycle) -> Iterable[Refusal]:
+        """Nodes that offer a resource themselves, though a device class stands for it, and have too little of it."""
+        spec, cache = cycle.pod.spec, self.handle.cache
+        for name in spec.devices:
+            if self._classes.get(name) is None or self.ignores(name):
+                continue
+            column, wanted = cache.column(name), spec.requests[name]
+            short = never = 0
+            for slot in bits(cache.index.all if cycle.only is None else cycle.only):
+                info = cache.slots[slot]
+                offered = info.allocatable.get(name, 0) if info is not None else 0
+                if offered and wanted > offered - cache.nodes.requested_of(slot, column):
+                    short |= 1 << slot
+                    never |= (wanted > offered) << slot
+            yield Refusal(never, Reason(self.name, f"Insufficient {name}", resolvable=False))
+            yield Refusal(short & ~never, Reason(self.name, f"Insufficient {name}"))
 
     def screen_score(self, spec: PodSpec, draft: ScreenDraft) -> None:
         counted = _counted(spec, self._resources, draft, nonzero=True)
@@ -82,6 +114,8 @@ class NodeResourcesFit(Plugin):
     def wakes(self, pod: PodInfo, event: ClusterEvent) -> bool:
         if event.resource == UNSCHEDULED_POD:
             return bool(event.new.uid == pod.uid)
+        if event.resource == DEVICE_CLASS:
+            return self._stands_for_more(pod.spec, event)
         if event.resource == ASSIGNED_POD:
             return event.new is None or self._shrank(pod.spec, event.old.spec.requests, event.new.spec.requests)
         now = resources.parse_list((event.new.get("status") or {}).get("allocatable"))
@@ -90,6 +124,8 @@ class NodeResourcesFit(Plugin):
         if event.old is None:
             return True
         before = resources.parse_list((event.old.get("status") or {}).get("allocatable"))
+        if any(self._delegates(name, now) for name in pod.spec.devices):
+            return True
         return self._shrank(pod.spec, now, before) or now.get(resources.PODS, 0) > before.get(resources.PODS, 0)
 
     @staticmethod
@@ -99,8 +135,23 @@ class NodeResourcesFit(Plugin):
 
     def _could_fit(self, spec: PodSpec, allocatable: Mapping[str, int]) -> bool:
         return allocatable.get(resources.PODS, 0) > 0 and all(
-            value <= allocatable.get(name, 0) for name, value in spec.requests.items() if not self.ignores(name)
+            value <= allocatable.get(name, 0) or self._delegates(name, allocatable)
+            for name, value in spec.requests.items()
+            if not self.ignores(name)
         )
+
+    def _delegates(self, resource: str, allocatable: Mapping[str, int]) -> bool:
+        """Whether a node leaves a resource to its devices."""
+        return self._classes.get(resource) is not None and not allocatable.get(resource)
+
+    @staticmethod
+    def _stands_for_more(spec: PodSpec, event: ClusterEvent) -> bool:
+        """Whether a DeviceClass stands for a resource of the Pod since now."""
+        now = event.new["spec"].get("extendedResourceName") or ""
+        if event.old is None and IMPLICIT_PREFIX + event.new["metadata"]["name"] in spec.devices:
+            return True
+        before = ((event.old or {}).get("spec") or {}).get("extendedResourceName") or ""
+        return now != before and now in spec.devices
 
 
 class NodeResourcesBalancedAllocation(Plugin):
