@@ -46,8 +46,10 @@ kubectl: | $(VENV)/bin/python
 	  echo "building kubectl (once)"; cd tools/kubectl && go build -trimpath \
 	    -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=v1.$(patsubst 0.%,%,$(KUBECTL_VERSION))" -o ../../$(BIN)/kubectl . ; }
 
+# On all cores; four processes at most, as each has servers of its own. Without WORKERS: one after the other.
+WORKERS := -n logical --maxprocesses 4 --dist worksteal
 test: setup-dev kubectl
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 test-long: setup-dev kubectl
 	$(BIN)/python -m pytest -m long --timeout 3600

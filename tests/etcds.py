@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -11,7 +13,7 @@ import subprocess
 import time
 import urllib.request
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 from proxies import Proxy
@@ -19,6 +21,7 @@ from proxies import Proxy
 from fastkube.api.catalog import Catalog
 from fastkube.registry.upstream_form import UpstreamForm
 from fastkube.store import Store
+from fastkube.store.external.mirror import COMPACT_REVISION_KEY
 from fastkube.store.external.options import EtcdOptions
 from fastkube.store.external.store import EtcdStore
 
@@ -107,11 +110,27 @@ class Etcd:
             self._process.kill()
             self._process.wait()
 
+    def forget(self) -> None:
+        """Compacts what tests before did: who begins here would have their history replayed."""
+        noted = self._post("kv/put", key=_base64(COMPACT_REVISION_KEY), value=_base64(b"1"))
+        revision = noted["header"]["revision"]
+        self._post("kv/put", key=_base64(COMPACT_REVISION_KEY), value=_base64(str(revision).encode()))
+        self._post("kv/compaction", revision=revision)
+
+    def _post(self, method: str, **body: str) -> Any:
+        """A call by etcd's JSON gateway."""
+        with urllib.request.urlopen(f"{self.url}/v3/{method}", json.dumps(body).encode(), timeout=30.0) as answer:
+            return json.load(answer)
+
     def ctl(self, *words: str, text: bytes = b"") -> bytes:
         """What etcdctl prints."""
         command = ["etcdctl", "--endpoints", self.url, *words]
         environment = {**os.environ, "ETCDCTL_API": "3"}
         return subprocess.run(command, input=text, capture_output=True, check=True, env=environment).stdout
+
+
+def _base64(text: bytes) -> str:
+    return base64.b64encode(text).decode()
 
 
 def _free_port() -> int:

@@ -11,9 +11,16 @@ from kubectl_runner import Kubectl
 from fastkube.testing import Cluster
 
 
+# an autoscaler that looks often, and believes what a Pod uses from the beginning
+AUTOSCALER = {
+    "horizontal_pod_autoscaler_sync_period_s": 1.0,
+    "horizontal_pod_autoscaler_cpu_initialization_period_s": 0.0,
+}
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    with Cluster(nodes=3) as started:
+    with Cluster(nodes=3, **AUTOSCALER) as started:
         yield started
 
 

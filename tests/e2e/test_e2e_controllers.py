@@ -377,8 +377,8 @@ def placed(kubectl: Kubectl, node: str, replicas: int) -> None:
 
 
 def test_a_drain_waits_for_the_budget(kubectl: Kubectl, node: str) -> None:
-    placed(kubectl, node, 3)
-    kubectl("create", "pdb", "moving", "--selector=app=moving", "--min-available=2")
+    placed(kubectl, node, 2)
+    kubectl("create", "pdb", "moving", "--selector=app=moving", "--min-available=1")
     eventually(path(kubectl, "pdb moving", "{.status.disruptionsAllowed}"), "1")
     kubectl("drain", node, "--ignore-daemonsets", "--pod-selector=app=moving", "--timeout=60s")
     where = kubectl("get", "pods", "-l", "app=moving", "-o", "jsonpath={.items[*].spec.nodeName}").split()

@@ -15,7 +15,7 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
 
 
 collect_ignore = [] if ETCD else ["test_server_etcd.py"]
-ON_ETCD_TOO = frozenset(("test_server_batch", "test_server_custom_definitions", "test_server_watch"))
+ON_ETCD_TOO = frozenset(("test_server_batch", "test_server_watch"))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -34,6 +34,10 @@ _RETRY_MAX_S = 2.0
 _INVALID_ARGUMENT, _NOT_FOUND, _EXHAUSTED, _PRECONDITION = 3, 5, 8, 9
 
 
+class _Untrusted(Refused):
+    """No endpoint's certificate is valid: trying again would not help."""
+
+
 class Client:
     """Everything is called on one loop."""
 
@@ -99,6 +103,8 @@ class Client:
                     return read(method.response, await connection.call(method.path, packed))
             except TimeoutError:
                 raise _timed_out(self.problem) from None
+            except _Untrusted as untrusted:
+                raise _error(untrusted) from None
             except Refused as refused:
                 problem = refused
             except (Broken, GrpcError) as told:
@@ -131,6 +137,7 @@ class Client:
         return await asyncio.shield(self._connecting)
 
     async def _connect(self) -> Connection:
+        untrusted = 0
         for _ in self._endpoints:
             endpoint = self._endpoints[self._tried % len(self._endpoints)]
             try:
@@ -140,7 +147,8 @@ class Client:
             except (OSError, TimeoutError, Refused) as problem:
                 self._tried += 1
                 self.problem = f"connection to etcd at {endpoint}: {problem or type(problem).__name__}"
-        raise Refused(self.problem)
+                untrusted += isinstance(problem, ssl.SSLCertVerificationError)
+        raise (_Untrusted if untrusted == len(self._endpoints) else Refused)(self.problem)
 
     async def _connect_to(self, endpoint: Endpoint) -> Connection:
         connection = Connection(str(endpoint).encode(), endpoint.secure, self._on_lost)
