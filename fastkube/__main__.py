@@ -3,12 +3,12 @@
 import gc
 import sys
 
-from fastkube import COLLECTOR_THRESHOLDS
+from fastkube import STARTING_THRESHOLDS
 
 
 def main() -> None:
     """A child has its orders on standard input and no flags, so it does not wait for those of all commands."""
-    gc.set_threshold(*COLLECTOR_THRESHOLDS)
+    gc.set_threshold(*STARTING_THRESHOLDS)
     if sys.argv[1:] == ["components"]:
         from fastkube.cluster import components_from_stdin
         from fastkube.process import serve

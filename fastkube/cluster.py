@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import gc
 import json
 import logging
 import secrets
@@ -32,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 from fastkube import __version__, config
 from fastkube.clock import Clock, RealClock
 from fastkube.config import option
-from fastkube.process import until_stopped
+from fastkube.process import settled, until_stopped
 
 if TYPE_CHECKING:
     from fastkube.api.catalog import Catalog
@@ -517,7 +516,7 @@ async def apiserver(values: Mapping[str, Any], stop: asyncio.Event, announce: Ca
         announce(f"fastkube {__version__} apiserver is ready: {server.api.url}")
         for url in server.etcd_urls:
             announce(f"  etcd        {url}")
-        gc.freeze()  # what the start has made lives as long as the process: the collector need not look at it again
+        settled()
         await stop.wait()
     finally:
         await server.stop()
@@ -541,7 +540,7 @@ async def up(values: Mapping[str, Any], stop: asyncio.Event, announce: Callable[
     from fastkube.nodes.options import FleetOptions
     from fastkube.server.options import ServerOptions
 
-    started = time.monotonic()
+    begun = time.monotonic()
     store_options, up_options, server_options, etcd_options, *_ = _take_options(
         values, StoreOptions, UpOptions, ServerOptions, EtcdListenOptions, FleetOptions
     )
@@ -566,8 +565,8 @@ async def up(values: Mapping[str, Any], stop: asyncio.Event, announce: Callable[
             await contents.restore(server)
             await child.begin(server, values, up_options)
             await contents.load(server)
-            _announce(announce, started, server, kubeconfig, child.names)
-            gc.freeze()
+            _announce(announce, begun, server, kubeconfig, child.names)
+            settled()
             await child.until_stopped(stop)
         finally:
             await child.end()
@@ -577,9 +576,9 @@ async def up(values: Mapping[str, Any], stop: asyncio.Event, announce: Callable[
 
 
 def _announce(
-    announce: Callable[[str], None], started: float, server: Server, kubeconfig: Path, names: list[str]
+    announce: Callable[[str], None], begun: float, server: Server, kubeconfig: Path, names: list[str]
 ) -> None:
-    announce(f"fastkube {__version__} is ready in {time.monotonic() - started:.2f} s: {server.api.url}")
+    announce(f"fastkube {__version__} is ready in {time.monotonic() - begun:.2f} s: {server.api.url}")
     announce(f"  kubeconfig  {kubeconfig}")
     announce(f"  data        {server.data_dir}")
     for url in server.etcd_urls:
@@ -598,12 +597,12 @@ async def _up_manually(
         raise StartError("servers: not with --clock manual, which only one process can follow")
     if values.get("frontends"):
         raise StartError("frontends: not with --clock manual, which only one process can follow")
-    started = time.monotonic()
+    begun = time.monotonic()
     whole = Embedded(values, scheduler=options.scheduler, controllers=options.controller_manager, nodes=True)
     path = Path(options.kubeconfig) if options.kubeconfig else None
     async with whole.running(path) as work:
         kubeconfig = path or whole.server.data_dir / "kubeconfig"
-        _announce(announce, started, whole.server, kubeconfig, whole.names)
+        _announce(announce, begun, whole.server, kubeconfig, whole.names)
         announce("  clock       stands still; `fastkube clock advance 1h` lets an hour pass")
         await until_stopped(stop, work)
 
@@ -698,6 +697,7 @@ async def components_from_stdin(stop: asyncio.Event) -> None:
         except ValueError as error:
             raise StartError(str(error)) from error
         print(json.dumps(parts.names), flush=True)
+        settled()
         parent = asyncio.ensure_future(reader.read())
         await until_stopped(stop, work, parent)
         parent.cancel()
@@ -729,6 +729,7 @@ async def components(
         parts = Components(make_client, clock, **options)
         async with parts.running() as work:
             announce(f"fastkube {__version__} is ready: {', '.join(parts.names)}")
+            settled()
             await until_stopped(stop, work)
     except ValueError as error:
         raise StartError(str(error)) from error

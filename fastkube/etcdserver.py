@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from fastkube.cluster import StartError, StoreOptions, _take_options, _told, awa
 from fastkube.etcd.endpoint import Endpoint
 from fastkube.etcd.node import Node, identity_of
 from fastkube.etcd.options import EtcdServerOptions
-from fastkube.process import until_stopped
+from fastkube.process import settled, until_stopped
 from fastkube.store import Replication, ReplicationOptions, Store, StoreError
 from fastkube.store.compaction import compact_regularly
 from fastkube.store.store import DEFAULT_MAX_BYTES
@@ -43,7 +42,7 @@ async def etcd(values: Mapping[str, Any], stop: asyncio.Event, announce: Callabl
             await asyncio.wait((starting,))
             return
         announce(f"fastkube {__version__} etcd is ready: {', '.join(starting.result().urls)}")
-        gc.freeze()  # what the start has made lives as long as the process
+        settled()
         await stop.wait()
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 from fastkube.clock import RealClock
 from fastkube.cluster import COMPONENT_USERS, Server, StartError, StoreOptions, served_catalog, store_path
 from fastkube.config import build
-from fastkube.process import until_stopped
+from fastkube.process import settled, until_stopped
 from fastkube.store import FrontendStore, StoreError
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ async def frontend_from_stdin(stop: asyncio.Event) -> None:
     await server.start()
     try:
         print("ready", flush=True)
+        settled()
         parent = asyncio.ensure_future(reader.read())
         await until_stopped(stop, parent)
         parent.cancel()

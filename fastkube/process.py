@@ -6,16 +6,25 @@ Apart from the command (cli.py), so that the children of `up` need not wait for 
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
+
+from fastkube import COLLECTOR_THRESHOLDS
 
 
 def die(message: str) -> NoReturn:
     """Ends the process with one line that its user can act on."""
     print(f"fastkube: {message}", file=sys.stderr, flush=True)
     sys.exit(1)
+
+
+def settled() -> None:
+    """What the start has made lives as long as the process: the collector looks at what comes from now on."""
+    gc.freeze()
+    gc.set_threshold(*COLLECTOR_THRESHOLDS)
 
 
 def serve(start: Callable[[asyncio.Event], Awaitable[None]]) -> None:

@@ -39,6 +39,7 @@ from fastkube.cluster import (
 )
 from fastkube.etcd.options import EtcdListenOptions
 from fastkube.initial import Contents
+from fastkube.process import settled
 from fastkube.server import pki
 from fastkube.server.options import ServerOptions
 from fastkube.store import ReplicationOptions, StoreError
@@ -150,6 +151,7 @@ async def up_replicated(values: Mapping[str, Any], stop: asyncio.Event, announce
             announce(f"  servers     {', '.join(f'https://127.0.0.1:{port}' for port in plan.secure_ports)}")
             announce(f"  running     {', '.join([f'{len(plan.names)} API servers', *child.names])}")
             announce(f"  try         fastkube member list --data-dir {data_dir}")
+            settled()
             await child.until_stopped(stop)
         finally:
             await child.end()

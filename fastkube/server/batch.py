@@ -29,7 +29,7 @@ from fastkube.server.renewals import Renewals, Result
 from fastkube.server.request import Request
 
 if TYPE_CHECKING:
-    from aiohttp.http import RawRequestMessage
+    from aiohttp.http_parser import RawRequestMessage
 
     from fastkube.server.app import ApiServer
     from fastkube.server.connection import Connection

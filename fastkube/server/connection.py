@@ -21,8 +21,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp.base_protocol import BaseProtocol
-from aiohttp.http import HttpProcessingError, HttpRequestParser
-from aiohttp.http_exceptions import BadHttpMethod
+from aiohttp.http_exceptions import BadHttpMethod, HttpProcessingError
+from aiohttp.http_parser import HttpRequestParser
 
 from fastkube import errors
 from fastkube.server.request import Request
@@ -32,7 +32,7 @@ from fastkube.server.tls import Tls
 if TYPE_CHECKING:
     import ssl
 
-    from aiohttp.http import RawRequestMessage
+    from aiohttp.http_parser import RawRequestMessage
     from aiohttp.streams import StreamReader
 
     from fastkube.registry.strategy import UserInfo

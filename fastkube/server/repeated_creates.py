@@ -23,7 +23,7 @@ from fastkube.store import KeyExists, StoreError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aiohttp.http import RawRequestMessage
+    from aiohttp.http_parser import RawRequestMessage
 
     from fastkube.registry.strategy import Call, UserInfo
     from fastkube.server.app import ApiServer

@@ -23,7 +23,7 @@ from fastkube.server.repeated_creates import LENGTH
 from fastkube.server.request import new_audit_id
 
 if TYPE_CHECKING:
-    from aiohttp.http import RawRequestMessage
+    from aiohttp.http_parser import RawRequestMessage
 
     from fastkube.registry.strategy import Call
     from fastkube.server.app import ApiServer

@@ -22,7 +22,7 @@ from fastkube.registry.strategy import UserInfo
 if TYPE_CHECKING:
     import asyncio
 
-    from aiohttp.http import RawRequestMessage
+    from aiohttp.http_parser import RawRequestMessage
 
     from fastkube.server.audit import Record
     from fastkube.server.connection import Connection

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
-from importlib import resources
 from typing import Any
 
 import orjson
@@ -12,4 +12,5 @@ import orjson
 @cache
 def table(name: str) -> Any:
     """The table `name` (resources, schemas, protobuf, bootstrap). It is shared: callers must not change it."""
-    return orjson.loads(resources.files(__name__).joinpath(f"{name}.json").read_bytes())
+    with open(os.path.join(os.path.dirname(__file__), f"{name}.json"), "rb") as file:
+        return orjson.loads(file.read())
