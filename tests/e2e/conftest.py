@@ -10,7 +10,6 @@ from kubectl_runner import Kubectl
 
 from fastkube.testing import Cluster
 
-
 # an autoscaler that looks often, and believes what a Pod uses from the beginning
 AUTOSCALER = {
     "horizontal_pod_autoscaler_sync_period_s": 1.0,
