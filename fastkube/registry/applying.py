@@ -19,6 +19,7 @@ from fastkube.registry.strategy import Call, Object
 from fastkube.registry.updating import Draft, check_name
 
 if TYPE_CHECKING:
+    from fastkube.registry.changes import Change
     from fastkube.registry.facets import Facet
     from fastkube.registry.registry import Registry
     from fastkube.store import Item
@@ -26,8 +27,11 @@ if TYPE_CHECKING:
 _ATTEMPTS_MAX = 8
 
 
-async def apply(registry: Registry, call: Call, facet: Facet, body: bytes) -> tuple[Stored, bool]:
-    """The object, and whether it was created. Raises 400, 409 for conflicts, 422, 500 for a misfit configuration."""
+async def apply(
+    registry: Registry, call: Call, facet: Facet, body: bytes, change: Change | None
+) -> tuple[Stored, bool]:
+    """The object, and whether it was created. Raises 400, 409 for conflicts, 422, 500 for a misfit configuration.
+    `change`: what may be learned from it."""
     config, duplicates = _read(call, body)
     call.now = call.now or registry.clock.time()
     key = call.rtype.key(call.namespace, call.name)
@@ -41,7 +45,7 @@ async def apply(registry: Registry, call: Call, facet: Facet, body: bytes) -> tu
         exists = registry.store.get(key) is not None
         try:
             if exists or call.subresource:
-                return facet.answer(call, await registry.modify(call, build, facet.rules)), False
+                return facet.answer(call, await registry.modify(call, build, facet.rules, change)), False
             _check_unborn(call, config)
             new = decoding.to_storage(call, _merge(registry, call, facet, config, None, duplicates))
             return await registry.create_decoded(call, new, managed=True), True

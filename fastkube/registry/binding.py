@@ -36,17 +36,21 @@ async def bind(registry: Registry, call: Call, body: Object) -> Object:
     pods = registry.catalog.get("", "pods")
     assert pods is not None
     key = pods.key(call.namespace, call.name)
+    change = registry.changes.begin_binding(call, msgpack.packb(body), registry.timestamp(call))
     for _ in range(_ATTEMPTS_MAX):
         item = registry.store.get(key)
         if item is None:
             raise errors.not_found("", "pods", call.name)
-        pod = _bound(registry, call, item, body)
+        foretold = change.foretell(item) if change is not None else None
+        value = foretold or msgpack.packb(_bound(registry, call, item, body))
         if call.dry_run:
             return SUCCESS
         try:
-            await registry.store.update(key, msgpack.packb(pod), item.mod_revision)
+            await registry.store.update(key, value, item.mod_revision)
         except RevisionMismatch:
             continue
+        if change is not None and foretold is None:
+            change.learn(value)
         return SUCCESS
     raise errors.conflict("", "pods/binding", call.name, errors.MODIFIED)
 

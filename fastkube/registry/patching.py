@@ -27,6 +27,7 @@ from fastkube.registry.strategy import Call, Object
 from fastkube.registry.updating import Draft, check_name
 
 if TYPE_CHECKING:
+    from fastkube.registry.changes import Change
     from fastkube.registry.facets import Facet
     from fastkube.registry.registry import Registry
     from fastkube.registry.updating import Build
@@ -41,14 +42,17 @@ Apply = Callable[[Object], Object]
 """What a patch does to an object (which it may change)."""
 
 
-async def patch(registry: Registry, call: Call, content_type: str, body: bytes) -> tuple[Stored, bool]:
-    """The patched object, and whether it was created (only apply does). Raises 400, 415 and 422 for bad patches."""
+async def patch(
+    registry: Registry, call: Call, content_type: str, body: bytes, change: Change | None = None
+) -> tuple[Stored, bool]:
+    """The patched object, and whether it was created (only apply does). Raises 400, 415 and 422 for bad patches.
+    `change`: what may be learned from it."""
     kind = content_type.partition(";")[0].strip().lower()
     facet = facets.facet_of(registry, call)
     if kind == APPLY:
-        return await applying.apply(registry, call, facet, body)
+        return await applying.apply(registry, call, facet, body, change)
     build = _build(call, facet, _read_patch(call, facet, kind, body))
-    return facet.answer(call, await registry.modify(call, build, facet.rules)), False
+    return facet.answer(call, await registry.modify(call, build, facet.rules, change)), False
 
 
 class Patch(NamedTuple):

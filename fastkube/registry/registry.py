@@ -28,6 +28,7 @@ from fastkube.clock import Clock, rfc3339
 from fastkube.errors import ApiError
 from fastkube.registry import binding, decoding, deletion, facets, listing, ownership, patching, subresources, updating
 from fastkube.registry.answers import Outcome, Page, Stored
+from fastkube.registry.changes import Change, Changes
 from fastkube.registry.custom import converting
 from fastkube.registry.deletion import DeleteOptions
 from fastkube.registry.leases import Leases
@@ -115,6 +116,7 @@ class Registry:
         self._second, self._second_text = -1, ""
         casting = {"pods": self._strategies[POD]} if POD in self._strategies else {}
         self.moulds = Moulds(casting, admission.constancy)
+        self.changes = Changes(admission.constancy)
 
     def strategy(self, rtype: ResourceType) -> Strategy:
         known = self._strategies.get((rtype.group, rtype.resource))
@@ -278,20 +280,47 @@ class Registry:
 
     # ---------------------------------------------------------------- update
 
-    async def update(self, call: Call, obj: Object) -> tuple[Stored, bool]:
-        """Replaces an object, or writes a subresource of it; True when it was created, where the kind allows that."""
+    def change(self, call: Call, media: str, body: bytes) -> Change | None:
+        """See `Changes.begin`; None for a kind whose objects are kept in step with others."""
+        call.now = call.now or self.clock.time()
+        if (call.rtype.group, call.rtype.resource) in self._attendants:
+            return None
+        return self.changes.begin(call, media, body, self.timestamp(call))
+
+    async def make(self, call: Call, change: Change) -> Stored | None:
+        """What a change that is like others has made of the object; None if it has to go the long way."""
+        key = call.rtype.key(call.namespace, call.name)
+        for _ in range(_UPDATE_ATTEMPTS_MAX):
+            item = self.store.get(key)
+            value = change.foretell(item) if item is not None else None
+            if item is None or value is None or self.store.is_stale(key):
+                return None
+            if value == item.value:
+                return Stored(value, item.mod_revision)
+            strategy = self.strategy(call.rtype)
+            lease = await self._leases.get(strategy.ttl_s) if strategy.ttl_s else 0
+            try:
+                return Stored(value, await self.store.update(key, value, item.mod_revision, lease))
+            except RevisionMismatch:
+                continue
+        return None
+
+    async def update(self, call: Call, obj: Object, change: Change | None = None) -> tuple[Stored, bool]:
+        """Replaces an object, or writes a subresource of it; True when it was created, where the kind allows that.
+
+        `change`: what may be learned from it."""
         if call.rtype.by_webhook:
             template = pack(obj)
-            return await converting.completed(call.rtype, lambda: self._update(call, unpack(template)))
-        return await self._update(call, obj)
+            return await converting.completed(call.rtype, lambda: self._update(call, unpack(template), None))
+        return await self._update(call, obj, change)
 
-    async def _update(self, call: Call, obj: Object) -> tuple[Stored, bool]:
+    async def _update(self, call: Call, obj: Object, change: Change | None) -> tuple[Stored, bool]:
         facet = facets.facet_of(self, call)
         body = decoding.read(call, obj, facet.group, facet.version, facet.kind)
         updating.check_name(call, body.setdefault("metadata", {}))
         if not call.subresource and self._creates_missing(call):
             return await self.create_decoded(call, decoding.to_storage(call, body)), True
-        stored = await self.modify(call, facets.replacement(call, facet, body), facet.rules)
+        stored = await self.modify(call, facets.replacement(call, facet, body), facet.rules, change)
         return facet.answer(call, stored), False
 
     def _creates_missing(self, call: Call) -> bool:
@@ -304,10 +333,16 @@ class Registry:
         """Applies a patch to the latest state, again and again until no other writer is in between."""
         if call.rtype.by_webhook:
             return await converting.completed(call.rtype, lambda: patching.patch(self, call, content_type, body))
-        return await patching.patch(self, call, content_type, body)
+        change = self.change(call, content_type, body)
+        if change is not None:
+            made = await self.make(call, change)
+            if made is not None:
+                return made, False
+        return await patching.patch(self, call, content_type, body, change)
 
-    async def modify(self, call: Call, build: Build, rules: Rules) -> Stored:
+    async def modify(self, call: Call, build: Build, rules: Rules, change: Change | None = None) -> Stored:
         """The one way to change an object: `build` is given the old object (which it must not change) and its item.
+        `change` is told of what comes of it.
 
         Raises 404, 409 Conflict when the draft was made from another version, 422, and admission's refusals.
         """
@@ -318,8 +353,9 @@ class Registry:
             item = self.store.get(key)
             if item is None:
                 raise errors.not_found(rtype.storage_group, rtype.resource, call.name)
+            learning = change is not None and change.foretell(item) is None
             try:
-                stored = await self._try_update(call, key, item, build, rules)
+                stored = await self._try_update(call, key, item, build, rules, change if learning else None)
             except RevisionMismatch:
                 continue
             finally:
@@ -328,7 +364,9 @@ class Registry:
                 return stored
         raise errors.conflict(rtype.storage_group, rtype.resource, call.name, errors.MODIFIED)
 
-    async def _try_update(self, call: Call, key: bytes, item: Item, build: Build, rules: Rules) -> Stored | None:
+    async def _try_update(
+        self, call: Call, key: bytes, item: Item, build: Build, rules: Rules, change: Change | None
+    ) -> Stored | None:
         """One attempt over `item`; None when a companion of the object was overtaken."""
         rtype = call.rtype
         strategy = self.strategy(rtype)
@@ -360,6 +398,8 @@ class Registry:
             return Stored(pack(new), item.mod_revision)
         ownership.settle(new, old)
         if new == old and not (rtype.stale or self.store.is_stale(key)):  # clients migrate by writing it again
+            if change is not None:
+                change.learn(item.value)
             return Stored(item.value, item.mod_revision)
         value = pack(new)
         if len(value) > _OBJECT_MAX_BYTES:
@@ -369,7 +409,10 @@ class Registry:
         if call.companions:
             return await self._put_accompanied(call, key, value, item)
         lease = await self._leases.get(strategy.ttl_s) if strategy.ttl_s else 0
-        return Stored(value, await self.store.update(key, value, item.mod_revision, lease))
+        stored = Stored(value, await self.store.update(key, value, item.mod_revision, lease))
+        if change is not None:
+            change.learn(value)
+        return stored
 
     async def _remove_finished(self, call: Call, key: bytes, item: Item, old: Object) -> None:
         """Removes an object whose last finalizer goes; raises RevisionMismatch when it changed meanwhile."""

@@ -299,8 +299,12 @@ def _decoded(call: Call, request: Request, body: bytes) -> Object:
 
 async def update(server: ApiServer, request: Request, route: Route) -> Answer:
     call, view = _begin(server, request, route)
-    obj = _decoded(call, request, await read_body(request))
-    stored, created = await server.registry.update(call, obj)
+    body = await read_body(request)
+    registry, change = server.registry, server.registry.change(call, request.headers.get("Content-Type", ""), body)
+    stored = await registry.make(call, change) if change is not None else None
+    created = False
+    if stored is None:
+        stored, created = await registry.update(call, _decoded(call, request, body), change)
     code = 201 if created else 200
     return await _asked_object(view, stored, code) if view.asks else _object(view, stored, code)
 

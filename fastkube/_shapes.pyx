@@ -1,0 +1,776 @@
+"""Shapes: encoded text with holes where it may differ from text that means the same but for what stands there.
+
+    {"metadata":{"name":"pod-1"},"status":{"podIP":"10.0.0.7"}}
+    ─▶ {"metadata":{"name":"○"},"status":{"podIP":"○"}}    and what stood there: pod-1, 10.0.0.7
+
+`of_msgpack` takes stored values apart and `of_json` request bodies; `Form.fill` puts a stored value together again.
+Where holes are is told by places: a dict by key (bytes), whose values are the places inside (through lists as well) or
+what must stand there for a hole, one of the kinds below. Anything else that stands there is part of the shape, so two
+texts of one shape differ in nothing but well-formed contents of the same kind.
+
+A content is its kind's family (one byte: only within a family are contents compared) and the text.
+Under the key ANY is what holds for all other keys, under FOREIGN for those that are not Kubernetes' own.
+In the sets of fields (FIELDS) items that are known by a uid or an address have it in their key: the first of a map is a
+hole too. Where NOTHING may stand the text has no shape.
+
+A request body (`strict`) may write what is stored in several ways: one that writes the content of a hole in another way
+than it is stored has no shape, since nobody could tell whether the two are the same.
+
+Written in Cython's pure-Python syntax; runs interpreted under FASTKUBE_PURE=1 with equal results.
+"""
+
+import cython
+
+COMPILED = cython.compiled
+
+ANY = b"*"
+FOREIGN = b"+"
+
+NAME, LABEL, NODE, UID, TIME, MICRO_TIME, ADDRESS, TEXT = range(1, 9)
+NUMBER, GENERATION, VERSION, ACCESS, PREFIX, FIELDS, NOTHING = range(9, 16)
+
+_NAME = cython.declare(cython.int, 1)
+_LABEL = cython.declare(cython.int, 2)
+_NODE = cython.declare(cython.int, 3)
+_UID = cython.declare(cython.int, 4)
+_TIME = cython.declare(cython.int, 5)
+_MICRO_TIME = cython.declare(cython.int, 6)
+_ADDRESS = cython.declare(cython.int, 7)
+_TEXT = cython.declare(cython.int, 8)
+_NUMBER = cython.declare(cython.int, 9)
+_GENERATION = cython.declare(cython.int, 10)
+_VERSION = cython.declare(cython.int, 11)
+_ACCESS = cython.declare(cython.int, 12)
+_PREFIX = cython.declare(cython.int, 13)
+_FIELDS = cython.declare(cython.int, 14)
+_NOTHING = cython.declare(cython.int, 15)
+
+FAMILIES = (b"", b"n", b"n", b"o", b"u", b"t", b"m", b"i", b"x", b"d", b"g", b"r", b"v", b"p")
+_FAMILIES = cython.declare(tuple, FAMILIES)
+_TIMES = cython.declare(bytes, b"tm")
+
+_ANY = cython.declare(bytes, ANY)
+_FOREIGN = cython.declare(bytes, FOREIGN)
+_OWN_KEYS = cython.declare(bytes, b"k8s.io")
+_OWN_KEYS_TOO = cython.declare(bytes, b"kubernetes.io")
+_BY_UID = cython.declare(bytes, b'k:{"uid":"')
+_BY_ADDRESS = cython.declare(bytes, b'k:{"ip":"')
+_BY_END = cython.declare(bytes, b'"}')
+_ACCESS_START = cython.declare(bytes, b"kube-api-access-")
+
+# What stands for a hole in a shape: nothing in msgpack begins so
+_MARK = cython.declare(bytes, b"\xc1")
+_KEY_MARK = cython.declare(bytes, b"\xc1k")
+# and in JSON: a byte that must not stand in a string
+_JSON_MARK = cython.declare(bytes, b"\x01")
+
+_DEPTH_MAX = cython.declare(cython.int, 64)
+_TEXT_MAX = cython.declare(cython.Py_ssize_t, 1024)
+_NAME_MAX = cython.declare(cython.Py_ssize_t, 253)
+_LABEL_MAX = cython.declare(cython.Py_ssize_t, 63)
+_CONTENTS_MAX = cython.declare(cython.Py_ssize_t, 200)
+_NUMBER_MAX = cython.declare(cython.ulonglong, 0x7FFFFFFF)
+
+_DAYS = cython.declare(bytes, bytes((0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)))
+
+
+class Shapeless(ValueError):
+    """Text that cannot be taken apart."""
+
+
+# ---------------------------------------------------------------- what may stand in a hole
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def _fits(kind: cython.int, source: bytes, at: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.bint:
+    """Whether this text is a well-formed and canonical content."""
+    length: cython.Py_ssize_t = end - at
+    if length < 1 or length > _TEXT_MAX:
+        return False
+    if kind == _TEXT:
+        return _is_printable(source, at, end)
+    if kind == _NAME or kind == _NODE:  # noqa: SIM109
+        return length <= _NAME_MAX and _is_name(source, at, end, True)
+    if kind == _LABEL:
+        return length <= _LABEL_MAX and _is_name(source, at, end, False)
+    if kind == _UID:
+        return length == 36 and _is_uid(source, at, end)
+    if kind == _TIME:
+        return length == 20 and source[end - 1] == 90 and _is_time(source, at)
+    if kind == _MICRO_TIME:
+        return length == 27 and source[end - 1] == 90 and _is_micro_time(source, at)
+    if kind == _ADDRESS:
+        return length <= 15 and _is_address(source, at, end)
+    if kind == _VERSION:
+        return length <= 18 and source[at] != 48 and _are_digits(source, at, end)
+    if kind == _PREFIX:
+        return length <= _LABEL_MAX and source[end - 1] == 45 and _is_name(source, at, end - 1, False)
+    if kind == _ACCESS:
+        return length == 21 and _is_text(source, at, _ACCESS_START) and _is_name(source, at + 16, end, False)
+    return False
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def _is_printable(source: bytes, at: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.bint:
+    """Printable ASCII of which nothing is escaped in JSON."""
+    code: cython.uchar
+    while at < end:
+        code = source[at]
+        if code < 32 or code > 126 or code == 34 or code == 92:
+            return False
+        at += 1
+    return True
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def _is_name(source: bytes, at: cython.Py_ssize_t, end: cython.Py_ssize_t, dots: cython.bint) -> cython.bint:
+    """A DNS label, or (`dots`) several."""
+    code: cython.uchar
+    inner: cython.bint = False  # whether a letter or digit was just before
+    plain: cython.bint
+    length: cython.Py_ssize_t = 0
+    while at < end:
+        code = source[at]
+        plain = 97 <= code <= 122 or 48 <= code <= 57
+        length += 1
+        if code == 46:
+            if not (dots and inner) or length > _LABEL_MAX:
+                return False
+            length = 0
+        elif not plain and (code != 45 or length == 1):
+            return False
+        inner = plain
+        at += 1
+    return inner
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def _is_uid(source: bytes, at: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.bint:
+    code: cython.uchar
+    while at < end:
+        code = source[at]
+        if not (48 <= code <= 57 or 97 <= code <= 102 or code == 45):
+            return False
+        at += 1
+    return True
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def _are_digits(source: bytes, at: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.bint:
+    while at < end:
+        if not 48 <= source[at] <= 57:
+            return False
+        at += 1
+    return True
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def _two(source: bytes, at: cython.Py_ssize_t) -> cython.int:
+    return (source[at] - 48) * 10 + source[at + 1] - 48
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def _is_leap(century: cython.int, year: cython.int) -> cython.bint:
+    return year % 4 == 0 if year else century % 4 == 0
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def _is_time(source: bytes, at: cython.Py_ssize_t) -> cython.bint:
+    """2026-11-28T04:18:58, which 19 bytes can be."""
+    if not (
+        _are_digits(source, at, at + 4)
+        and source[at + 4] == 45
+        and _are_digits(source, at + 5, at + 7)
+        and source[at + 7] == 45
+        and _are_digits(source, at + 8, at + 10)
+        and source[at + 10] == 84
+        and _are_digits(source, at + 11, at + 13)
+        and source[at + 13] == 58
+        and _are_digits(source, at + 14, at + 16)
+        and source[at + 16] == 58
+        and _are_digits(source, at + 17, at + 19)
+    ):
+        return False
+    month: cython.int = _two(source, at + 5)
+    day: cython.int = _two(source, at + 8)
+    if source[at] == 48 or month < 1 or month > 12 or day < 1:
+        return False
+    if day > _DAYS[month] and not (month == 2 and day == 29 and _is_leap(_two(source, at), _two(source, at + 2))):
+        return False
+    return _two(source, at + 11) < 24 and _two(source, at + 14) < 60 and _two(source, at + 17) < 60
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def _is_micro_time(source: bytes, at: cython.Py_ssize_t) -> cython.bint:
+    return _is_time(source, at) and source[at + 19] == 46 and _are_digits(source, at + 20, at + 26)
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def _is_address(source: bytes, at: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.bint:
+    """IPv4 as it is written canonically."""
+    dots: cython.int = 0
+    number: cython.int = -1
+    code: cython.uchar
+    while at < end:
+        code = source[at]
+        if code == 46:
+            if number < 0:
+                return False
+            dots += 1
+            number = -1
+        elif not 48 <= code <= 57 or number == 0:
+            return False
+        else:
+            number = code - 48 if number < 0 else number * 10 + code - 48
+            if number > 255:
+                return False
+        at += 1
+    return dots == 3 and number >= 0
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def _is_text(source: bytes, at: cython.Py_ssize_t, text: bytes) -> cython.bint:
+    """Whether this text, which there is room for, stands here."""
+    index: cython.Py_ssize_t
+    for index in range(len(text)):  # noqa: SIM110  (a generator would not compile to a C loop)
+        if source[at + index] != text[index]:
+            return False
+    return True
+
+
+# ---------------------------------------------------------------- taking apart
+
+
+@cython.final
+@cython.cclass
+class _Splitter:
+    """A position in a text. `pieces` is what was passed, with a mark for each hole; `copied` is up to where."""
+
+    source = cython.declare(bytes)
+    at = cython.declare(cython.Py_ssize_t)
+    end = cython.declare(cython.Py_ssize_t)
+    copied = cython.declare(cython.Py_ssize_t)
+    number = cython.declare(cython.ulonglong)
+    strict = cython.declare(cython.bint)
+    pieces = cython.declare(list)
+    contents = cython.declare(list)
+
+    def __init__(self, source: bytes, strict: bool):
+        self.source = source
+        self.strict = strict
+        self.at = 0
+        self.end = len(source)
+        self.copied = 0
+        self.number = 0
+        self.pieces = []
+        self.contents = []
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def hole(
+        self,
+        start: cython.Py_ssize_t,
+        text: cython.Py_ssize_t,
+        stop: cython.Py_ssize_t,
+        mark: bytes,
+        family: bytes,
+    ) -> cython.int:
+        """What is from `start` to `stop` is a hole; its text begins at `text`."""
+        self.pieces.append(self.source[self.copied : start])
+        self.pieces.append(mark)
+        self.contents.append(family + self.source[text:stop])
+        self.copied = stop
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def stays(self, kind: cython.int, empty: cython.bint) -> cython.int:
+        """A text that does not fit a hole of this kind is part of the shape, if it says nothing in another way."""
+        if kind == _NOTHING or (
+            self.strict and not empty and (kind in (_TIME, _MICRO_TIME, _ADDRESS, _VERSION, _NUMBER, _GENERATION))
+        ):
+            raise Shapeless("written in another way")
+        return 0
+
+    @cython.cfunc
+    def done(self) -> list:
+        self.pieces.append(self.source[self.copied : self.end])
+        return self.pieces
+
+    @cython.cfunc
+    def child(self, places: dict, start: cython.Py_ssize_t, stop: cython.Py_ssize_t):
+        """The places under a key of a map, or None."""
+        key: bytes = self.source[start:stop]
+        found = places.get(key)
+        if found is None:
+            found = places.get(_ANY)
+            if found is None:
+                found = places.get(_FOREIGN)
+                if found is not None and (_OWN_KEYS in key or _OWN_KEYS_TOO in key):
+                    return None
+        return found
+
+    # ------------------------------------------------------------ msgpack
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def head(self) -> cython.int:
+        """Read a head: 1 a string of `number` bytes, which come next; 2 an array, 3 a map, 4 a natural number; 0 else,
+        with all of it passed."""
+        if self.at >= self.end:
+            raise Shapeless("cut short")
+        code: cython.uchar = self.source[self.at]
+        self.at += 1
+        if code < 0x80:
+            self.number = code
+            return 4
+        if code < 0x90:
+            self.number = code & 15
+            return 3
+        if code < 0xA0:
+            self.number = code & 15
+            return 2
+        if code < 0xC0:
+            self.number = code & 31
+            return self.text()
+        if code >= 0xE0 or code == 0xC0 or code == 0xC2 or code == 0xC3:
+            return 0
+        if 0xD9 <= code <= 0xDB:
+            self.wide(1 << (code - 0xD9))
+            return self.text()
+        if 0xDC <= code <= 0xDD:
+            self.wide(2 << (code - 0xDC))
+            return 2
+        if 0xDE <= code <= 0xDF:
+            self.wide(2 << (code - 0xDE))
+            return 3
+        if 0xCC <= code <= 0xCF:
+            self.wide(1 << (code - 0xCC))
+            return 4
+        width: cython.int = 0
+        if 0xD0 <= code <= 0xD3:
+            width = 1 << (code - 0xD0)
+        elif code == 0xCA or code == 0xCB:
+            width = 4 << (code - 0xCA)
+        if width == 0 or self.at + width > self.end:
+            raise Shapeless("no value of an object")
+        self.at += width
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def wide(self, width: cython.int) -> cython.int:
+        if self.at + width > self.end:
+            raise Shapeless("cut short")
+        number: cython.ulonglong = 0
+        index: cython.int
+        for index in range(width):
+            number = (number << 8) | self.source[self.at + index]
+        self.at += width
+        self.number = number
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def text(self) -> cython.int:
+        if self.number > cython.cast(cython.ulonglong, self.end - self.at):
+            raise Shapeless("cut short")
+        return 1
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def skip(self) -> cython.int:
+        """Pass one value."""
+        left: cython.ulonglong = 1
+        kind: cython.int
+        while left > 0:
+            left -= 1
+            kind = self.head()
+            if kind == 1:
+                self.at += self.number
+            elif kind == 2:
+                left += self.number
+            elif kind == 3:
+                left += 2 * self.number
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def value(self, places, depth: cython.int) -> cython.int:
+        """One value for which there are places."""
+        start: cython.Py_ssize_t = self.at
+        kind: cython.int = self.head()
+        code: cython.int
+        left: cython.ulonglong = self.number
+        if depth > _DEPTH_MAX:
+            raise Shapeless("too deep")
+        if kind == 1:
+            text: cython.Py_ssize_t = self.at
+            self.at += self.number
+            if type(places) is int:
+                code = places
+                if _fits(code, self.source, text, self.at):
+                    self.hole(start, text, self.at, _MARK, _FAMILIES[code])
+                else:
+                    self.stays(code, text == self.at)
+        elif kind == 4:
+            if type(places) is int:
+                code = places
+                if (code == _NUMBER or code == _GENERATION) and 0 < self.number <= _NUMBER_MAX:  # noqa: SIM109
+                    self.pieces.append(self.source[self.copied : start])
+                    self.pieces.append(_MARK)
+                    self.contents.append(_FAMILIES[code] + b"%d" % self.number)
+                    self.copied = self.at
+                else:
+                    self.stays(code, self.number == 0)
+        elif kind == 0:
+            if type(places) is int:
+                self.stays(places, self.source[start] == 0xC0)
+        elif type(places) is int and places == _NOTHING:
+            raise Shapeless("nothing may stand here")
+        elif kind == 2:
+            while left > 0:
+                left -= 1
+                self.value(places, depth + 1)
+        elif kind == 3:
+            self.map(places, left, depth)
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def map(self, places, left: cython.ulonglong, depth: cython.int) -> cython.int:
+        inside: dict = places if type(places) is dict else {}
+        fields: cython.bint = type(places) is int and places == _FIELDS
+        known: cython.bint = False  # whether a key of this map is a hole already
+        while left > 0:
+            left -= 1
+            start: cython.Py_ssize_t = self.at
+            if self.head() != 1:
+                raise Shapeless("a key is no string")
+            text: cython.Py_ssize_t = self.at
+            self.at += self.number
+            if fields:
+                known = self.key(start, text, known)
+                self.value(places, depth + 1)
+                continue
+            below = self.child(inside, text, self.at) if inside else None
+            if below is None:
+                self.skip()
+            else:
+                self.value(below, depth + 1)
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(check=True)
+    def key(self, start: cython.Py_ssize_t, text: cython.Py_ssize_t, known: cython.bint) -> cython.bint:
+        """A key of a set of fields, which may have a hole; whether one has."""
+        length: cython.Py_ssize_t = self.at - text
+        if length < 12 or self.source[text] != 107 or self.source[text + 4] == 0:
+            return known
+        prefix: bytes = _BY_UID
+        code: cython.int = _UID
+        if not _is_text(self.source, text, _BY_UID):
+            prefix, code = _BY_ADDRESS, _ADDRESS
+            if not _is_text(self.source, text, _BY_ADDRESS):
+                return known
+        first: cython.Py_ssize_t = text + len(prefix)
+        last: cython.Py_ssize_t = self.at - 2
+        if known or not _is_text(self.source, last, _BY_END) or not _fits(code, self.source, first, last):
+            return known
+        self.pieces.append(self.source[self.copied : start])
+        self.pieces.append(_KEY_MARK + prefix)
+        self.contents.append(_FAMILIES[code] + self.source[first:last])
+        self.copied = self.at
+        return True
+
+    # ------------------------------------------------------------ JSON
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def blank(self) -> cython.int:
+        """Pass white space; the byte that comes next."""
+        while self.at < self.end:
+            code: cython.uchar = self.source[self.at]
+            if code != 32 and code != 10 and code != 13 and code != 9:
+                return code
+            self.at += 1
+        raise Shapeless("cut short")
+
+    @cython.cfunc
+    @cython.exceptval(check=True)
+    def quoted(self) -> cython.bint:
+        """Pass a string, whose first quote was passed, but for its last quote; whether nothing in it is escaped."""
+        plain: cython.bint = True
+        while self.at < self.end:
+            code: cython.uchar = self.source[self.at]
+            if code == 34:
+                return plain
+            if code < 32:
+                break
+            if code == 92:
+                plain = False
+                self.at += 1
+            self.at += 1
+        raise Shapeless("no string")
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def json(self, places, depth: cython.int) -> cython.int:
+        """One value; `places` may be None."""
+        code: cython.int = self.blank()
+        if depth > _DEPTH_MAX:
+            raise Shapeless("too deep")
+        if code == 34:
+            self.at += 1
+            start: cython.Py_ssize_t = self.at
+            plain: cython.bint = self.quoted()
+            if type(places) is int:
+                if not plain:
+                    raise Shapeless("written in another way")
+                if _fits(places, self.source, start, self.at):
+                    self.hole(start, start, self.at, _JSON_MARK, _FAMILIES[places])
+                else:
+                    self.stays(places, start == self.at)
+            self.at += 1
+        elif type(places) is int and places == _NOTHING:
+            raise Shapeless("nothing may stand here")
+        elif code == 123:
+            self.json_map(places if type(places) is dict else {}, depth)
+        elif code == 91:
+            self.json_list(places, depth)
+        else:
+            self.json_scalar(places)
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def json_map(self, places: dict, depth: cython.int) -> cython.int:
+        code: cython.int
+        self.at += 1
+        if self.blank() == 125:
+            self.at += 1
+            return 0
+        while True:
+            if self.blank() != 34:
+                raise Shapeless("no key")
+            self.at += 1
+            start: cython.Py_ssize_t = self.at
+            plain: cython.bint = self.quoted()
+            if not plain or self.at == start or self.source[start] == 36:  # a directive looks at other places
+                raise Shapeless("no plain key")
+            below = self.child(places, start, self.at) if places else None
+            self.at += 1
+            if self.blank() != 58:
+                raise Shapeless("no value")
+            self.at += 1
+            self.json(below, depth + 1)
+            code = self.blank()
+            self.at += 1
+            if code == 125:
+                return 0
+            if code != 44:
+                raise Shapeless("no map")
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def json_list(self, places, depth: cython.int) -> cython.int:
+        code: cython.int
+        self.at += 1
+        if self.blank() == 93:
+            self.at += 1
+            return 0
+        while True:
+            self.json(places, depth + 1)
+            code = self.blank()
+            self.at += 1
+            if code == 93:
+                return 0
+            if code != 44:
+                raise Shapeless("no list")
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def json_scalar(self, places) -> cython.int:
+        """A number or a word, up to whatever cannot be part of one."""
+        start: cython.Py_ssize_t = self.at
+        kind: cython.int
+        while self.at < self.end:
+            code: cython.uchar = self.source[self.at]
+            if code == 44 or code == 125 or code == 93 or code <= 32:
+                break
+            self.at += 1
+        if self.at == start:
+            raise Shapeless("no value")
+        if type(places) is int:
+            kind = places
+            if (
+                (kind == _NUMBER or kind == _GENERATION)  # noqa: SIM109
+                and self.at - start <= 9
+                and self.source[start] != 48
+                and _are_digits(self.source, start, self.at)
+            ):
+                self.hole(start, start, self.at, _JSON_MARK, _FAMILIES[kind])
+            else:
+                self.stays(kind, self.source[start] == 110 or (self.source[start] == 48 and self.at == start + 1))
+        return 0
+
+
+def of_msgpack(value: bytes, places: dict, strict: bool = False) -> tuple:
+    """(shape, contents) of a stored value, or (`strict`) of a body. Raises Shapeless for what is none."""
+    splitter: _Splitter = _split(value, places, strict)
+    return b"".join(splitter.done()), splitter.contents
+
+
+@cython.cfunc
+def _split(value: bytes, places: dict, strict: cython.bint) -> _Splitter:
+    splitter = _Splitter(value, strict)
+    splitter.value(places, 0)
+    if splitter.at != splitter.end:
+        raise Shapeless("something after the end")
+    return splitter
+
+
+def of_json(body: bytes, places: dict) -> tuple:
+    """(shape, contents) of a body in JSON. Raises Shapeless for what cannot be taken apart."""
+    splitter = _Splitter(body, True)
+    splitter.json(places, 0)
+    while splitter.at < splitter.end:
+        if splitter.source[splitter.at] > 32:
+            raise Shapeless("something after the end")
+        splitter.at += 1
+    return b"".join(splitter.done()), splitter.contents
+
+
+def fits(kind: cython.int, text: bytes) -> bool:
+    """Whether a text may stand in a hole of this kind."""
+    return bool(_fits(kind, text, 0, len(text)))
+
+
+# ---------------------------------------------------------------- comparing
+
+
+def pattern(contents: list):
+    """Which contents are the same, and in which order times are: all that anything may depend on that does not look at
+    the contents themselves. None for too many."""
+    first: dict = {}
+    times: set = set()
+    content: bytes
+    if len(contents) > _CONTENTS_MAX:
+        return None
+    for content in contents:
+        if content[0] == _TIMES[0] or content[0] == _TIMES[1]:
+            times.add(content)
+        elif content not in first:
+            first[content] = len(first)
+    count: cython.Py_ssize_t = len(first)
+    for content in sorted(times):
+        first[content] = count
+        count += 1
+    return bytes([first[content] for content in contents])
+
+
+# ---------------------------------------------------------------- putting together
+
+
+@cython.final
+@cython.cclass
+class Form:
+    """A stored value with holes that are filled from contents."""
+
+    _pieces = cython.declare(list)
+    _marks = cython.declare(list)
+    _sources = cython.declare(list)
+
+    def __init__(self, value: bytes, places: dict, contents: list):
+        """`value` is what was made of `contents`. What stands in its holes without being among these stays."""
+        splitter: _Splitter = _split(value, places, False)
+        parts: list = splitter.done()
+        where: dict = {}
+        index: cython.Py_ssize_t
+        for index, content in enumerate(contents):
+            where.setdefault(content, index)
+        self._pieces = []
+        self._marks = []
+        self._sources = []
+        piece: bytes = parts[0]
+        for index, content in enumerate(splitter.contents):
+            mark: bytes = parts[2 * index + 1]
+            after: bytes = parts[2 * index + 2]
+            source = _source(where, content)
+            if source is None:
+                piece += _filled(mark, content) + after
+            else:
+                self._marks.append(mark)
+                self._sources.append(source)
+                self._pieces.append(piece)
+                piece = after
+        self._pieces.append(piece)
+
+    def fill(self, contents: list) -> bytes:
+        """The value with other contents in the same order."""
+        out: list = [self._pieces[0]]
+        index: cython.Py_ssize_t
+        source: cython.Py_ssize_t
+        for index in range(len(self._marks)):
+            source = self._sources[index]
+            if source < 0:
+                content: bytes = _next(contents[-1 - source])
+            else:
+                content = contents[source]
+            out.append(_filled(self._marks[index], content))
+            out.append(self._pieces[index + 1])
+        return b"".join(out)
+
+
+@cython.cfunc
+def _source(where: dict, content: bytes):
+    """The index of what a hole is filled from; -1 - index for the number after that; None if from nothing."""
+    found = where.get(content)
+    if found is None and content[0] == 103 and content != b"g1":
+        before = where.get(b"g%d" % (int(content[1:]) - 1))
+        return -1 - before if before is not None else None
+    return found
+
+
+@cython.cfunc
+def _next(content: bytes) -> bytes:
+    return b"g%d" % (int(content[1:]) + 1)
+
+
+@cython.cfunc
+def _filled(mark: bytes, content: bytes) -> bytes:
+    """A content as msgpack has it."""
+    family: cython.uchar = content[0]
+    if family == 100 or family == 103:
+        return _packed_number(int(content[1:]))
+    text: bytes = content[1:]
+    if len(mark) > 1:
+        text = mark[2:] + text + _BY_END
+    length: cython.Py_ssize_t = len(text)
+    if length < 32:
+        return bytes((0xA0 | length,)) + text
+    if length < 256:
+        return bytes((0xD9, length)) + text
+    return b"\xda" + length.to_bytes(2, "big") + text
+
+
+@cython.cfunc
+def _packed_number(number: cython.ulonglong) -> bytes:
+    if number < 0x80:
+        return bytes((number,))
+    if number < 0x100:
+        return bytes((0xCC, number))
+    if number < 0x10000:
+        return b"\xcd" + int(number).to_bytes(2, "big")
+    return b"\xce" + int(number).to_bytes(4, "big")

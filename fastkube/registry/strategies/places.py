@@ -1,0 +1,112 @@
+"""Where objects of a kind differ from each other without meaning anything different: the holes of shapes (_shapes.pyx).
+
+A place belongs here if whatever the server does to an object — defaults, preparation, validation, admission,
+ownership — copies or drops what stands there, compares it with what stands at the same place or at one of its family
+before, and looks at it in no other way, as long as it is well-formed. What looks at the order of times sees it too.
+Kinds that are not here have none.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastkube._shapes import (
+    ACCESS,
+    ADDRESS,
+    ANY,
+    FIELDS,
+    FOREIGN,
+    GENERATION,
+    LABEL,
+    MICRO_TIME,
+    NAME,
+    NODE,
+    NOTHING,
+    NUMBER,
+    PREFIX,
+    TEXT,
+    TIME,
+    UID,
+    VERSION,
+)
+
+Places = dict[bytes, Any]
+
+_OWNERS: Places = {b"name": NAME, b"uid": UID}
+_METADATA: Places = {
+    b"name": LABEL,
+    b"generateName": PREFIX,
+    b"uid": UID,
+    b"creationTimestamp": TIME,
+    b"generation": GENERATION,
+    b"annotations": {FOREIGN: TEXT},
+    b"ownerReferences": _OWNERS,
+    b"managedFields": {b"time": TIME, b"fieldsV1": FIELDS},
+}
+
+_POD_LABELS: Places = {
+    b"pod-template-hash": LABEL,
+    b"controller-revision-hash": LABEL,
+    b"controller-uid": UID,
+    b"batch.kubernetes.io/controller-uid": UID,
+    b"job-name": LABEL,
+    b"batch.kubernetes.io/job-name": LABEL,
+    b"statefulset.kubernetes.io/pod-name": LABEL,
+}
+_STATE: Places = {
+    b"running": {b"startedAt": TIME},
+    b"terminated": {b"startedAt": TIME, b"finishedAt": TIME, b"containerID": TEXT, b"message": TEXT},
+    b"waiting": {b"message": TEXT},
+}
+_CONTAINER_STATUS: Places = {b"containerID": TEXT, b"state": _STATE, b"lastState": _STATE}
+_CONDITIONS: Places = {
+    b"lastTransitionTime": TIME,
+    b"lastProbeTime": TIME,
+    b"lastHeartbeatTime": TIME,
+    b"message": TEXT,
+}
+_MOUNTS: Places = {b"volumeMounts": {b"name": ACCESS}}
+
+_POD: Places = {
+    b"metadata": {**_METADATA, b"labels": _POD_LABELS},
+    b"spec": {b"nodeName": NODE, b"volumes": {b"name": ACCESS}, b"containers": _MOUNTS, b"initContainers": _MOUNTS},
+    b"status": {
+        b"startTime": TIME,
+        b"hostIP": ADDRESS,
+        b"hostIPs": {b"ip": ADDRESS},
+        b"podIP": ADDRESS,
+        b"podIPs": {b"ip": ADDRESS},
+        b"message": TEXT,
+        b"conditions": _CONDITIONS,
+        b"containerStatuses": _CONTAINER_STATUS,
+        b"initContainerStatuses": _CONTAINER_STATUS,
+    },
+}
+_SCALED: Places = {b"metadata": _METADATA, b"spec": {b"replicas": NUMBER}, b"status": {b"conditions": _CONDITIONS}}
+_PLAIN: Places = {b"metadata": _METADATA}
+
+PLACES: dict[tuple[str, str], Places] = {
+    ("", "pods"): _POD,
+    ("", "configmaps"): {**_PLAIN, b"data": {ANY: TEXT}},
+    ("apps", "deployments"): _SCALED,
+    ("apps", "replicasets"): _SCALED,
+    ("coordination.k8s.io", "leases"): {
+        **_PLAIN,
+        b"spec": {b"holderIdentity": TEXT, b"acquireTime": MICRO_TIME, b"renewTime": MICRO_TIME},
+    },
+}
+"""By group and resource, in the version that is stored."""
+
+BINDING: Places = {
+    b"metadata": {b"name": LABEL, b"uid": UID, b"resourceVersion": VERSION},
+    b"target": {b"name": NODE},
+}
+
+
+def in_body(places: Places) -> Places:
+    """The places in what a client sends of such an object: who manages which fields stays out of it."""
+    metadata = {**places[b"metadata"], b"resourceVersion": VERSION, b"managedFields": NOTHING}
+    return {**places, b"metadata": metadata}
+
+
+BODIES: dict[tuple[str, str], Places] = {kind: in_body(places) for kind, places in PLACES.items()}
