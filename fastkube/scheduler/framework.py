@@ -216,6 +216,8 @@ class Nomination(NamedTuple):
     message: str
     pending: bool = False
     """The plugin has set something going and says itself when to try again."""
+    failed: bool = False
+    """The plugin cannot do its work: no further one is asked."""
 
 
 class Handle:

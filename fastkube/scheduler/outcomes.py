@@ -81,9 +81,9 @@ class Outcomes:
         started: float,
         *,
         pending: bool = False,
-        nominated: str | None = None,
+        nominated: str | None = "",
     ) -> None:
-        """No node takes the Pod now."""
+        """No node takes the Pod now. `nominated`: the node that it hopes for, None to leave that as it is."""
         self._count(profile, UNSCHEDULABLE, started)
         pod = self._pending(queued.pod)
         if pod is None:
@@ -106,7 +106,8 @@ class Outcomes:
             return
         queued.pod = pod
         self._queue.add_failed(queued)
-        self._tell(profile, pod, SCHEDULER_ERROR, message, None)
+        self._cache.denominate(pod.uid)
+        self._tell(profile, pod, SCHEDULER_ERROR, message, "")
 
     def _count(self, profile: Profile, result: str, started: float) -> None:
         self._metrics.attempts.add(profile.name, result)

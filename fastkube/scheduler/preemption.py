@@ -37,8 +37,10 @@ CANDIDATES_MIN = 100
 
 NO_VICTIMS = "No preemption victims found for incoming pod"
 NOT_HELPFUL = "Preemption is not helpful for scheduling"
+PREEMPTED = "PreemptionByScheduler"
+"""The reason that victims are given in their condition DisruptionTarget."""
 NEVER = "not eligible due to preemptionPolicy=Never."
-TERMINATING = "not eligible due to terminating pod on the nominated node."
+TERMINATING = "not eligible due to a terminating pod on the nominated node."
 
 
 class Budget:
@@ -80,6 +82,15 @@ class Victims(NamedTuple):
         return self.violations, highest, total, len(self.pods), -int(started * 1000)
 
 
+def _is_preempted(pod: PodInfo) -> bool:
+    """Whether a Pod is on its way out because a scheduler wanted its room."""
+    if not pod.terminating:
+        return False
+    conditions = (pod.pod.get("status") or {}).get("conditions") or ()
+    found: Object = next((each for each in conditions if each.get("type") == "DisruptionTarget"), {})
+    return found.get("status") == "True" and found.get("reason") == PREEMPTED
+
+
 def start_time(pod: PodInfo, now: float) -> float:
     """A Pod that has not started counts as started now."""
     return now if pod.start_time is None else pod.start_time
@@ -119,7 +130,7 @@ class Preemptor:
         if info is None or info.slot < 0 or not error.may_help(info.slot):
             return ""
         # victims of the last time are still going: another node need not be emptied as well
-        leaving = any(other.terminating and other.priority < pod.priority for other in info.pods.values())
+        leaving = any(other.priority < pod.priority and _is_preempted(other) for other in info.pods.values())
         return TERMINATING if leaving else ""
 
     def preempt(self, cycle: Cycle, error: FitError, search: NodeSearch) -> Preemption:

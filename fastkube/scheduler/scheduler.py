@@ -426,6 +426,9 @@ class _PostFilter:
 
     def add(self, told: Nomination) -> bool:
         """True when no further plugin is to be asked."""
+        if told.failed:
+            self._node, self._messages = None, [told.message]
+            return True
         if told.message:
             self._messages.append(told.message)
         self._node = told.node if told.node is not None else self._node

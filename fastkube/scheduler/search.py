@@ -55,6 +55,8 @@ class FitError(Exception):
         self.counts: Counter[str] = counts if counts is not None else Counter()
         self.plugins = set(plugins)
         self.pending = pending
+        self.unasked: frozenset[str] = frozenset()
+        """Plugins whose turn in pre-filtering did not come."""
         self.pre_filter_message = message
         self.post_filter_message = ""
         self.hopeful: Callable[[], array[int] | None] = lambda: None
@@ -149,6 +151,7 @@ class NodeSearch:
         self._filters = {
             (volumes, claims): filters.about(volumes, claims) for volumes in (False, True) for claims in (False, True)
         }
+        self._pre_filters = [plugin.name for plugin in filters.pre_filter]
         self._percentage = percentage
         self._turn = turn
 
@@ -242,6 +245,7 @@ class NodeSearch:
     def _rejected(self, pod: PodInfo, plugin: Plugin, rejected: Rejected) -> FitError:
         total = self._cache.index.all.bit_count()
         error = FitError(pod, total, plugins=[plugin.name], message=rejected.message, pending=rejected.pending)
+        error.unasked = frozenset(self._pre_filters[self._pre_filters.index(plugin.name) + 1 :])
         if rejected.resolvable:
             cache = self._cache
             error.hopeful = cache.everywhere

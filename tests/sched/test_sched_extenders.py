@@ -60,7 +60,9 @@ async def test_refusals_are_told_beside_those_of_plugins(cluster: Cluster) -> No
         async with scheduling(cluster, configuration(extenders=[told])) as (client, _):
             await create(client, node("n1"), node("n2", allocatable={"cpu": "1"}), pod("p", requests={"cpu": "2"}))
             message = (await condition(client, "p", "license"))["message"]
-            assert message.startswith("0/2 nodes are available: 1 Insufficient cpu, 1 no license. preemption: ")
+            assert message.startswith(
+                "0/2 nodes are available: 1 Insufficient cpu, 1 no license. no new claims to deallocate, preem"
+            )
 
 
 @pytest.mark.parametrize("ignorable", [False, True])

@@ -86,7 +86,10 @@ async def test_a_gang_waits_until_enough_of_it_exists_and_fits(cluster: Cluster)
         assert 'scheduler_podgroup_schedule_attempts_total{profile="default-scheduler",result="scheduled"} 1' in text
 
 
-NO_CPU = "2 Insufficient cpu. preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod."
+NO_CPU = (
+    "2 Insufficient cpu. no new claims to deallocate, preemption: 0/2 nodes are available: "
+    "2 No preemption victims found for incoming pod."
+)
 
 
 async def _counts(scheduler: Scheduler, queue: str, number: int) -> bool:

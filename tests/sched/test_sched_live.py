@@ -63,13 +63,23 @@ async def test_why_a_pod_does_not_fit_is_told_in_upstreams_words(cluster: Cluste
         await create(client, node("n1"), node("n2", taints=["k=v:NoSchedule"]), pod("big", requests={"cpu": "5"}))
         told = await condition(client, "big")
         message = (
-            "0/2 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint(s). preemption: 0/2 nodes "
-            "are available: 2 Preemption is not helpful for scheduling."
+            "0/2 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint(s). no new claims to "
+            "deallocate, preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
         )
         assert (told["reason"], told["message"]) == ("Unschedulable", message)
         assert await until(lambda: reasons(client, "big")) == [("FailedScheduling", told["message"])]
         await create(client, node("n3", allocatable={"cpu": "8"}))
         assert await bound(client, "big") == "n3"
+
+
+async def test_a_pod_whose_claim_is_missing_preempts_nobody(cluster: Cluster) -> None:
+    """Upstream ends there with what a later plugin lacks."""
+    volume = {"name": "v", "persistentVolumeClaim": {"claimName": "none"}}
+    async with scheduling(cluster) as (client, scheduler):
+        await create(client, node("n1"), pod("p", volumes=[volume]))
+        told = await condition(client, "p")
+        assert told["message"] == '0/1 nodes are available: persistentvolumeclaim "none" not found. not found'
+        assert scheduler.metrics.preemption_attempts.values.get((), 0) == 0
 
 
 async def test_no_nodes_at_all(cluster: Cluster) -> None:

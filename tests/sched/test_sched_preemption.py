@@ -154,7 +154,9 @@ def test_anti_affinity_can_be_resolved_too() -> None:
 
 
 def test_never_preempting_and_victims_on_their_way() -> None:
-    scheduler = OfflineScheduler([node("n"), running("low", "n", 1, "4", deleting=True)])
+    low = running("low", "n", 1, "4", deleting=True)
+    low["status"] = {"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}]}
+    scheduler = OfflineScheduler([node("n"), low])
     plugin = scheduler.profiles["default-scheduler"].plugins["DefaultPreemption"]
     search = scheduler.profiles["default-scheduler"].search
 
@@ -165,10 +167,19 @@ def test_never_preempting_and_victims_on_their_way() -> None:
         return plugin.post_filter(cycle, caught.value, search)
 
     never = tell(pod(priority=50, requests={"cpu": "4"}, preemptionPolicy="Never"))
-    assert never == (None, "preemption: not eligible due to preemptionPolicy=Never.", False)
+    assert never == Nomination(None, "preemption: not eligible due to preemptionPolicy=Never.")
     waiting = tell(pod(priority=50, requests={"cpu": "4"}, nominated="n"))
-    assert waiting == (None, "preemption: not eligible due to terminating pod on the nominated node.", False)
+    assert waiting == Nomination(None, "preemption: not eligible due to a terminating pod on the nominated node.")
     assert tell(pod(priority=50, requests={"cpu": "4"})).node == "n"
+
+
+def test_a_pod_that_leaves_for_other_reasons_does_not_keep_others_waiting() -> None:
+    scheduler = OfflineScheduler([node("n"), running("low", "n", 1, "4", deleting=True)])
+    cycle = Cycle(scheduler.cache.parse(pod(priority=50, requests={"cpu": "4"}, nominated="n")))
+    profile = scheduler.profiles["default-scheduler"]
+    with pytest.raises(FitError) as caught:
+        profile.search.place(cycle)
+    assert profile.plugins["DefaultPreemption"].post_filter(cycle, caught.value, profile.search).node == "n"
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -248,8 +248,8 @@ def test_a_claim_for_one_pod_only() -> None:
     objects = [claim(volume="pv", modes=["ReadWriteOncePod"]), volume()]
     assert where(objects, user("data")) == ["a", "b", "c"]
     assert where([*objects, user("data", node="a")], user("data")) == (
-        "0/3 nodes are available: 3 node has pod using PersistentVolumeClaim with the same name and "
-        "ReadWriteOncePod access mode."
+        "0/3 nodes are available: 3 node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode "
+        "already in-use by another pod."
     )
 
 

@@ -320,8 +320,12 @@ class DynamicResources(Plugin):
     def post_filter(self, cycle: Cycle, error: FitError, search: NodeSearch) -> Nomination:
         """An allocation that nobody uses, and that is in the way, is taken back."""
         state: _State | None = cycle.state.get(self.name)
-        if state is None or self.handle.client is None:
-            return Nomination(None, "")
+        if self.name in error.unasked:  # as upstream: what pre-filtering would have noted is not there
+            return Nomination(None, "not found", failed=True)
+        if state is None:
+            return Nomination(None, "no new claims to deallocate")
+        if self.handle.client is None:
+            return Nomination(None, "still not schedulable")
         for claim in state.elsewhere:
             users = (claim.get("status") or {}).get("reservedFor") or ()
             if not any(each.get("uid") != cycle.pod.uid for each in users):

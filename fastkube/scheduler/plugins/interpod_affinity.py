@@ -8,7 +8,7 @@ from typing import Any
 from fastkube import _sched, _scores
 from fastkube.scheduler.events import ASSIGNED_POD, NODE, UNSCHEDULED_POD, Action, ClusterEvent, Interest
 from fastkube.scheduler.framework import Handle, PlanDraft, Plugin, PodKind, Reason
-from fastkube.scheduler.pods import PodInfo, PodTerm
+from fastkube.scheduler.pods import PodInfo, PodSpec, PodTerm
 from fastkube.scheduler.tallies import KEEP_AWAY, LIKE, NEED, match_terms
 
 
@@ -72,21 +72,34 @@ class InterPodAffinity(Plugin):
             return bool(event.new.uid == pod.uid)
         if event.resource == ASSIGNED_POD:
             return self._pod_helps(pod, event)
-        terms = (*pod.spec.affinity, *pod.spec.anti_affinity)
-        labels = event.new["metadata"].get("labels") or {}
+        return self._node_helps(pod.spec, event)
+
+    @staticmethod
+    def _node_helps(spec: PodSpec, event: ClusterEvent) -> bool:
+        """A node that joined a domain may be near wanted Pods; one that left a domain has lost unwanted ones."""
+        if not spec.affinity and not spec.anti_affinity:
+            return True  # others keep the Pod away, from other domains maybe
+        now = event.new["metadata"].get("labels") or {}
         before = ((event.old or {}).get("metadata") or {}).get("labels") or {}
-        return not terms or any(
-            term.topology_key in labels and labels[term.topology_key] != before.get(term.topology_key) for term in terms
+        joined = {key for key, value in now.items() if before.get(key) != value}
+        left = {key for key, value in before.items() if now.get(key) != value}
+        if any(term.topology_key in joined for term in spec.affinity):
+            return True
+        return bool(spec.anti_affinity) and (
+            event.old is None or any(term.topology_key in left for term in spec.anti_affinity)
         )
 
     def _pod_helps(self, pod: PodInfo, event: ClusterEvent) -> bool:
         """A Pod that came may be wanted; one that went, or is not what it was, may have been in the way."""
-        if event.new is not None and self._selects_all(pod.spec.affinity, event.new):
-            return True
-        if event.old is None:
+        old, new, spec = event.old, event.new, pod.spec
+        if new is not None and self._selects_all(spec.affinity, new):
+            return old is None or not self._selects_all(spec.affinity, old)
+        if old is None:
             return False
-        return self._selects_any(pod.spec.anti_affinity, event.old) or self._selects_any(
-            event.old.spec.anti_affinity, pod
+        if new is not None and self._selects_any(spec.anti_affinity, new):
+            return False
+        return self._selects_any(spec.anti_affinity, old) or (
+            new is None and self._selects_any(old.spec.anti_affinity, pod)
         )
 
     def _selects_all(self, terms: tuple[PodTerm, ...], pod: PodInfo) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastkube import _columns, _scores
-from fastkube.scheduler.events import NODE, UNSCHEDULED_POD, Action, ClusterEvent, Interest
+from fastkube.scheduler.events import NODE, Action, ClusterEvent, Interest
 from fastkube.scheduler.framework import Cycle, Handle, Plugin, Reason, Rejected, ScreenDraft
 from fastkube.scheduler.nodeaffinity import RequiredNodes, preferred_nodes, required_nodes
 from fastkube.scheduler.nodes import NodeIndex, NodeInfo
@@ -16,7 +16,7 @@ from fastkube.scheduler.pods import PodInfo, PodSpec
 
 class NodeAffinity(Plugin):
     name = "NodeAffinity"
-    interests = (Interest(NODE, Action.ADD | Action.UPDATE_NODE_LABEL), Interest(UNSCHEDULED_POD, Action.UPDATE))
+    interests = (Interest(NODE, Action.ADD | Action.UPDATE_NODE_LABEL),)
 
     MISMATCH = Reason(name, "node(s) didn't match Pod's node affinity/selector", resolvable=False)
     ENFORCED = Reason(name, "node(s) didn't match scheduler-enforced node affinity", resolvable=False)
@@ -56,8 +56,6 @@ class NodeAffinity(Plugin):
         draft.fixed_score(self.name, self.weight, values, _scores.NORMALIZED)
 
     def wakes(self, pod: PodInfo, event: ClusterEvent) -> bool:
-        if event.resource == UNSCHEDULED_POD:
-            return bool(event.new.uid == pod.uid)
         if pod.only_node and event.new["metadata"]["name"] != pod.only_node:
             return False
         if not self._matches(pod.spec, event.new):

@@ -11,7 +11,10 @@ TAINT = Taint("node.kubernetes.io/unschedulable", "", "NoSchedule")
 
 class NodeUnschedulable(Plugin):
     name = "NodeUnschedulable"
-    interests = (Interest(NODE, Action.ADD | Action.UPDATE_NODE_TAINT), Interest(UNSCHEDULED_POD, Action.UPDATE))
+    interests = (
+        Interest(NODE, Action.ADD | Action.UPDATE_NODE_TAINT),
+        Interest(UNSCHEDULED_POD, Action.UPDATE_POD_TOLERATION),
+    )
 
     UNSCHEDULABLE = Reason(name, "node(s) were unschedulable", resolvable=False)
 
@@ -22,4 +25,5 @@ class NodeUnschedulable(Plugin):
     def wakes(self, pod: PodInfo, event: ClusterEvent) -> bool:
         if event.resource == UNSCHEDULED_POD:
             return event.new.uid == pod.uid and bool(event.new.spec.tolerates(TAINT))
-        return not (event.new.get("spec") or {}).get("unschedulable") or pod.spec.tolerates(TAINT)
+        was = event.old is None or (event.old.get("spec") or {}).get("unschedulable")
+        return bool(was) and not (event.new.get("spec") or {}).get("unschedulable")

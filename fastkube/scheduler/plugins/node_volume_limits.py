@@ -10,6 +10,7 @@ from fastkube.scheduler.events import (
     CSI_NODE,
     NODE,
     PERSISTENT_VOLUME_CLAIM,
+    VOLUME_ATTACHMENT,
     Action,
     ClusterEvent,
     Interest,
@@ -32,6 +33,7 @@ class NodeVolumeLimits(Plugin):
         Interest(CSI_NODE, Action.ADD | Action.UPDATE),
         Interest(ASSIGNED_POD, Action.DELETE),
         Interest(PERSISTENT_VOLUME_CLAIM, Action.ADD),
+        Interest(VOLUME_ATTACHMENT, Action.DELETE),
         Interest(NODE, Action.ADD),
     )
 
@@ -73,22 +75,23 @@ class NodeVolumeLimits(Plugin):
         return (Refusal(mask, self.TOO_MANY),)
 
     def _exceeds(self, info: NodeInfo, wanted: Attached, limits: dict[str, int]) -> bool:
-        attached = self._attached(info)
-        new = wanted - attached
+        used = self._used(info)
+        attached = used | self._from_attachments(info.name)
+        new = wanted - used  # as upstream: what is attached without a Pod that uses it counts besides
         for driver, limit in limits.items():
             more = sum(each[0] == driver for each in new)
             if more and more + sum(each[0] == driver for each in attached) > limit:
                 return True
         return False
 
-    def _attached(self, info: NodeInfo) -> Attached:
-        """The volumes of a node's Pods, kept until the node changes, and those attached for any other reason."""
+    def _used(self, info: NodeInfo) -> Attached:
+        """The volumes of a node's Pods, kept until the node changes."""
         version = self.handle.cache.nodes.versions[info.slot]
         known = self._known.get(info.name)
         if known is None or known[0] != version:
             found = frozenset(each for pod in info.pods.values() for each in self._volumes(pod))
             known = self._known[info.name] = (version, found)
-        return known[1] | self._from_attachments(info.name)
+        return known[1]
 
     def _from_attachments(self, node: str) -> Attached:
         found = set()
@@ -96,8 +99,8 @@ class NodeVolumeLimits(Plugin):
             spec = attachment["spec"]
             volume = self._store.volume((spec.get("source") or {}).get("persistentVolumeName") or "")
             csi = volume["spec"].get("csi") if volume else None
-            if csi and csi.get("driver") == spec.get("attacher"):
-                found.add((csi["driver"], csi.get("volumeHandle", "")))
+            if csi and spec.get("attacher"):
+                found.add((spec["attacher"], csi.get("volumeHandle", "")))
         return frozenset(found)
 
     def _volumes(self, pod: PodInfo) -> Iterator[tuple[str, str]]:
@@ -118,13 +121,23 @@ class NodeVolumeLimits(Plugin):
 
     def wakes(self, pod: PodInfo, event: ClusterEvent) -> bool:
         if event.resource == ASSIGNED_POD:
-            return bool(event.old.volumes)
+            return any(True for _ in claim_names(event.old))
+        if event.resource == VOLUME_ATTACHMENT:
+            return any("persistentVolumeClaim" in volume for volume in pod.volumes)
+        if event.resource == CSI_NODE and event.old is not None:
+            before = _limits(event.old)
+            return any(limit > before.get(driver, 0) for driver, limit in _limits(event.new).items())
         if event.resource == PERSISTENT_VOLUME_CLAIM:
             metadata = event.new["metadata"]
             return metadata.get("namespace") == pod.namespace and any(
                 name == metadata["name"] for name, _ in claim_names(pod)
             )
         return True
+
+
+def _limits(csi_node: Object) -> dict[str, int]:
+    drivers = (csi_node.get("spec") or {}).get("drivers") or ()
+    return {each["name"]: (each.get("allocatable") or {}).get("count") or 0 for each in drivers}
 
 
 def _node_of(attachment: Object) -> tuple[str, ...]:

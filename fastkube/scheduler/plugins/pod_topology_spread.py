@@ -20,7 +20,7 @@ from fastkube.scheduler.nodes import HOSTNAME_LABEL, ZONE_LABELS
 from fastkube.scheduler.plugins.taint_toleration import untolerated
 from fastkube.scheduler.pods import LabelClass, Owner, PodInfo, PodSpec, SpreadConstraint, parse_constraint
 from fastkube.scheduler.tallies import NODE as EACH_NODE
-from fastkube.scheduler.tallies import match_spread
+from fastkube.scheduler.tallies import Matcher, match_spread
 
 _SYSTEM_DEFAULTS = (
     SpreadConstraint(3, HOSTNAME_LABEL, hard=False, selector=None),
@@ -39,7 +39,7 @@ class PodTopologySpread(Plugin):
     name = "PodTopologySpread"
     interests = (
         Interest(ASSIGNED_POD, Action.ADD | Action.DELETE | Action.UPDATE_POD_LABEL),
-        Interest(UNSCHEDULED_POD, Action.UPDATE_POD_LABEL),
+        Interest(UNSCHEDULED_POD, Action.UPDATE_POD_LABEL | Action.UPDATE_POD_TOLERATION),
         Interest(NODE, Action.ADD | Action.DELETE | Action.UPDATE_NODE_LABEL | Action.UPDATE_NODE_TAINT),
     )
 
@@ -68,7 +68,7 @@ class PodTopologySpread(Plugin):
         labelled = _having_all(draft.cache, constraints)
         for constraint, selector in constraints:
             eligible = labelled & _included(draft.cache, kind.spec, constraint)
-            matcher = match_spread(kind.spec.namespace, selector, selector is NOTHING)
+            matcher = _counted(kind.spec.namespace, selector)
             tally = draft.tally(matcher, constraint.topology_key, eligible)
             own = selector.matches(kind.labels.labels)
             draft.rules.append(_sched.Spread(tally, constraint.max_skew, own, constraint.min_domains, uneven, missing))
@@ -83,7 +83,7 @@ class PodTopologySpread(Plugin):
         labelled = _having_all(draft.cache, constraints) if require_all else draft.cache.index.all
         parts: list[tuple[_sched.Tally, _sched.Topology | None, int]] = []
         for constraint, selector in constraints:
-            matcher = match_spread(kind.spec.namespace, selector, selector is NOTHING)
+            matcher = _counted(kind.spec.namespace, selector)
             if constraint.topology_key == HOSTNAME_LABEL:
                 tally, hosts = draft.tally(matcher, EACH_NODE), draft.cache.tallies.topology(HOSTNAME_LABEL)
                 parts.append((tally, hosts, constraint.max_skew))
@@ -130,21 +130,50 @@ class PodTopologySpread(Plugin):
     # -- who wakes -----------------------------------------------------------------------------------------------------
 
     def wakes(self, pod: PodInfo, event: ClusterEvent) -> bool:
+        hard = [each for each in pod.spec.spread if each.hard]
         if event.resource == UNSCHEDULED_POD:
-            return bool(event.new.uid == pod.uid)
+            return event.new.uid == pod.uid and self._pod_differs(pod, hard, event.old, event.new)
         if event.resource == ASSIGNED_POD:
-            return self._concerns(pod, event.old) or self._concerns(pod, event.new)
-        keys = {each.topology_key for each in pod.spec.spread if each.hard}
-        states = [node["metadata"].get("labels") or {} for node in (event.old, event.new) if node is not None]
-        return any(keys <= labels.keys() for labels in states)
+            return self._pod_helps(pod, hard, event)
+        before, now = (_node_labels(each, hard) for each in (event.old, event.new))
+        if event.old is None or event.new is None or (before is None) != (now is None):
+            return before is not None or now is not None
+        old, new = (_taints_of(each) for each in (event.old, event.new))
+        return now is not None and (before != now or old != new)
 
-    @staticmethod
-    def _concerns(pod: PodInfo, other: PodInfo | None) -> bool:
-        if other is None or other.namespace != pod.namespace:
-            return False
-        return not pod.spec.spread or any(
-            each.selector is not None and each.selector.matches(other.labels.labels) for each in pod.spec.spread
+    def _pod_differs(self, pod: PodInfo, hard: list[SpreadConstraint], old: PodInfo, new: PodInfo) -> bool:
+        """Whether an update of a Pod changes what its constraints count, or where."""
+        if old.spec.tolerations != new.spec.tolerations and any(each.honor_taints for each in hard):
+            return True
+        before, now = old.labels.labels, new.labels.labels
+        return before != now and (
+            not pod.spec.spread or any(_selects(each, before) != _selects(each, now) for each in hard)
         )
+
+    def _pod_helps(self, pod: PodInfo, hard: list[SpreadConstraint], event: ClusterEvent) -> bool:
+        """Whether a Pod with a node that came, changed or went is one that is counted."""
+        if any(each is not None and each.namespace != pod.namespace for each in (event.old, event.new)):
+            return False
+        if event.old is not None and event.new is not None:
+            return self._pod_differs(pod, hard, event.old, event.new)
+        labels = (event.new or event.old).labels.labels
+        return not pod.spec.spread or any(_selects(each, labels) for each in hard)
+
+
+def _selects(constraint: SpreadConstraint, labels: Mapping[str, str]) -> bool:
+    return constraint.selector is not None and constraint.selector.matches(labels)
+
+
+def _node_labels(node: dict[str, Any] | None, constraints: list[SpreadConstraint]) -> list[str] | None:
+    """The domains of a node; None where it lacks one, or is not there."""
+    labels = ((node or {}).get("metadata") or {}).get("labels") or {}
+    if node is None or any(each.topology_key not in labels for each in constraints):
+        return None
+    return [labels[each.topology_key] for each in constraints]
+
+
+def _taints_of(node: dict[str, Any]) -> Any:
+    return (node.get("spec") or {}).get("taints") or []
 
 
 def _namespace_of(obj: dict[str, Any]) -> tuple[str, ...]:
@@ -155,9 +184,15 @@ def _with_label_keys(constraint: SpreadConstraint, labels: Mapping[str, str]) ->
     """The selector, narrowed to the Pod's own values of matchLabelKeys."""
     selector = constraint.selector if constraint.selector is not None else NOTHING
     own = [Requirement(key, EQUALS, (labels[key],)) for key in constraint.match_label_keys if key in labels]
-    if not own:
+    if not own or selector is NOTHING:
         return selector
     return LabelSelector((*selector.requirements, *own))
+
+
+def _counted(namespace: str, selector: LabelSelector) -> Matcher:
+    """The Pods that count: none, as upstream has it, for a selector of all."""
+    chosen = selector if selector.requirements else NOTHING
+    return match_spread(namespace, chosen, chosen is NOTHING)
 
 
 def _having_all(cache: Cache, constraints: list[tuple[SpreadConstraint, LabelSelector]]) -> int:

@@ -23,7 +23,10 @@ def untolerated(spec: PodSpec, taints: Iterable[Taint]) -> bool:
 
 class TaintToleration(Plugin):
     name = "TaintToleration"
-    interests = (Interest(NODE, Action.ADD | Action.UPDATE_NODE_TAINT), Interest(UNSCHEDULED_POD, Action.UPDATE))
+    interests = (
+        Interest(NODE, Action.ADD | Action.UPDATE_NODE_TAINT),
+        Interest(UNSCHEDULED_POD, Action.UPDATE_POD_TOLERATION),
+    )
 
     UNTOLERATED = Reason(name, "node(s) had untolerated taint(s)", resolvable=False)
 

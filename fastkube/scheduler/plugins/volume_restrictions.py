@@ -27,7 +27,9 @@ class VolumeRestrictions(Plugin):
 
     DISK_TAKEN = Reason(name, "node(s) had no available disk")
     CLAIM_TAKEN = Reason(
-        name, "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode"
+        name,
+        "node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by another "
+        "pod",
     )
 
     def __init__(self, args: Mapping[str, Any], handle: Handle, weight: int = 1) -> None:
@@ -49,11 +51,11 @@ class VolumeRestrictions(Plugin):
         pod, cache = cycle.pod, self.handle.cache
         if not pod.volumes:
             return
-        if any(cache.claim_users(pod.namespace, name) for name in cycle.state.get(self.name, ())):
-            yield Refusal(cache.index.all, self.CLAIM_TAKEN)
         disks = [volume for volume in pod.volumes if any(kind in volume for kind in _DISKS)]
         if disks:
             yield Refusal(self._with_conflict(disks), self.DISK_TAKEN)
+        if any(cache.claim_users(pod.namespace, name) for name in cycle.state.get(self.name, ())):
+            yield Refusal(cache.index.all, self.CLAIM_TAKEN)
 
     def _with_conflict(self, disks: list[Object]) -> int:
         mask = 0
