@@ -5,6 +5,7 @@
     bench/raft.py --runs 5 --count 20000
     bench/raft.py --only core                # microseconds of CPU that Raft takes for a proposal, compiled and pure
     bench/raft.py --only upkeep              # restart, a million keys, pauses by backup and compaction
+    bench/raft.py --only rounds              # 50 rounds of kill -9, SIGSTOP and partitions under load: ten minutes
 
 All members share this machine's cores and its disk, which three machines would not. Results go to
 results/<date>-<commit>/raft.json.
@@ -12,6 +13,7 @@ results/<date>-<commit>/raft.json.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -165,6 +167,23 @@ def failover(members: Members) -> float:
     return time.monotonic() - begun
 
 
+def rounds(count: int, seed: int) -> dict[str, Any]:
+    """What the test of a cluster's chaos does and checks, and how long each leader that was lost was missed."""
+    for folder in ("tests", "tests/cluster"):
+        sys.path.insert(0, str(ROOT / folder))
+    from test_cluster_chaos import live_through
+
+    with tempfile.TemporaryDirectory(prefix="fastkube-bench-") as path:
+        seen, done = asyncio.run(live_through(Path(path), count, seed, clients=8))
+    found: dict[str, Any] = {"rounds": len(done), "seed": seed, "operations": len(seen.history) + len(seen.created)}
+    for what in ("kill", "pause", "cut"):
+        found[what] = {
+            "rounds": sum(each.what == what for each in done),
+            "leader_s": [round(each.leader_s, 3) for each in done if each.what == what and each.leader_s is not None],
+        }
+    return found
+
+
 def core(pure: bool) -> float:
     """Microseconds of CPU for a proposal to be agreed on by three members in one process."""
     environment = {**os.environ, "FASTKUBE_PURE": "1" if pure else "0", "PYTHONPATH": str(ROOT)}
@@ -179,8 +198,10 @@ def core(pure: bool) -> float:
 @click.command()
 @click.option("--runs", default=3, help="Interleaved runs of each.")
 @click.option("--count", default=5_000, help="Creates for each figure; a tenth of them at one connection.")
-@click.option("--only", type=click.Choice(["cluster", "core", "upkeep"]), default=None, help="One group.")
-def main(runs: int, count: int, only: str | None) -> None:
+@click.option("--rounds", "round_count", default=50, help="Of kill -9, SIGSTOP and partitions.")
+@click.option("--seed", default=2, help="Of those rounds.")
+@click.option("--only", type=click.Choice(["cluster", "core", "rounds", "upkeep"]), default=None, help="One group.")
+def main(runs: int, count: int, round_count: int, seed: int, only: str | None) -> None:
     outcome: dict[str, Any] = {"subject": "raft", "runs": runs, "machine": report.machine()}
     if only in (None, "core"):
         outcome["core_us"] = {"compiled": core(False), "pure": core(True)}
@@ -189,6 +210,10 @@ def main(runs: int, count: int, only: str | None) -> None:
         )
     if only in (None, "upkeep"):
         outcome["upkeep"] = upkeep.measure(runs)
+    if only in (None, "rounds"):
+        outcome["rounds"] = rounds(round_count, seed)
+        lost = sorted(outcome["rounds"]["kill"]["leader_s"] + outcome["rounds"]["pause"]["leader_s"])
+        click.echo(f"{round_count} rounds: {len(lost)} leaders lost, the slowest replaced within {lost[-1]:.2f} s")
     if only in (None, "cluster"):
         measured: dict[str, list[dict[str, float]]] = {}
         outcome["failover_s"] = []
@@ -210,6 +235,8 @@ def main(runs: int, count: int, only: str | None) -> None:
         outcome["creates"] = measured
         _tell(measured, outcome["failover_s"])
     path = report.folder(ROOT / "results") / "raft.json"
+    if path.exists():
+        outcome = {**json.loads(path.read_text()), **outcome}  # one group after the other
     path.write_text(json.dumps(outcome, indent=1) + "\n")
     click.echo(f"written to {path}")
 
