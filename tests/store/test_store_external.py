@@ -14,6 +14,7 @@ from proxies import Proxy
 
 from fastkube.server import pki
 from fastkube.store import (
+    ANY,
     DELETE,
     PUT,
     TO_THE_END,
@@ -80,6 +81,16 @@ async def test_writes_and_their_refusals(store: Store) -> None:
     assert store.get(a) is None and store.get(a, second) is not None
     results = await store.write([Write(a, value("3")), Write(a, value("4"), 0), Write(b, value("1"), 0)])
     assert [type(each) for each in results] == [int, KeyExists, int]
+
+
+async def test_writes_of_one_key_in_one_call_keep_their_order(store: Store) -> None:
+    chain = [Write(MAPS + b"chain", value(str(number)), ANY if number else 0) for number in range(40)]
+    others = [Write(MAPS + b"other%d" % number, value("1"), 0) for number in range(40)]
+    results = await store.write([each for pair in zip(chain, others, strict=True) for each in pair])
+    revisions = [each for each in results[::2] if isinstance(each, int)]
+    assert revisions == sorted(revisions) and len(revisions) == len(set(revisions)) == 40
+    last = store.get(MAPS + b"chain")
+    assert last is not None and (last.version, last.value) == (40, value("39"))
 
 
 async def test_a_transaction(store: Store) -> None:

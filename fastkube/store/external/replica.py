@@ -6,7 +6,7 @@ import asyncio
 import heapq
 import itertools
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from fastkube.store.external.client import CALL_TIMEOUT_S, Client, refusal_of
 from fastkube.store.external.http2 import GrpcError
 from fastkube.store.external.mirror import COMPACT_REVISION_KEY, Arrived, Follower, Passed, Source
 from fastkube.store.external.translation import Translation, Untranslatable
+from fastkube.store.ops import Write
 from fastkube.store.replica import Proposal
 from fastkube.store.store import DEFAULT_MAX_BYTES, LeaseInfo
 
@@ -258,7 +259,7 @@ class EtcdReplica:
 
 
 class _Many:
-    """Independent writes of one caller, who gets all results at once."""
+    """Writes of one caller, who gets all results at once: those of one key in their order, the rest side by side."""
 
     def __init__(self, proposal: Proposal, done: Callable[[Proposal, Any], None]) -> None:
         self._proposal = proposal
@@ -267,17 +268,31 @@ class _Many:
         self._left = len(self._results)
 
     def begin(self, ask: Callable[[Any, Callable[[Any], None]], None]) -> None:
+        places: dict[bytes, list[int]] = {}
         for place, command in enumerate(self._proposal.commands):
-            ask(command, partial(self._told, place))
+            assert isinstance(command, Write)
+            places.setdefault(command.key, []).append(place)
+        for of_one_key in places.values():
+            self._ask(ask, iter(of_one_key))
         if not self._results:
             self._done(self._proposal, [])
 
-    def _told(self, place: int, result: Any) -> None:
+    def _ask(self, ask: Callable[[Any, Callable[[Any], None]], None], places: Iterator[int]) -> None:
+        """etcd does the calls of one connection in any order, so the next one of a key waits for the one before."""
+        place = next(places, None)
+        if place is not None:
+            ask(self._proposal.commands[place], partial(self._told, ask, places, place))
+
+    def _told(
+        self, ask: Callable[[Any, Callable[[Any], None]], None], places: Iterator[int], place: int, result: Any
+    ) -> None:
         self._results[place] = result
         self._left -= 1
         if not self._left:
             failed = next((each for each in self._results if isinstance(each, StoreUnavailable)), None)
             self._done(self._proposal, self._results if failed is None else failed)
+            return
+        self._ask(ask, places)
 
 
 async def filled(source: Source, path: Path, applied: int = 0) -> tuple[Engine, int, int]:
