@@ -1,4 +1,4 @@
-"""`python -m fastkube` is the fastkube command; its children (fastkube/cluster.py, frontends.py) start here too."""
+"""`python -m fastkube` is the command; its children (cluster.py, frontends.py, server/pki.py) start here as well."""
 
 import gc
 import sys
@@ -7,13 +7,17 @@ from fastkube import STARTING_THRESHOLDS
 
 
 def main() -> None:
-    """A child has its orders on standard input and no flags, so it does not wait for those of all commands."""
+    """Children of the command take no flags, so that they do not wait for those of all commands."""
     gc.set_threshold(*STARTING_THRESHOLDS)
     if sys.argv[1:] == ["components"]:
         from fastkube.cluster import components_from_stdin
         from fastkube.process import serve
 
         serve(components_from_stdin)
+    elif sys.argv[1:2] == ["pki"]:
+        from fastkube.server.pki import make_beside
+
+        make_beside(*sys.argv[2:])
     else:
         from fastkube.cli import main as command
 

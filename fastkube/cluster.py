@@ -128,6 +128,7 @@ class Server:
         etcd: EtcdOptions | None = None,
         etcd_listen: EtcdListenOptions | None = None,
     ) -> None:
+        """Keys and certificates of a first start are made here, unless `begin_keys` is called for others to do it."""
         self.data_dir = Path(store_options.data_dir).absolute()
         self.clock = clock or RealClock()
         self._options = dataclasses.replace(
@@ -141,9 +142,17 @@ class Server:
         self.etcd_urls: tuple[str, ...] = ()
         self.tokens = {user: secrets.token_urlsafe(24) for user in COMPONENT_USERS}
         self._stack = contextlib.AsyncExitStack()
+        self._keys: asyncio.subprocess.Process | None = None
         self.store: Store
         self.api: ApiServer
         self._registry: Registry
+
+    async def begin_keys(self) -> None:
+        """Have another process make the keys and certificates of a first start, while this one imports."""
+        from fastkube.server import pki
+        from fastkube.server.listeners import certificate_names
+
+        self._keys = await pki.begin_beside(Path(self._options.cert_dir), certificate_names(self._options))
 
     async def start(self) -> None:
         """Raises StartError for what its user can mend; nothing is left running then."""
@@ -159,6 +168,8 @@ class Server:
                 await await_majority(self.store)
                 users = {token: UserInfo(user, COMPONENT_USERS[user]) for user, token in self.tokens.items()}
                 self.api = await self._api_server(served_catalog(self._options), users, stack)
+                if self._keys is not None and self._keys.stdout is not None:
+                    await self._keys.stdout.readline()
                 await self.api.start()
                 stack.push_async_callback(self.api.stop)
                 await self._publish_address()
@@ -315,6 +326,8 @@ class Server:
 
     async def stop(self) -> None:
         await self._stack.aclose()
+        if self._keys is not None:
+            await self._keys.wait()
 
     def for_components(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The options of the components on this machine, who find the cluster's own files by themselves."""
@@ -510,6 +523,7 @@ async def apiserver(values: Mapping[str, Any], stop: asyncio.Event, announce: Ca
 
     options = _take_options(values, StoreOptions, ServerOptions, ReplicationOptions, EtcdOptions, EtcdListenOptions)
     server = Server(options[0], options[1], replication=options[2], etcd=options[3], etcd_listen=options[4])
+    await server.begin_keys()
     if not await _started(server, stop):
         return
     try:
@@ -555,8 +569,9 @@ async def up(values: Mapping[str, Any], stop: asyncio.Event, announce: Callable[
     from fastkube.initial import Contents
 
     contents = Contents(up_options, store_options)
-    child = await _spawn_components()
     server = Server(store_options, server_options, etcd_listen=etcd_options)
+    await server.begin_keys()
+    child = await _spawn_components()
     try:
         await server.start()
         try:

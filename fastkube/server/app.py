@@ -33,7 +33,7 @@ from fastkube.server.discovery import Discovery
 from fastkube.server.fair_queues import TooManyRequests
 from fastkube.server.health import Health
 from fastkube.server.kubelet import Kubelets
-from fastkube.server.listeners import Listeners, signing_key_file
+from fastkube.server.listeners import Listeners, signing_key
 from fastkube.server.media import error_media
 from fastkube.server.metrics import Metrics
 from fastkube.server.openapi import OpenApi
@@ -250,10 +250,8 @@ class ApiServer:
         self.flow.start()
         if options.enable_priority_and_fairness:
             self.dangling.start()
-        signing, _ = await asyncio.gather(
-            asyncio.to_thread(signing_key_file, options), self.listeners.open(self._http, self.clock.time())
-        )
-        self.authenticator.use_keys(signing, options.service_account_key_file)
+        self.authenticator.use_keys(signing_key(options), options.service_account_key_file)
+        await self.listeners.open(self._http, self.clock.time())
         self.discovery.address = self.listeners.advertised
         self.aggregator.client = self.listeners.front_proxy
         known_by = self.listeners.authentication()

@@ -16,7 +16,7 @@ import hashlib
 import hmac
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -103,7 +103,7 @@ class Authenticator:
         self._clock = clock
         self._tokens: dict[str, UserInfo] = {}
         self._checked: dict[str, _Checked] = {}
-        self._key_files: tuple[Path, tuple[str, ...]] | None = None
+        self._key_files: tuple[Callable[[], Path], tuple[str, ...]] | None = None
         self._ring: KeyRing | None = None
         self._resources = {name: catalog.get("", name) for name in ("serviceaccounts", "pods", "nodes", "secrets")}
         self._proxies = ProxyHeaders(options) if options.requestheader_client_ca_file else None
@@ -121,8 +121,8 @@ class Authenticator:
             for token, user in read_token_file(Path(options.token_auth_file)).items():
                 self._tokens[f"Bearer {token}"] = _authenticated(user)
 
-    def use_keys(self, signing_file: Path, verifying_files: tuple[str, ...]) -> None:
-        """Which keys sign and verify ServiceAccount tokens; they are loaded when first needed."""
+    def use_keys(self, signing_file: Callable[[], Path], verifying_files: tuple[str, ...]) -> None:
+        """Which keys sign and verify ServiceAccount tokens; they are loaded, and perhaps made, when first needed."""
         self._key_files = (signing_file, verifying_files)
 
     @property
@@ -130,7 +130,8 @@ class Authenticator:
         if self._ring is None:
             if self._key_files is None:
                 raise errors.unavailable("the keys of service account tokens are not ready")
-            self._ring = KeyRing.load(*self._key_files)
+            signing_file, verifying_files = self._key_files
+            self._ring = KeyRing.load(signing_file(), verifying_files)
         return self._ring
 
     # ---------------------------------------------------------------- the pipeline's question

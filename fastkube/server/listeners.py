@@ -6,6 +6,8 @@ import asyncio
 import json
 import socket
 import ssl
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,8 +56,7 @@ class Listeners:
         options = self._options
         host = options.bind_address
         if options.cert_dir:
-            more = (host, options.advertise_address, options.external_hostname)
-            names = pki.server_names(*more, service_cluster_ip_range=options.service_cluster_ip_range)
+            names = certificate_names(options)
             self._pki = await asyncio.to_thread(pki.prepare, Path(options.cert_dir), names, now)
         context = self._tls_context()
         if options.frontends:
@@ -165,13 +166,19 @@ class Listeners:
             Path(self._options.unix_socket).unlink(missing_ok=True)
 
 
-def signing_key_file(options: ServerOptions) -> Path:
-    """The key that signs ServiceAccount tokens, made if it is to be our own; ValueError without a place for it."""
+def certificate_names(options: ServerOptions) -> list[str]:
+    """What the server's own certificate is for."""
+    more = (options.bind_address, options.advertise_address, options.external_hostname)
+    return pki.server_names(*more, service_cluster_ip_range=options.service_cluster_ip_range)
+
+
+def signing_key(options: ServerOptions) -> Callable[[], Path]:
+    """What gives the key that signs ServiceAccount tokens, made if it is to be our own; ValueError without a place."""
     if options.service_account_signing_key_file:
-        return Path(options.service_account_signing_key_file)
+        return partial(Path, options.service_account_signing_key_file)
     if not options.cert_dir:
         raise ValueError("service-account-signing-key-file: must be given when cert-dir is not")
-    return pki.service_account_key(Path(options.cert_dir))
+    return partial(pki.service_account_key, Path(options.cert_dir))
 
 
 def _port(listener: asyncio.AbstractServer) -> int:

@@ -11,7 +11,8 @@ Rules:
   1. Private keys are created with mode 0600 and never leave the directory, except into a kubeconfig (also 0600).
   2. A certificate's first line says what it was made for (names, last day). PEM allows such text, and so a later start
      knows without parsing X.509 whether the file still serves; if not, it is made anew. The authority never is.
-  3. `cryptography` is imported only when something must be made: it costs more than the rest of a restart.
+  3. `cryptography` is imported only when something must be made: it costs more than the rest of a restart. At a first
+     start another process makes it (`begin_beside`): this one goes on with its imports, and never has it in its memory.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import datetime
 import ipaddress
 import os
 import socket
+import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -28,6 +31,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from fastkube.api.tokens import make_key
 
 if TYPE_CHECKING:
+    from asyncio.subprocess import Process
+
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
@@ -134,8 +139,29 @@ def server_names(*more: str, service_cluster_ip_range: str = "") -> list[str]:
     return sorted(names)
 
 
+async def begin_beside(directory: Path, names: Iterable[str]) -> Process | None:
+    """At a first start: the process that makes what `prepare` would, and then the key of ServiceAccount tokens.
+
+    It says a line between the two. If it fails, `prepare` finds its files missing, and says what is wrong itself.
+    """
+    import asyncio  # which the other process does without
+
+    if (directory / "apiserver.crt").exists():
+        return None
+    words = (sys.executable, "-m", "fastkube", "pki", str(directory), ",".join(names))
+    pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+    return await asyncio.create_subprocess_exec(*words, stdin=nothing, stdout=pipe, stderr=nothing)
+
+
+def make_beside(directory: str, names: str) -> None:
+    """The process of `begin_beside`."""
+    prepare(Path(directory), names.split(","), time.time())
+    print(flush=True)
+    service_account_key(Path(directory))
+
+
 def service_account_key(directory: Path) -> Path:
-    """The path of the key that signs ServiceAccount tokens; made if missing (some 50 ms: call it in a thread)."""
+    """The path of the key that signs ServiceAccount tokens; made if missing, which takes some 50 ms."""
     private = directory / "sa.key"
     make_key(private)
     return private

@@ -59,7 +59,7 @@ MAY_IMPORT = {
     "cli": None,
     "cli_clusters": None,
     "cli_nodes": None,
-    "__main__": {"__init__", "cli", "cluster", "process"},
+    "__main__": {"__init__", "cli", "cluster", "process", "server"},
 }
 
 
