@@ -30,8 +30,11 @@ log = logging.getLogger(__name__)
 Object = dict[str, Any]
 Objects = list[Object]
 WatchEvents = list[WatchEvent]
-Transform = Callable[[Object], Object]
+Transform = Callable[[Object, Object | None], Object]
+"""Of what came and what has been kept of the same object so far."""
 Indexer = Callable[[Object], Iterable[str]]
+Topics = Callable[[Object | None, Object], int]
+"""What a change, from an object (None: it is new, or has gone) to another, is about: a set of bits."""
 
 NOT_FOR_PAGES = (401, 403, 404, 410, 429, 503, 504)
 """Refusals of a streaming list that one of pages would meet as well; after any other pages are asked for, as client-go
@@ -39,14 +42,29 @@ does: a server whose etcd cannot report progress begins a streaming list and the
 WATCH_TIMEOUT_S = (300, 600)
 """A watch is asked to last a random time in this range, so that those of many clients do not end together."""
 BACKOFF_S = (0.8, 30.0)
+_EVERY_TOPIC = -1
 EVENTS_PER_TURN = 256
 """After so many events other tasks get a turn."""
 
 
 class Handler(NamedTuple):
+    """`about`: sets of topics, of each of which a change must have one. It is a promise that others do not matter."""
+
     on_add: Callable[[Object], None] | None
     on_update: Callable[[Object, Object], None] | None
     on_delete: Callable[[Object], None] | None
+    about: tuple[int, ...] = ()
+
+    def matters(self, topics: int) -> bool:
+        return all(topics & each for each in self.about)
+
+
+class _Audience(NamedTuple):
+    """Who is told of a change, in order."""
+
+    add: tuple[Callable[[Object], None], ...]
+    update: tuple[Callable[[Object, Object], None], ...]
+    delete: tuple[Callable[[Object], None], ...]
 
 
 def object_key(obj: Object) -> str:
@@ -66,7 +84,7 @@ def split_key(key: str) -> tuple[str, str]:
     return namespace, name
 
 
-def drop_managed_fields(obj: Object) -> Object:
+def drop_managed_fields(obj: Object, _kept: Object | None = None) -> Object:
     """The least transform: a PUT without managedFields keeps those of the server, so nobody misses them."""
     obj["metadata"].pop("managedFields", None)
     return obj
@@ -81,8 +99,10 @@ class Informer:
 
     `transform` is applied to each object before it is kept: to hold less, or to share equal parts. It must leave name,
     namespace, uid and resourceVersion, and must not change the object that it is given (but for managedFields, which
-    nobody wants): other informers of the process are given the same one. `indexers` name functions from an object to
-    the index keys it is found under.
+    nobody wants): other informers of the process are given the same one. It may take parts over from what it kept of
+    the object before. `indexers` name functions from an object to the index keys it is found under, which may depend on
+    nothing but metadata, the spec and what never changes. `topics` says what a change is about, for handlers which
+    name what they are there for; without it they are told everything.
     """
 
     def __init__(
@@ -95,6 +115,7 @@ class Informer:
         field_selector: str = "",
         transform: Transform | None = drop_managed_fields,
         indexers: Mapping[str, Indexer] | None = None,
+        topics: Topics | None = None,
     ) -> None:
         self.resource = resource
         self.synced = asyncio.Event()
@@ -106,9 +127,11 @@ class Informer:
         self._labels = label_selector
         self._fields = field_selector
         self._transform = transform
+        self._topics = topics
+        self._audiences: dict[int, _Audience] = {}
         self._items: dict[str, Object] = {}
         self._indexers: dict[str, Indexer] = {}
-        self._indices: dict[str, dict[str, dict[str, Object]]] = {}
+        self._indices: dict[str, dict[str, dict[str, None]]] = {}
         self._handlers: list[Handler] = []
         self._gone: set[str] = set()  # uids of objects whose deletion was observed before the watch told it
         self._watch_list = True
@@ -129,7 +152,11 @@ class Informer:
     def by_index(self, name: str, key: str) -> Objects:
         """The objects whose indexer `name` gave `key`."""
         found = self._indices[name].get(key)
-        return list(found.values()) if found else []
+        return [self._items[each] for each in found] if found else []
+
+    def is_indexed(self, name: str, key: str) -> bool:
+        """Whether there is any object which the indexer `name` gave `key`."""
+        return key in self._indices[name]
 
     def __len__(self) -> int:
         return len(self._items)
@@ -143,28 +170,33 @@ class Informer:
                 raise ValueError(f"the index {name} of {self.resource} has another function")
             return
         self._indexers[name] = indexer
-        index: dict[str, dict[str, Object]] = {}
+        index: dict[str, dict[str, None]] = {}
         self._indices[name] = index
         for key, obj in self._items.items():
             for value in indexer(obj):
-                index.setdefault(value, {})[key] = obj
+                index.setdefault(value, {})[key] = None
 
     def add_handler(
         self,
         on_add: Callable[[Object], None] | None = None,
         on_update: Callable[[Object, Object], None] | None = None,
         on_delete: Callable[[Object], None] | None = None,
+        *,
+        about: tuple[int, ...] = (),
     ) -> Handler:
         """A late handler is told the present objects as added, at once. on_update gets (old, new)."""
-        handler = Handler(on_add, on_update, on_delete)
+        handler = Handler(on_add, on_update, on_delete, about)
         self._handlers.append(handler)
+        self._audiences.clear()
         if on_add is not None:
             for obj in self.list():
-                _call(on_add, obj)
+                if handler.matters(self._topics_of(None, obj)):
+                    _call(on_add, obj)
         return handler
 
     def remove_handler(self, handler: Handler) -> None:
         self._handlers.remove(handler)
+        self._audiences.clear()
 
     # -- own writes --------------------------------------------------------------------------------------------------
 
@@ -177,8 +209,9 @@ class Informer:
             return
         if self._namespace and obj["metadata"].get("namespace") != self._namespace:
             return
-        if _revision(obj) > self.revision:
-            self._put(obj)
+        revision = _revision(obj)
+        if revision > self.revision:
+            self._put(obj, revision)
 
     def observe_deleted(self, obj: Object) -> None:
         """Take in that an own delete has removed `obj` (as it was known) from the server."""
@@ -278,7 +311,7 @@ class Informer:
                 elif kind == "DELETED":
                     found.pop(object_key(obj), None)
                 else:
-                    found[object_key(obj)] = self._keep(obj)
+                    self._gather(found, obj)
 
     async def _take_pages(self) -> int:
         found: dict[str, Object] = {}
@@ -293,7 +326,7 @@ class Informer:
             for item in items:
                 # items of a typed list carry neither; a whole object has both first
                 obj = item if "kind" in item else {"apiVersion": page["apiVersion"], "kind": kind, **item}
-                found[object_key(obj)] = self._keep(obj)
+                self._gather(found, obj)
         self._replace(found, revision)
         return revision
 
@@ -307,7 +340,7 @@ class Informer:
             if kind == "DELETED":
                 self._deleted(obj, revision)
             elif kind != "BOOKMARK":
-                self._put(obj)
+                self._put(obj, revision)
             self.revision = revision
             if index % EVENTS_PER_TURN == 0:
                 await asyncio.sleep(0)
@@ -317,35 +350,57 @@ class Informer:
         key = object_key(obj)
         known = self._items.get(key)
         if known is not None and _revision(known) <= revision:
-            self._drop(key, self._keep(obj))
+            self._drop(key, self._keep(obj, known))
 
     # -- the copy ----------------------------------------------------------------------------------------------------
 
-    def _keep(self, obj: Object) -> Object:
-        return self._transform(obj) if self._transform is not None else obj
+    def _keep(self, obj: Object, known: Object | None) -> Object:
+        if self._transform is None:
+            return obj
+        if known is not None and known["metadata"]["uid"] != obj["metadata"]["uid"]:
+            known = None
+        return self._transform(obj, known)
 
-    def _put(self, obj: Object, *, kept: bool = False) -> None:
+    def _gather(self, found: dict[str, Object], obj: Object) -> None:
+        """Put an object into a new list."""
+        key = object_key(obj)
+        found[key] = self._keep(obj, self._items.get(key))
+
+    def _put(self, obj: Object, revision: int, *, kept: bool = False) -> None:
         """`kept`: the object has been through the transform already."""
         key = object_key(obj)
         old = self._items.get(key)
         if self._gone and obj["metadata"]["uid"] in self._gone:
             return
-        if old is not None and _revision(obj) <= _revision(old):
+        if old is not None and revision <= _revision(old):
             return
         if not kept:
-            obj = self._keep(obj)
+            obj = self._keep(obj, old)
         if old is not None and old["metadata"]["uid"] != obj["metadata"]["uid"]:
             self._drop(key, old)  # deleted and made again while nobody looked
             old = None
         self._store(key, old, obj)
         if old is None:
-            for handler in self._handlers:
-                if handler.on_add is not None:
-                    _call(handler.on_add, obj)
+            for added in self._audience(None, obj).add:
+                _call(added, obj)
         else:
-            for handler in self._handlers:
-                if handler.on_update is not None:
-                    _call(handler.on_update, old, obj)
+            for updated in self._audience(old, obj).update:
+                _call(updated, old, obj)
+
+    def _topics_of(self, old: Object | None, new: Object) -> int:
+        return self._topics(old, new) if self._topics is not None else _EVERY_TOPIC
+
+    def _audience(self, old: Object | None, new: Object) -> _Audience:
+        topics = self._topics_of(old, new)
+        found = self._audiences.get(topics)
+        if found is None:
+            told = [handler for handler in self._handlers if handler.matters(topics)]
+            found = self._audiences[topics] = _Audience(
+                tuple(handler.on_add for handler in told if handler.on_add is not None),
+                tuple(handler.on_update for handler in told if handler.on_update is not None),
+                tuple(handler.on_delete for handler in told if handler.on_delete is not None),
+            )
+        return found
 
     def _drop(self, key: str, last: Object) -> None:
         old = self._items.pop(key)
@@ -353,21 +408,25 @@ class Informer:
             index = self._indices[name]
             for value in indexer(old):
                 _discard(index, value, key)
-        for handler in self._handlers:
-            if handler.on_delete is not None:
-                _call(handler.on_delete, last)
+        for deleted in self._audience(None, last).delete:
+            _call(deleted, last)
 
     def _store(self, key: str, old: Object | None, new: Object) -> None:
         self._items[key] = new
+        if old is not None and _are_indexed_alike(old, new):
+            return
         for name, indexer in self._indexers.items():
             index = self._indices[name]
             values = indexer(new)
             if old is not None:
-                for value in indexer(old):
+                before = indexer(old)
+                if before == values:
+                    continue
+                for value in before:
                     if value not in values:
                         _discard(index, value, key)
             for value in values:
-                index.setdefault(value, {})[key] = new
+                index.setdefault(value, {})[key] = None
 
     def _replace(self, found: dict[str, Object], revision: int) -> None:
         """Compare with a new list, tell what differs, and go on from its revision."""
@@ -377,13 +436,25 @@ class Informer:
             if key not in found and _revision(known) <= revision:
                 self._drop(key, known)
         for obj in found.values():
-            self._put(obj, kept=True)
+            self._put(obj, _revision(obj), kept=True)
         self.revision = revision
         self.last_error = None
         self.synced.set()
 
 
-def _discard(index: dict[str, dict[str, Object]], value: str, key: str) -> None:
+def _are_indexed_alike(old: Object, new: Object) -> bool:
+    """Whether no index can see a difference, as far as is known without asking each."""
+    spec = old.get("spec")
+    if spec is None or spec is not new.get("spec"):
+        return False
+    before, after = old["metadata"], new["metadata"]
+    return all(before.get(key) == after.get(key) for key in _INDEXED_METADATA)
+
+
+_INDEXED_METADATA = ("labels", "annotations", "ownerReferences", "finalizers", "deletionTimestamp")
+
+
+def _discard(index: dict[str, dict[str, None]], value: str, key: str) -> None:
     found = index.get(value)
     if found is not None:
         found.pop(key, None)
@@ -401,12 +472,20 @@ def _call(function: Callable[..., None], *args: Object) -> None:
 class InformerFactory:
     """One informer per resource for everybody in a process.
 
-    `transforms` say, by resource, what is kept of each object; resources without one lose only managedFields.
+    `transforms` say, by resource, what is kept of each object; resources without one lose only managedFields. `topics`
+    say, by resource, what changes are about.
     """
 
-    def __init__(self, client: Client, *, transforms: Mapping[str, Transform] | None = None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        *,
+        transforms: Mapping[str, Transform] | None = None,
+        topics: Mapping[str, Topics] | None = None,
+    ) -> None:
         self.client = client
         self._transforms = dict(transforms or {})
+        self._topics = dict(topics or {})
         self._informers: dict[tuple[str, str, str, str], Informer] = {}
         self._tasks: dict[tuple[str, str, str, str], asyncio.Task[None]] = {}
         self._started = False
@@ -434,6 +513,7 @@ class InformerFactory:
                 label_selector=label_selector,
                 field_selector=field_selector,
                 transform=self._transforms.get(str(resource), transform or drop_managed_fields),
+                topics=self._topics.get(str(resource)),
             )
             if self._started:
                 self._run(key)

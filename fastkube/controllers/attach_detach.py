@@ -13,6 +13,7 @@ from typing import NamedTuple
 from fastkube.controllers.actions import EXISTS, GONE, Action, Create, Delete, Patch, Requeue, Tell
 from fastkube.controllers.caches import Caches, by_claim
 from fastkube.controllers.common import PODS, Object, Objects, is_finished, is_terminating, seconds
+from fastkube.controllers.pod_topics import CLAIMING, PHASE, PLACED
 from fastkube.controllers.runner import Context, Controller, Watch, nothing
 from fastkube.controllers.statefulset import CLAIMS
 from fastkube.controllers.volumes import VOLUMES
@@ -215,7 +216,7 @@ CONTROLLER = Controller(
     component="attachdetach-controller",
     watches=(
         Watch(NODES, changed=_in_use_changed, additions=False),
-        Watch(PODS, _node_of_pod, ("node", "claim"), changed=_pod_matters),
+        Watch(PODS, _node_of_pod, ("node", "claim"), changed=_pod_matters, about=(CLAIMING, PLACED | PHASE)),
         Watch(CLAIMS, _nodes_of_claim),
         Watch(VOLUMES, nothing),
         Watch(ATTACHMENTS, _node_of_attachment, ("attached-node", "attached-volume")),

@@ -28,6 +28,7 @@ from fastkube.controllers.common import (
     seconds,
 )
 from fastkube.controllers.placement import node_matches, untolerated
+from fastkube.controllers.pod_topics import ADOPTABLE, OWNED
 from fastkube.controllers.replicaset import delete_pod
 from fastkube.controllers.revisions import POD_HASH, REVISIONS, History, cleanup, history
 from fastkube.controllers.runner import Context, Controller, Watch
@@ -409,7 +410,12 @@ CONTROLLER = Controller(
     name="daemonset-controller",
     watches=(
         Watch(DAEMONSETS, indexes=("namespace",)),
-        Watch(PODS, controlled_by_or_matching("DaemonSet", DAEMONSETS), ("controller", "orphan")),
+        Watch(
+            PODS,
+            controlled_by_or_matching("DaemonSet", DAEMONSETS),
+            ("controller", "orphan"),
+            about=(OWNED["DaemonSet"] | ADOPTABLE,),
+        ),
         Watch(REVISIONS, controlled_by_or_matching("DaemonSet", DAEMONSETS), ("controller", "orphan")),
         Watch(NODES, _all, changed=_placement_changed),
     ),

@@ -49,6 +49,7 @@ from fastkube.controllers.deployment_parts import (
     strategy_of,
 )
 from fastkube.controllers.deployment_progress import NO_LIMIT, PROGRESSING, Progress
+from fastkube.controllers.pod_topics import OWNED, PHASE
 from fastkube.controllers.replicaset import REPLICASETS
 from fastkube.controllers.runner import Context, Controller, Watch
 from fastkube.errors import ApiError
@@ -450,7 +451,7 @@ CONTROLLER = Controller(
     watches=(
         Watch(DEPLOYMENTS, indexes=("namespace",)),
         Watch(REPLICASETS, controlled_by_or_matching("Deployment", DEPLOYMENTS), ("controller", "orphan")),
-        Watch(PODS, _recreating, ("controller",), changed=_phase_changed),
+        Watch(PODS, _recreating, ("controller",), changed=_phase_changed, about=(OWNED["ReplicaSet"], PHASE)),
     ),
     view=view,
     reconcile=reconcile,

@@ -27,6 +27,7 @@ from fastkube.controllers.common import (
     selector_text,
 )
 from fastkube.controllers.deployment import DEPLOYMENTS
+from fastkube.controllers.pod_topics import HEALTH, METADATA, PHASE
 from fastkube.controllers.replicaset import REPLICASETS
 from fastkube.controllers.replicationcontroller import REPLICATION_CONTROLLERS
 from fastkube.controllers.runner import Context, Controller, Watch, nothing
@@ -310,7 +311,7 @@ CONTROLLER = Controller(
     component="controllermanager",
     watches=(
         Watch(BUDGETS, indexes=("namespace",)),
-        Watch(PODS, _budgets_of_pod, ("namespace",), changed=_pod_matters),
+        Watch(PODS, _budgets_of_pod, ("namespace",), changed=_pod_matters, about=(PHASE | HEALTH | METADATA,)),
         Watch(DEPLOYMENTS, _budgets_of_namespace, changed=_scale_changed),
         Watch(STATEFULSETS, _budgets_of_namespace, changed=_scale_changed),
         Watch(REPLICASETS, nothing),

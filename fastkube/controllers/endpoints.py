@@ -12,6 +12,7 @@ from fastkube.controllers.common import PODS, Object, Objects, is_ready
 from fastkube.controllers.runner import Context, Controller, Watch
 from fastkube.controllers.services import (
     HEADLESS_LABEL,
+    POD_TOPICS,
     SERVICES,
     TRIGGER_TIME,
     endpoint_ports,
@@ -180,7 +181,7 @@ CONTROLLER = Controller(
     component="endpoint-controller",
     watches=(
         Watch(SERVICES, indexes=("selector-term",)),
-        Watch(PODS, services_of_pod, ("namespace",), changed=pod_matters),
+        Watch(PODS, services_of_pod, ("namespace",), changed=pod_matters, about=POD_TOPICS),
         Watch(ENDPOINTS),  # of the same name as their Service
     ),
     view=view,

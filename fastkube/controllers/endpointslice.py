@@ -13,6 +13,7 @@ from fastkube.controllers.common import PODS, Object, Objects, is_ready, is_term
 from fastkube.controllers.runner import Context, Controller, Watch
 from fastkube.controllers.services import (
     HEADLESS_LABEL,
+    POD_TOPICS,
     SERVICES,
     TRIGGER_TIME,
     endpoint_ports,
@@ -205,7 +206,7 @@ CONTROLLER = Controller(
     component="endpoint-slice-controller",
     watches=(
         Watch(SERVICES, indexes=("selector-term",)),
-        Watch(PODS, services_of_pod, ("namespace", "node"), changed=pod_matters),
+        Watch(PODS, services_of_pod, ("namespace", "node"), changed=pod_matters, about=POD_TOPICS),
         Watch(SLICES, _service_of_slice, ("service",)),
         Watch(NODES, _services_on_node, changed=_zone_changed),
     ),

@@ -10,6 +10,7 @@ from fastkube.client import object_key
 from fastkube.controllers.actions import Action, Create, Fail, Tell
 from fastkube.controllers.caches import Caches
 from fastkube.controllers.common import PODS, Object, controlled_by, is_terminating
+from fastkube.controllers.pod_topics import CLAIMING
 from fastkube.controllers.runner import Context, Controller, Watch
 from fastkube.controllers.statefulset import CLAIMS
 from fastkube.errors import ApiError
@@ -74,15 +75,13 @@ def _with_volumes(_caches: Caches, pod: Object) -> Iterable[str]:
     return (object_key(pod),) if _volumes(pod) and not is_terminating(pod) else ()
 
 
-def _never(_old: Object, _new: Object) -> bool:
-    """The volumes of a Pod do not change."""
-    return False
-
-
 CONTROLLER = Controller(
     name="ephemeral-volume-controller",
     component="ephemeral_volume",
-    watches=(Watch(PODS, _with_volumes, changed=_never), Watch(CLAIMS, controlled_by("Pod"), changed=_never)),
+    watches=(
+        Watch(PODS, _with_volumes, updates=False, about=(CLAIMING,)),
+        Watch(CLAIMS, controlled_by("Pod"), updates=False),
+    ),
     view=view,
     reconcile=reconcile,
     workers="concurrent_ephemeralvolume_syncs",

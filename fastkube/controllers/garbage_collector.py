@@ -27,6 +27,7 @@ from fastkube.client.discovery import Discovery, discover
 from fastkube.client.resource import object_path
 from fastkube.controllers.actions import GONE, Action, Ask, Delete, Fail, Patch, Tell, Together
 from fastkube.controllers.common import Object, is_terminating
+from fastkube.controllers.pod_topics import METADATA
 from fastkube.controllers.runner import Context, Controller, Engine, Runner
 from fastkube.errors import ApiError
 
@@ -253,6 +254,7 @@ class _Runner(Runner):
             lambda obj: self._changed(resource, None, obj),
             lambda old, new: self._changed(resource, old, new),
             lambda obj: self._removed(resource, obj),
+            about=(METADATA,),
         )
 
     def _changed(self, resource: str, old: Object | None, new: Object) -> None:
@@ -345,7 +347,7 @@ class _Runner(Runner):
         return View(resource, obj, owners, self.dependents(obj["metadata"]["uid"]) if matters else [])
 
 
-def metadata_only(obj: Object) -> Object:
+def metadata_only(obj: Object, _kept: Object | None = None) -> Object:
     """What is kept of resources that only the collector reads."""
     metadata = {key: obj["metadata"][key] for key in _KEPT if key in obj["metadata"]}
     return {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": metadata}

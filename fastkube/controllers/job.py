@@ -39,6 +39,7 @@ from fastkube.controllers.common import (
 )
 from fastkube.controllers.job_count import Count, failures
 from fastkube.controllers.job_pods import creation, deletion, indexed_template, is_tracked, untrack
+from fastkube.controllers.pod_topics import ADOPTABLE, OWNED
 from fastkube.controllers.runner import Context, Controller, Watch
 from fastkube.errors import ApiError
 
@@ -412,7 +413,7 @@ CONTROLLER = Controller(
     name="job-controller",
     watches=(
         Watch(JOBS, indexes=("namespace",)),
-        Watch(PODS, _keys, ("controller", "orphan", "tracked-job")),
+        Watch(PODS, _keys, ("controller", "orphan", "tracked-job"), about=(OWNED["Job"] | ADOPTABLE,)),
     ),
     view=view,
     reconcile=reconcile,

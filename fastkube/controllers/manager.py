@@ -20,6 +20,7 @@ from fastkube.controllers.builtin import ALIASES, CONTROLLERS, NOT_HERE, UNSUPPO
 from fastkube.controllers.caches import Caches
 from fastkube.controllers.node_ipam import pools_of
 from fastkube.controllers.options import ControllerManagerOptions
+from fastkube.controllers.pod_topics import TOPICS
 from fastkube.controllers.runner import Controller, Engine, Facts, Runner
 from fastkube.controllers.signing import Signers
 from fastkube.controllers.transforms import TRANSFORMS
@@ -113,7 +114,7 @@ class ControllerManager:
         """Returns when the informers have synced and the controllers work; raises TimeoutError if they cannot."""
         discovery = await self._discover()
         facts = Facts(self._root_ca(), Signers.of(self.options), discovery)
-        self._factory = self._given_factory or InformerFactory(self._client, transforms=TRANSFORMS)
+        self._factory = self._given_factory or InformerFactory(self._client, transforms=TRANSFORMS, topics=TOPICS)
         self._recorder = EventRecorder(self._client, NAME, self._clock)
         caches = Caches(self._factory)
         for name in self._names:

@@ -215,7 +215,7 @@ def _emptied(caches: Caches, pod: Object) -> Sequence[str]:
 
 CONTROLLER = Controller(
     name="namespace-controller",
-    watches=(Watch(NAMESPACES), Watch(PODS, _emptied, ("namespace",), changed=lambda old, new: False)),
+    watches=(Watch(NAMESPACES), Watch(PODS, _emptied, ("namespace",), additions=False, updates=False)),
     view=view,
     reconcile=reconcile,
     workers="concurrent_namespace_syncs",

@@ -13,6 +13,7 @@ from fastkube.client.resource import collection_path
 from fastkube.controllers.actions import GONE, Action, Ask, Patch
 from fastkube.controllers.caches import Caches, by_claim
 from fastkube.controllers.common import PODS, Object, is_finished, is_terminating
+from fastkube.controllers.pod_topics import CLAIMING
 from fastkube.controllers.runner import Context, Controller, Watch
 from fastkube.controllers.statefulset import CLAIMS
 from fastkube.controllers.volumes import VOLUMES
@@ -80,7 +81,7 @@ def _claims_of_pod(_caches: Caches, pod: Object) -> Iterable[str]:
 CLAIM_PROTECTION = Controller(
     name="persistentvolumeclaim-protection-controller",
     component="pvc-protection-controller",
-    watches=(Watch(CLAIMS), Watch(PODS, _claims_of_pod, ("claim",))),
+    watches=(Watch(CLAIMS), Watch(PODS, _claims_of_pod, ("claim",), about=(CLAIMING,))),
     view=view_claim,
     reconcile=reconcile,
 )

@@ -24,6 +24,7 @@ from fastkube.controllers.common import (
     make_condition,
     pod_from_template,
 )
+from fastkube.controllers.pod_topics import REPLICA_TOPICS
 from fastkube.controllers.runner import Context, Controller, Watch
 from fastkube.errors import ApiError
 
@@ -185,7 +186,12 @@ CONTROLLER = Controller(
     name="replicaset-controller",
     watches=(
         Watch(REPLICASETS, indexes=("namespace", "controller")),
-        Watch(PODS, controlled_by_or_matching("ReplicaSet", REPLICASETS), ("controller", "orphan")),
+        Watch(
+            PODS,
+            controlled_by_or_matching("ReplicaSet", REPLICASETS),
+            ("controller", "orphan"),
+            about=REPLICA_TOPICS["ReplicaSet"],
+        ),
     ),
     view=view,
     reconcile=reconcile,

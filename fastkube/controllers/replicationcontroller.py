@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastkube.controllers.common import PODS, controlled_by_or_matching
+from fastkube.controllers.pod_topics import REPLICA_TOPICS
 from fastkube.controllers.replicaset import View, reconcile, view_of
 from fastkube.controllers.runner import Context, Controller, Watch
 
@@ -19,7 +20,10 @@ CONTROLLER = Controller(
     watches=(
         Watch(REPLICATION_CONTROLLERS, indexes=("namespace", "controller")),
         Watch(
-            PODS, controlled_by_or_matching("ReplicationController", REPLICATION_CONTROLLERS), ("controller", "orphan")
+            PODS,
+            controlled_by_or_matching("ReplicationController", REPLICATION_CONTROLLERS),
+            ("controller", "orphan"),
+            about=REPLICA_TOPICS["ReplicationController"],
         ),
     ),
     view=view,

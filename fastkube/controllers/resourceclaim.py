@@ -16,6 +16,7 @@ from fastkube.client.resource import object_path
 from fastkube.controllers.actions import GONE, Action, Ask, Create, Delete, Fail, Patch, Tell, Update, status_update
 from fastkube.controllers.caches import Caches
 from fastkube.controllers.common import PODS, Object, controlled_by, is_finished, is_terminating
+from fastkube.controllers.pod_topics import DEVICES, METADATA, PHASE, PLACED
 from fastkube.controllers.runner import Context, Controller, Watch
 from fastkube.errors import ApiError
 
@@ -265,7 +266,7 @@ CONTROLLER = Controller(
     name="resourceclaim-controller",
     component="resource_claim",
     watches=(
-        Watch(PODS, _keys_of_pod, ("namespace",), changed=_pod_matters),
+        Watch(PODS, _keys_of_pod, ("namespace",), changed=_pod_matters, about=(DEVICES, PLACED | PHASE | METADATA)),
         Watch(CLAIMS, _keys_of_claim, ("controller",)),
         Watch(TEMPLATES, _pods_of_template),
     ),

@@ -17,6 +17,7 @@ from fastkube.client.resource import Resource, collection_path, parse
 from fastkube.controllers.actions import GONE, Action, Ask, status_update
 from fastkube.controllers.caches import Caches
 from fastkube.controllers.common import PODS, Object, Objects, is_finished
+from fastkube.controllers.pod_topics import PHASE
 from fastkube.controllers.runner import Context, Controller, Watch
 from fastkube.controllers.services import SERVICES
 from fastkube.controllers.statefulset import CLAIMS
@@ -125,7 +126,7 @@ CONTROLLER = Controller(
     name="resourcequota-controller",
     watches=(
         Watch(QUOTAS, indexes=("namespace",), changed=_limits_changed),
-        Watch(PODS, _quotas_of, ("namespace",), changed=_ended, additions=False),
+        Watch(PODS, _quotas_of, ("namespace",), changed=_ended, additions=False, about=(PHASE,)),
         Watch(SERVICES, _quotas_of, ("namespace",), changed=_respecified, additions=False),
         Watch(CLAIMS, _quotas_of, ("namespace",), changed=_resized, additions=False),
     ),

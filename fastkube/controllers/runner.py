@@ -64,6 +64,10 @@ class Watch:
     """Whether an update matters; all do unless this says otherwise."""
     additions: bool = True
     """Whether a new object matters."""
+    updates: bool = True
+    """Whether a changed one does."""
+    about: tuple[int, ...] = ()
+    """Sets of topics (pod_topics.py), of each of which a change must have one to matter; empty: any change may."""
     sign_of_life: Callable[[Object], object] | None = None
     """What of an object shows that its owner is alive: when it last changed is in `caches.life`."""
 
@@ -210,11 +214,12 @@ class Runner:
         def both(old: Object, new: Object) -> None:
             if watch.changed is not None and not watch.changed(old, new):
                 return
-            self._add(watch.keys(self._caches, new))
-            if watch.keys is not itself:
-                self._add(watch.keys(self._caches, old))
+            keys = watch.keys(self._caches, new)
+            self._add(keys)
+            if watch.keys is not itself and (before := watch.keys(self._caches, old)) != keys:
+                self._add(before)
 
-        informer.add_handler(one if watch.additions else None, both, one)
+        informer.add_handler(one if watch.additions else None, both if watch.updates else None, one, about=watch.about)
 
     def start(self) -> None:
         """Begin to reconcile: the informers have synced."""

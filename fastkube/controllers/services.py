@@ -19,6 +19,7 @@ from fastkube.controllers.common import (
     seconds,
     selector_of,
 )
+from fastkube.controllers.pod_topics import ADDRESS, HEALTH, LABELLED, METADATA, PHASE, PLACED
 
 SERVICES = "v1/services"
 
@@ -40,6 +41,9 @@ def services_of_pod(caches: Caches, pod: Object) -> Iterable[str]:
 def pod_matters(old: Object, new: Object) -> bool:
     """Whether a change of a Pod can change an endpoint: its address, node, labels, readiness or life."""
     return _endpoint_facts(old) != _endpoint_facts(new)
+
+
+POD_TOPICS = (LABELLED, PHASE | HEALTH | METADATA | PLACED | ADDRESS)
 
 
 def _endpoint_facts(pod: Object) -> tuple[Any, ...]:

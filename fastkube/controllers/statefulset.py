@@ -38,6 +38,7 @@ from fastkube.controllers.common import (
     phase,
     pod_from_template,
 )
+from fastkube.controllers.pod_topics import ADOPTABLE, OWNED
 from fastkube.controllers.revisions import HASH, POD_HASH, REVISIONS, History, cleanup, history, template_of
 from fastkube.controllers.runner import Context, Controller, Watch
 from fastkube.errors import ApiError
@@ -452,7 +453,12 @@ CONTROLLER = Controller(
     name="statefulset-controller",
     watches=(
         Watch(STATEFULSETS, indexes=("namespace",)),
-        Watch(PODS, controlled_by_or_matching("StatefulSet", STATEFULSETS), ("controller", "orphan")),
+        Watch(
+            PODS,
+            controlled_by_or_matching("StatefulSet", STATEFULSETS),
+            ("controller", "orphan"),
+            about=(OWNED["StatefulSet"] | ADOPTABLE,),
+        ),
         Watch(REVISIONS, controlled_by_or_matching("StatefulSet", STATEFULSETS), ("controller", "orphan")),
         Watch(CLAIMS, controlled_by("StatefulSet"), ("namespace",)),
     ),

@@ -10,6 +10,7 @@ from fastkube.controllers.actions import GONE, Action, Delete, Patch, Remember, 
 from fastkube.controllers.caches import Caches
 from fastkube.controllers.common import PODS, Object, Objects, is_finished, is_terminating, make_condition, seconds
 from fastkube.controllers.placement import tolerates
+from fastkube.controllers.pod_topics import SPEC
 from fastkube.controllers.runner import Context, Controller, Watch
 
 NODES = "v1/nodes"
@@ -119,7 +120,7 @@ CONTROLLER = Controller(
     name="taint-eviction-controller",
     watches=(
         Watch(NODES, _pods_on, changed=_taints_changed, sign_of_life=_no_execute),
-        Watch(PODS, _pod_on_tainted, ("node",), changed=_tolerations_changed),
+        Watch(PODS, _pod_on_tainted, ("node",), changed=_tolerations_changed, about=(SPEC,)),
     ),
     view=view,
     reconcile=reconcile,

@@ -159,7 +159,7 @@ class Fleet:
         if subject is not None:
             subject.turn += 1
 
-    def _keep_node(self, obj: Object) -> Object:
+    def _keep_node(self, obj: Object, _kept: Object | None) -> Object:
         if self._staged_nodes:
             self._fresh[obj["metadata"]["uid"]] = obj
         return _slim_node(obj)
@@ -198,7 +198,7 @@ class Fleet:
         await self._renew_one(node.name)
         async for page in self._client.pages(PODS, field_selector=f"spec.nodeName={node.name}"):
             for item in page.get("items") or ():
-                self._pod_changed(self._keep_pod({"apiVersion": "v1", "kind": "Pod", **item}))
+                self._pod_changed(self._keep_pod({"apiVersion": "v1", "kind": "Pod", **item}, None))
 
     async def _renew(self) -> None:
         """Renew each node's lease once in a quarter of its duration, a slice of the nodes at a time."""
@@ -251,7 +251,7 @@ class Fleet:
 
     # -- Pods --------------------------------------------------------------------------------------------------------
 
-    def _keep_pod(self, obj: Object) -> Object:
+    def _keep_pod(self, obj: Object, _kept: Object | None) -> Object:
         """The informer's transform: it keeps only what names the Pod; the whole is used up by the handler at once."""
         metadata = obj["metadata"]
         uid = metadata["uid"]

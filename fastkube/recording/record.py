@@ -114,7 +114,7 @@ class Recorder:
 
     # -- what the informers tell -------------------------------------------------------------------------------------
 
-    def _keep(self, resource: ApiResource, obj: Object) -> Object:
+    def _keep(self, resource: ApiResource, obj: Object, _kept: Object | None) -> Object:
         """The informer's transform: it keeps the names; the whole is used up by the handler at once."""
         metadata = obj["metadata"]
         self._fresh[metadata["uid"]] = obj

@@ -48,19 +48,12 @@ class PodTrimmer:
     def __init__(self) -> None:
         self._shared: dict[bytes, Any] = {}
 
-    def __call__(self, pod: Object) -> Object:
+    def __call__(self, pod: Object, known: Object | None = None) -> Object:
         metadata, spec, status = pod["metadata"], pod["spec"], pod.get("status") or {}
         if not spec.get("nodeName"):
             metadata.pop("managedFields", None)
             return pod
-        kept = {key: self._share(spec[key]) for key in _SPEC_FIELDS if spec.get(key) is not None}
-        kept["nodeName"] = spec["nodeName"]
-        for field in ("containers", "initContainers"):
-            if spec.get(field):
-                kept[field] = self._share([_pick(each, _CONTAINER_FIELDS) for each in spec[field]])
-        volumes = [each for each in spec.get("volumes") or () if not each.keys().isdisjoint(_KEPT_VOLUMES)]
-        if volumes:
-            kept["volumes"] = volumes
+        kept = known["spec"] if known is not None and _is_same_spec(known, pod) else self._spec(spec)
         told = _pick(status, _STATUS_FIELDS)
         if resources.resized(spec, status):
             told |= _pick(status, ("containerStatuses", "initContainerStatuses"))
@@ -72,6 +65,17 @@ class PodTrimmer:
             "status": told,
         }
 
+    def _spec(self, spec: Object) -> Object:
+        kept = {key: self._share(spec[key]) for key in _SPEC_FIELDS if spec.get(key) is not None}
+        kept["nodeName"] = spec["nodeName"]
+        for field in ("containers", "initContainers"):
+            if spec.get(field):
+                kept[field] = self._share([_pick(each, _CONTAINER_FIELDS) for each in spec[field]])
+        volumes = [each for each in spec.get("volumes") or () if not each.keys().isdisjoint(_KEPT_VOLUMES)]
+        if volumes:
+            kept["volumes"] = volumes
+        return kept
+
     def _share(self, value: Any) -> Any:
         if not isinstance(value, dict | list):
             return value
@@ -82,6 +86,16 @@ class PodTrimmer:
                 self._shared.clear()
             found = self._shared[key] = value
         return found
+
+
+def _is_same_spec(known: Object, pod: Object) -> bool:
+    """Whether a Pod's spec is as it was when it was trimmed: changes count up the generation."""
+    generation = pod["metadata"].get("generation")
+    return bool(
+        generation
+        and generation == known["metadata"].get("generation")
+        and known["spec"].get("nodeName") == pod["spec"]["nodeName"]
+    )
 
 
 _KEPT_VOLUMES = frozenset((*VOLUME_SOURCES, "image"))

@@ -160,7 +160,7 @@ async def test_a_failing_handler_stops_nobody(toy: ToyServer, client: Client) ->
 async def test_transform_decides_what_is_kept(toy: ToyServer, client: Client) -> None:
     await toy.put({**pod("a", "n1"), "status": {"phase": "Running"}})
 
-    def slim(obj: Object) -> Object:
+    def slim(obj: Object, _kept: Object | None) -> Object:
         return {"metadata": obj["metadata"], "phase": obj.get("status", {}).get("phase", "")}
 
     informer = Informer(client, "v1/pods", transform=slim)
@@ -169,6 +169,61 @@ async def test_transform_decides_what_is_kept(toy: ToyServer, client: Client) ->
         assert found is not None
         assert found["phase"] == "Running"
         assert "spec" not in found
+
+
+async def test_a_transform_is_shown_what_was_kept(toy: ToyServer, client: Client) -> None:
+    await toy.put(pod("a"))
+
+    def history(obj: Object, kept: Object | None) -> Object:
+        return {"metadata": obj["metadata"], "before": (kept["before"] if kept else 0) + 1}
+
+    informer = Informer(client, "v1/pods", transform=history)
+    told = Told(informer)
+    async with running(informer):
+        await toy.put(pod("a", "n1"))
+        await told.until(lambda events: ("update", "a") in events)
+        assert (informer.get("default", "a") or {})["before"] == 2
+        await toy.remove("default", "a")
+        await toy.put(pod("a"))
+        await told.until(lambda events: len(events) == 4)
+        assert (informer.get("default", "a") or {})["before"] == 1, "another object of the same name"
+
+
+async def test_handlers_are_told_what_they_are_about(toy: ToyServer, client: Client) -> None:
+    bound, named_b = 1, 2
+
+    def topics(old: Object | None, new: Object) -> int:
+        moved = old is None or old["spec"] != new["spec"]
+        return (bound if moved else 0) | (named_b if new["metadata"]["name"] == "b" else 0)
+
+    informer = Informer(client, "v1/pods", topics=topics)
+    seen: dict[str, list[str]] = {"moves": [], "moves of b": [], "either": []}
+
+    def note(name: str) -> None:
+        told = seen[name]
+        about = {"moves": (bound,), "moves of b": (bound, named_b), "either": (bound | named_b,)}[name]
+        informer.add_handler(
+            lambda obj: told.append(f"add {obj['metadata']['name']}"),
+            lambda old, new: told.append(f"update {new['metadata']['name']}"),
+            lambda obj: told.append(f"delete {obj['metadata']['name']}"),
+            about=about,
+        )
+
+    for name in ("moves", "moves of b"):
+        note(name)
+    told_all = Told(informer)
+    async with running(informer):
+        for each in (pod("a"), pod("b"), pod("a", "n1"), {**pod("b"), "status": {"phase": "Running"}}):
+            await toy.put(each)
+        await told_all.until(lambda events: len(events) == 4)
+        note("either")  # is told what is there
+        await toy.remove("default", "a")
+        await told_all.until(lambda events: len(events) == 5)
+    assert seen == {
+        "moves": ["add a", "add b", "update a", "delete a"],
+        "moves of b": ["add b"],
+        "either": ["add a", "add b", "delete a"],
+    }
 
 
 async def test_a_factory_shares_one_informer(toy: ToyServer, client: Client) -> None:

@@ -1,0 +1,111 @@
+"""What changes of Pods are about, and that what is kept of them is shared and follows the Pod."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fastkube.controllers import pod_topics as topics
+from fastkube.controllers.transforms import slim_pod
+
+Object = dict[str, Any]
+
+
+def pod(**parts: Any) -> Object:
+    """`parts`: of metadata, spec or status, by their names."""
+    made: Object = {
+        "metadata": {"name": "a", "namespace": "default", "uid": "1", "resourceVersion": "1", "generation": 1},
+        "spec": {"containers": [{"name": "c", "image": "i", "command": ["sleep"]}]},
+        "status": {"phase": "Pending"},
+    }
+    for key, value in parts.items():
+        section = next(name for name, known in _SECTIONS.items() if key in known)
+        made[section] = {**made[section], key: value}
+    return made
+
+
+_SECTIONS = {
+    "metadata": {"labels", "ownerReferences", "deletionTimestamp", "finalizers", "annotations", "generation", "name"},
+    "spec": {"nodeName", "tolerations", "resourceClaims", "volumes", "containers"},
+    "status": {"phase", "conditions", "podIPs", "message"},
+}
+
+
+def owned(kind: str) -> list[Object]:
+    return [{"kind": kind, "name": "o", "uid": "o", "controller": True}]
+
+
+def ready(status: str, kind: str = "Ready") -> list[Object]:
+    return [{"type": kind, "status": status}]
+
+
+CHANGES = {
+    "nothing": (pod(), pod(), 0),
+    "a message": (pod(), pod(message="m"), 0),
+    "labels": (pod(), pod(labels={"a": "b"}), topics.METADATA | topics.LABELLED | topics.ADOPTABLE),
+    "a label goes": (pod(labels={"a": "b"}), pod(), topics.METADATA | topics.LABELLED | topics.ADOPTABLE),
+    "deletion": (pod(), pod(deletionTimestamp="t"), topics.METADATA | topics.ADOPTABLE),
+    "adoption": (pod(), pod(ownerReferences=owned("Job")), topics.METADATA | topics.ADOPTABLE | topics.OWNED["Job"]),
+    "release": (pod(ownerReferences=owned("Job")), pod(), topics.METADATA | topics.ADOPTABLE | topics.OWNED["Job"]),
+    "binding": (pod(), pod(nodeName="n"), topics.SPEC | topics.PLACED),
+    "tolerations": (pod(), pod(tolerations=[{"key": "a"}], generation=2), topics.SPEC),
+    "phase": (pod(), pod(phase="Running"), topics.PHASE),
+    "address": (pod(), pod(podIPs=[{"ip": "1.1.1.1"}]), topics.ADDRESS),
+    "readiness": (pod(), pod(conditions=ready("True")), topics.HEALTH),
+    "disruption": (pod(), pod(conditions=ready("True", "DisruptionTarget")), topics.HEALTH),
+    "another condition": (pod(), pod(conditions=ready("True", "PodScheduled")), 0),
+    "of an owned one": (
+        pod(ownerReferences=owned("ReplicaSet")),
+        pod(ownerReferences=owned("ReplicaSet"), phase="Running"),
+        topics.PHASE | topics.OWNED["ReplicaSet"],
+    ),
+    "of one with a claim": (
+        pod(volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]),
+        pod(volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}], phase="Running"),
+        topics.PHASE | topics.CLAIMING,
+    ),
+    "of one with devices": (
+        pod(resourceClaims=[{"name": "d"}]),
+        pod(resourceClaims=[{"name": "d"}], phase="Failed"),
+        topics.PHASE | topics.DEVICES,
+    ),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "expected"), CHANGES.values(), ids=CHANGES)
+def test_topics(old: Object, new: Object, expected: int) -> None:
+    assert topics.pod_topics(old, new) == expected
+    kept = slim_pod(old)
+    assert topics.pod_topics(kept, slim_pod(new, kept)) == expected
+
+
+def test_one_that_comes_or_goes_is_about_everything() -> None:
+    assert topics.pod_topics(None, pod()) == topics.CHANGES | topics.ADOPTABLE
+
+
+def test_unchanged_parts_are_those_that_were_kept() -> None:
+    kept = slim_pod(pod(labels={"a": "b"}, nodeName="n"))
+    new = slim_pod(pod(labels={"a": "b"}, nodeName="n", phase="Running"), kept)
+    assert new["spec"] is kept["spec"]
+    assert new["metadata"]["labels"] is kept["metadata"]["labels"]
+    assert new["status"]["phase"] == "Running"
+
+
+def test_pods_of_one_shape_at_one_node_share_their_spec() -> None:
+    first, second, third = (slim_pod(pod(name=name, nodeName=node)) for name, node in ("am", "bm", "cn"))
+    assert first["spec"] is second["spec"]
+    assert [each["spec"]["nodeName"] for each in (first, second, third)] == ["m", "m", "n"]
+
+
+def test_a_spec_of_another_generation_is_read_again() -> None:
+    kept = slim_pod(pod(nodeName="n"))
+    changed = [{"name": "c", "image": "another"}]
+    new = slim_pod(pod(nodeName="n", containers=changed, generation=2), kept)
+    assert new["spec"] == {"containers": changed, "nodeName": "n"}
+    assert slim_pod(pod(nodeName="n"), slim_pod(pod()))["spec"]["nodeName"] == "n", "binding leaves the generation"
+
+
+def test_servers_that_count_no_generations_of_pods_are_read_whole() -> None:
+    kept = slim_pod(pod(generation=0))
+    assert slim_pod(pod(generation=0, tolerations=[{"key": "a"}]), kept)["spec"]["tolerations"] == [{"key": "a"}]
