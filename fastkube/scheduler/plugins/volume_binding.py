@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from fastkube.errors import ApiError
+from fastkube.api import quantity
 from fastkube.scheduler.events import (
     CSI_DRIVER,
     CSI_NODE,
@@ -25,7 +25,7 @@ from fastkube.scheduler.events import (
     ClusterEvent,
     Interest,
 )
-from fastkube.scheduler.framework import Cycle, Handle, Plugin, Reason, Refusal, Rejected
+from fastkube.scheduler.framework import BindingFailed, Cycle, Handle, Plugin, Reason, Refusal, Rejected
 from fastkube.scheduler.nodes import NodeInfo, bits
 from fastkube.scheduler.pods import PodInfo
 from fastkube.scheduler.volumes import (
@@ -45,6 +45,8 @@ from fastkube.scheduler.volumes import (
 Object = dict[str, Any]
 
 BIND_TIMEOUT_S = 600.0
+MIGRATED = "storage.alpha.kubernetes.io/migrated-plugins"
+"""The annotation of a CSINode with the in-tree plugins that CSI drivers stand in for."""
 
 
 class Choice(NamedTuple):
@@ -236,8 +238,10 @@ class VolumeBinding(Plugin):
                 await asyncio.wait((waiting, timeout), return_when=asyncio.FIRST_COMPLETED)
                 waiting.cancel()
                 if timeout.done():
-                    raise ApiError(504, "Timeout", "binding volumes: context deadline exceeded")
+                    raise BindingFailed("context deadline exceeded")
                 changed.clear()
+        except BindingFailed as failed:
+            raise BindingFailed(f"binding volumes: {failed}") from failed
         finally:
             timeout.cancel()
             self._waiting.discard(changed)
@@ -247,14 +251,14 @@ class VolumeBinding(Plugin):
             changed.set()
 
     def _all_bound(self, pod: PodInfo, node: NodeInfo, written: Choice) -> bool:
-        """Raises ApiError when the volume controllers have given up, and the Pod must be placed anew."""
+        """Raises BindingFailed when the volume controllers have given up, and the Pod must be placed anew."""
         for volume in written.volumes:
             name = volume["metadata"]["name"]
             known = self._store.volume(name)
             if known is None:
-                raise ApiError(404, "NotFound", f'failed to check binding: could not find v1.PersistentVolume "{name}"')
+                raise BindingFailed(f'failed to check binding: could not find v1.PersistentVolume "{name}"')
             if _revision(known) >= _revision(volume) and not (known["spec"].get("claimRef") or {}).get("uid"):
-                raise ApiError(409, "Conflict", f'ClaimRef got reset for pv "{name}"')
+                raise BindingFailed(f'ClaimRef got reset for pv "{name}"')
         for claim in written.claims:
             known = self._known_claim(pod, claim["metadata"]["name"])
             if _revision(known) >= _revision(claim) and not is_fully_bound(known):
@@ -268,7 +272,7 @@ class VolumeBinding(Plugin):
     def _known_claim(self, pod: PodInfo, name: str) -> Object:
         claim = self._store.known_claim(pod.namespace, name)
         if claim is None:
-            raise ApiError(404, "NotFound", f'could not find v1.PersistentVolumeClaim "{pod.namespace}/{name}"')
+            raise BindingFailed(f'could not find v1.PersistentVolumeClaim "{pod.namespace}/{name}"')
         return claim
 
     @staticmethod
@@ -276,17 +280,17 @@ class VolumeBinding(Plugin):
         """A provisioner that cannot make the volume here takes the mark away again."""
         name, selected = claim["metadata"]["name"], annotations_of(claim).get(SELECTED_NODE)
         if selected is None:
-            raise ApiError(409, "Conflict", f'selectedNode annotation reset for PVC "{name}"')
+            raise BindingFailed(f'selectedNode annotation reset for PVC "{name}"')
         if selected != node.name:
             told = f'selectedNode annotation value "{selected}" not set to scheduled node "{node.name}"'
-            raise ApiError(409, "Conflict", told)
+            raise BindingFailed(told)
 
     def _check_usable(self, claim: Object, node: NodeInfo) -> None:
         name = claim["spec"]["volumeName"]
         volume = self._store.volume(name)
         index = self.handle.cache.index
         if volume is not None and node.slot >= 0 and not self._store.nodes_of(volume, index) >> node.slot & 1:
-            raise ApiError(409, "Conflict", f'pv "{name}" node affinity doesn\'t match node "{node.name}"')
+            raise BindingFailed(f'pv "{name}" node affinity doesn\'t match node "{node.name}"')
 
     # -- who wakes -----------------------------------------------------------------------------------------------------
 
@@ -301,7 +305,17 @@ class VolumeBinding(Plugin):
         if event.resource == CSI_DRIVER and event.old is not None:
             before, after = event.old.get("spec") or {}, event.new.get("spec") or {}
             return bool(before.get("storageCapacity")) and not after.get("storageCapacity")
+        if event.resource == CSI_NODE and event.old is not None:
+            return annotations_of(event.old).get(MIGRATED) != annotations_of(event.new).get(MIGRATED)
+        if event.resource == CSI_STORAGE_CAPACITY and event.old is not None:
+            return _limit(event.new) > _limit(event.old)
         return True
+
+
+def _limit(capacity: Object) -> int:
+    """Bytes that a volume may have; -1 where nothing is said."""
+    told = capacity.get("maximumVolumeSize") or capacity.get("capacity")
+    return -1 if told is None else quantity.value(str(told))
 
 
 def curve(shape: Sequence[tuple[int, int]], utilization: int) -> int:
