@@ -4,9 +4,9 @@
     ─▶ {"metadata":{"name":"○"},"status":{"podIP":"○"}}    and what stood there: pod-1, 10.0.0.7
 
 `of_msgpack` takes stored values apart and `of_json` request bodies; `Form.fill` puts a stored value together again.
-Where holes are is told by places: a dict by key (bytes), whose values are the places inside (through lists as well) or
-what must stand there for a hole, one of the kinds below. Anything else that stands there is part of the shape, so two
-texts of one shape differ in nothing but well-formed contents of the same kind.
+Where holes are is told by a Place: made of a dict by key (bytes), whose values are the places inside (through lists as
+well) or what must stand there for a hole, one of the kinds below. Anything else that stands there is part of the shape,
+so two texts of one shape differ in nothing but well-formed contents of the same kind.
 
 A content is its kind's family (one byte: only within a family are contents compared) and the text.
 Under the key ANY is what holds for all other keys, under FOREIGN for those that are not Kubernetes' own.
@@ -63,6 +63,11 @@ _MARK = cython.declare(bytes, b"\xc1")
 _KEY_MARK = cython.declare(bytes, b"\xc1k")
 # and in JSON: a byte that must not stand in a string
 _JSON_MARK = cython.declare(bytes, b"\x01")
+
+# The heads of strings by their length
+_HEADS = cython.declare(
+    tuple, tuple(bytes((0xA0 | length,)) if length < 32 else bytes((0xD9, length)) for length in range(256))
+)
 
 _DEPTH_MAX = cython.declare(cython.int, 64)
 _TEXT_MAX = cython.declare(cython.Py_ssize_t, 1024)
@@ -249,6 +254,61 @@ def _is_text(source: bytes, at: cython.Py_ssize_t, text: bytes) -> cython.bint:
     return True
 
 
+# ---------------------------------------------------------------- places
+
+
+@cython.final
+@cython.cclass
+class Place:
+    """What may stand at one place: something of a `kind`, or (0) a map with places of its own."""
+
+    kind = cython.declare(cython.int, visibility="readonly")
+    names = cython.declare(list, visibility="readonly")
+    inner = cython.declare(list, visibility="readonly")
+    _any = cython.declare(object)
+    _foreign = cython.declare(object)
+
+    def __init__(self, told):
+        """`told`: a kind, or a dict of places by key."""
+        self.kind = 0 if isinstance(told, dict) else told
+        self.names = []
+        self.inner = []
+        self._any = self._foreign = None
+        if self.kind:
+            return
+        for key, value in told.items():
+            place = Place(value)
+            if key == _ANY:
+                self._any = place
+            elif key == _FOREIGN:
+                self._foreign = place
+            else:
+                self.names.append(key)
+                self.inner.append(place)
+
+    @cython.cfunc
+    def under(self, source: bytes, start: cython.Py_ssize_t, stop: cython.Py_ssize_t):
+        """The place under the key that stands there, or None."""
+        index: cython.Py_ssize_t
+        name: bytes
+        for index in range(len(self.names)):
+            name = self.names[index]
+            if len(name) == stop - start and _is_text(source, start, name):
+                return self.inner[index]
+        if self._foreign is None:
+            return self._any
+        key: bytes = _piece(source, start, stop)
+        return None if _OWN_KEYS in key or _OWN_KEYS_TOO in key else self._foreign
+
+
+@cython.cfunc
+def _piece(source: bytes, start: cython.Py_ssize_t, stop: cython.Py_ssize_t) -> bytes:
+    if cython.compiled:
+        text: cython.p_char = source
+        return text[start:stop]
+    return source[start:stop]
+
+
 # ---------------------------------------------------------------- taking apart
 
 
@@ -287,9 +347,9 @@ class _Splitter:
         family: bytes,
     ) -> cython.int:
         """What is from `start` to `stop` is a hole; its text begins at `text`."""
-        self.pieces.append(self.source[self.copied : start])
+        self.pieces.append(_piece(self.source, self.copied, start))
         self.pieces.append(mark)
-        self.contents.append(family + self.source[text:stop])
+        self.contents.append(family + _piece(self.source, text, stop))
         self.copied = stop
         return 0
 
@@ -305,21 +365,8 @@ class _Splitter:
 
     @cython.cfunc
     def done(self) -> list:
-        self.pieces.append(self.source[self.copied : self.end])
+        self.pieces.append(_piece(self.source, self.copied, self.end))
         return self.pieces
-
-    @cython.cfunc
-    def child(self, places: dict, start: cython.Py_ssize_t, stop: cython.Py_ssize_t):
-        """The places under a key of a map, or None."""
-        key: bytes = self.source[start:stop]
-        found = places.get(key)
-        if found is None:
-            found = places.get(_ANY)
-            if found is None:
-                found = places.get(_FOREIGN)
-                if found is not None and (_OWN_KEYS in key or _OWN_KEYS_TOO in key):
-                    return None
-        return found
 
     # ------------------------------------------------------------ msgpack
 
@@ -407,52 +454,42 @@ class _Splitter:
 
     @cython.cfunc
     @cython.exceptval(-1)
-    def value(self, places, depth: cython.int) -> cython.int:
-        """One value for which there are places."""
+    def value(self, place: Place, depth: cython.int) -> cython.int:
+        """One value at a place."""
         start: cython.Py_ssize_t = self.at
+        code: cython.int = place.kind
         kind: cython.int = self.head()
-        code: cython.int
         left: cython.ulonglong = self.number
         if depth > _DEPTH_MAX:
             raise Shapeless("too deep")
-        if kind == 1:
-            text: cython.Py_ssize_t = self.at
-            self.at += self.number
-            if type(places) is int:
-                code = places
-                if _fits(code, self.source, text, self.at):
-                    self.hole(start, text, self.at, _MARK, _FAMILIES[code])
-                else:
-                    self.stays(code, text == self.at)
-        elif kind == 4:
-            if type(places) is int:
-                code = places
-                if (code == _NUMBER or code == _GENERATION) and 0 < self.number <= _NUMBER_MAX:  # noqa: SIM109
-                    self.pieces.append(self.source[self.copied : start])
-                    self.pieces.append(_MARK)
-                    self.contents.append(_FAMILIES[code] + b"%d" % self.number)
-                    self.copied = self.at
-                else:
-                    self.stays(code, self.number == 0)
-        elif kind == 0:
-            if type(places) is int:
-                self.stays(places, self.source[start] == 0xC0)
-        elif type(places) is int and places == _NOTHING:
-            raise Shapeless("nothing may stand here")
-        elif kind == 2:
+        if kind == 2 and code != _NOTHING:
             while left > 0:
                 left -= 1
-                self.value(places, depth + 1)
-        elif kind == 3:
-            self.map(places, left, depth)
+                self.value(place, depth + 1)
+        elif kind == 3 and code != _NOTHING:
+            self.map(place, left, depth)
+        elif kind == 1:
+            text: cython.Py_ssize_t = self.at
+            self.at += self.number
+            if code and _fits(code, self.source, text, self.at):
+                self.hole(start, text, self.at, _MARK, _FAMILIES[code])
+            else:
+                self.stays(code, text == self.at)
+        elif kind == 4 and (code in (_NUMBER, _GENERATION)) and 0 < left <= _NUMBER_MAX:
+            self.pieces.append(_piece(self.source, self.copied, start))
+            self.pieces.append(_MARK)
+            self.contents.append(_FAMILIES[code] + b"%d" % left)
+            self.copied = self.at
+        else:
+            self.stays(code, self.source[start] == 0xC0 or (kind == 4 and left == 0))
         return 0
 
     @cython.cfunc
     @cython.exceptval(-1)
-    def map(self, places, left: cython.ulonglong, depth: cython.int) -> cython.int:
-        inside: dict = places if type(places) is dict else {}
-        fields: cython.bint = type(places) is int and places == _FIELDS
+    def map(self, place: Place, left: cython.ulonglong, depth: cython.int) -> cython.int:
+        fields: cython.bint = place.kind == _FIELDS
         known: cython.bint = False  # whether a key of this map is a hole already
+        below = place
         while left > 0:
             left -= 1
             start: cython.Py_ssize_t = self.at
@@ -462,9 +499,8 @@ class _Splitter:
             self.at += self.number
             if fields:
                 known = self.key(start, text, known)
-                self.value(places, depth + 1)
-                continue
-            below = self.child(inside, text, self.at) if inside else None
+            else:
+                below = place.under(self.source, text, self.at) if place.kind == 0 else None
             if below is None:
                 self.skip()
             else:
@@ -488,9 +524,9 @@ class _Splitter:
         last: cython.Py_ssize_t = self.at - 2
         if known or not _is_text(self.source, last, _BY_END) or not _fits(code, self.source, first, last):
             return known
-        self.pieces.append(self.source[self.copied : start])
+        self.pieces.append(_piece(self.source, self.copied, start))
         self.pieces.append(_KEY_MARK + prefix)
-        self.contents.append(_FAMILIES[code] + self.source[first:last])
+        self.contents.append(_FAMILIES[code] + _piece(self.source, first, last))
         self.copied = self.at
         return True
 
@@ -526,36 +562,42 @@ class _Splitter:
 
     @cython.cfunc
     @cython.exceptval(-1)
-    def json(self, places, depth: cython.int) -> cython.int:
-        """One value; `places` may be None."""
+    def json(self, place: Place, depth: cython.int) -> cython.int:
+        """One value at a place."""
         code: cython.int = self.blank()
         if depth > _DEPTH_MAX:
             raise Shapeless("too deep")
         if code == 34:
-            self.at += 1
-            start: cython.Py_ssize_t = self.at
-            plain: cython.bint = self.quoted()
-            if type(places) is int:
-                if not plain:
-                    raise Shapeless("written in another way")
-                if _fits(places, self.source, start, self.at):
-                    self.hole(start, start, self.at, _JSON_MARK, _FAMILIES[places])
-                else:
-                    self.stays(places, start == self.at)
-            self.at += 1
-        elif type(places) is int and places == _NOTHING:
+            self.json_text(place.kind)
+        elif place.kind == _NOTHING:
             raise Shapeless("nothing may stand here")
         elif code == 123:
-            self.json_map(places if type(places) is dict else {}, depth)
+            self.json_map(place, depth)
         elif code == 91:
-            self.json_list(places, depth)
+            self.json_list(place, depth)
         else:
-            self.json_scalar(places)
+            self.json_scalar(place.kind)
         return 0
 
     @cython.cfunc
     @cython.exceptval(-1)
-    def json_map(self, places: dict, depth: cython.int) -> cython.int:
+    def json_text(self, kind: cython.int) -> cython.int:
+        self.at += 1
+        start: cython.Py_ssize_t = self.at
+        plain: cython.bint = self.quoted()
+        if kind:
+            if not plain:
+                raise Shapeless("written in another way")
+            if _fits(kind, self.source, start, self.at):
+                self.hole(start, start, self.at, _JSON_MARK, _FAMILIES[kind])
+            else:
+                self.stays(kind, start == self.at)
+        self.at += 1
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def json_map(self, place: Place, depth: cython.int) -> cython.int:
         code: cython.int
         self.at += 1
         if self.blank() == 125:
@@ -569,12 +611,12 @@ class _Splitter:
             plain: cython.bint = self.quoted()
             if not plain or self.at == start or self.source[start] == 36:  # a directive looks at other places
                 raise Shapeless("no plain key")
-            below = self.child(places, start, self.at) if places else None
+            below = place.under(self.source, start, self.at)
             self.at += 1
             if self.blank() != 58:
                 raise Shapeless("no value")
             self.at += 1
-            self.json(below, depth + 1)
+            self.json(_NOWHERE if below is None else below, depth + 1)
             code = self.blank()
             self.at += 1
             if code == 125:
@@ -584,14 +626,14 @@ class _Splitter:
 
     @cython.cfunc
     @cython.exceptval(-1)
-    def json_list(self, places, depth: cython.int) -> cython.int:
+    def json_list(self, place: Place, depth: cython.int) -> cython.int:
         code: cython.int
         self.at += 1
         if self.blank() == 93:
             self.at += 1
             return 0
         while True:
-            self.json(places, depth + 1)
+            self.json(place, depth + 1)
             code = self.blank()
             self.at += 1
             if code == 93:
@@ -601,10 +643,9 @@ class _Splitter:
 
     @cython.cfunc
     @cython.exceptval(-1)
-    def json_scalar(self, places) -> cython.int:
+    def json_scalar(self, kind: cython.int) -> cython.int:
         """A number or a word, up to whatever cannot be part of one."""
         start: cython.Py_ssize_t = self.at
-        kind: cython.int
         while self.at < self.end:
             code: cython.uchar = self.source[self.at]
             if code == 44 or code == 125 or code == 93 or code <= 32:
@@ -612,39 +653,40 @@ class _Splitter:
             self.at += 1
         if self.at == start:
             raise Shapeless("no value")
-        if type(places) is int:
-            kind = places
-            if (
-                (kind == _NUMBER or kind == _GENERATION)  # noqa: SIM109
-                and self.at - start <= 9
-                and self.source[start] != 48
-                and _are_digits(self.source, start, self.at)
-            ):
-                self.hole(start, start, self.at, _JSON_MARK, _FAMILIES[kind])
-            else:
-                self.stays(kind, self.source[start] == 110 or (self.source[start] == 48 and self.at == start + 1))
+        if (
+            (kind in (_NUMBER, _GENERATION))
+            and self.at - start <= 9
+            and self.source[start] != 48
+            and _are_digits(self.source, start, self.at)
+        ):
+            self.hole(start, start, self.at, _JSON_MARK, _FAMILIES[kind])
+        else:
+            self.stays(kind, self.source[start] == 110 or (self.source[start] == 48 and self.at == start + 1))
         return 0
 
 
-def of_msgpack(value: bytes, places: dict, strict: bool = False) -> tuple:
+_NOWHERE = cython.declare(Place, Place({}))
+
+
+def of_msgpack(value: bytes, place: Place, strict: bool = False) -> tuple:
     """(shape, contents) of a stored value, or (`strict`) of a body. Raises Shapeless for what is none."""
-    splitter: _Splitter = _split(value, places, strict)
+    splitter: _Splitter = _split(value, place, strict)
     return b"".join(splitter.done()), splitter.contents
 
 
 @cython.cfunc
-def _split(value: bytes, places: dict, strict: cython.bint) -> _Splitter:
+def _split(value: bytes, place: Place, strict: cython.bint) -> _Splitter:
     splitter = _Splitter(value, strict)
-    splitter.value(places, 0)
+    splitter.value(place, 0)
     if splitter.at != splitter.end:
         raise Shapeless("something after the end")
     return splitter
 
 
-def of_json(body: bytes, places: dict) -> tuple:
+def of_json(body: bytes, place: Place) -> tuple:
     """(shape, contents) of a body in JSON. Raises Shapeless for what cannot be taken apart."""
     splitter = _Splitter(body, True)
-    splitter.json(places, 0)
+    splitter.json(place, 0)
     while splitter.at < splitter.end:
         if splitter.source[splitter.at] > 32:
             raise Shapeless("something after the end")
@@ -692,9 +734,9 @@ class Form:
     _marks = cython.declare(list)
     _sources = cython.declare(list)
 
-    def __init__(self, value: bytes, places: dict, contents: list):
+    def __init__(self, value: bytes, place: Place, contents: list):
         """`value` is what was made of `contents`. What stands in its holes without being among these stays."""
-        splitter: _Splitter = _split(value, places, False)
+        splitter: _Splitter = _split(value, place, False)
         parts: list = splitter.done()
         where: dict = {}
         index: cython.Py_ssize_t
@@ -709,7 +751,10 @@ class Form:
             after: bytes = parts[2 * index + 2]
             source = _source(where, content)
             if source is None:
-                piece += _filled(mark, content) + after
+                filled: list = [piece]
+                _fill(filled, mark, content)
+                filled.append(after)
+                piece = b"".join(filled)
             else:
                 self._marks.append(mark)
                 self._sources.append(source)
@@ -722,13 +767,11 @@ class Form:
         out: list = [self._pieces[0]]
         index: cython.Py_ssize_t
         source: cython.Py_ssize_t
+        content: bytes
         for index in range(len(self._marks)):
             source = self._sources[index]
-            if source < 0:
-                content: bytes = _next(contents[-1 - source])
-            else:
-                content = contents[source]
-            out.append(_filled(self._marks[index], content))
+            content = contents[source] if source >= 0 else _next(contents[-1 - source])
+            _fill(out, self._marks[index], content)
             out.append(self._pieces[index + 1])
         return b"".join(out)
 
@@ -749,20 +792,20 @@ def _next(content: bytes) -> bytes:
 
 
 @cython.cfunc
-def _filled(mark: bytes, content: bytes) -> bytes:
-    """A content as msgpack has it."""
+@cython.exceptval(-1)
+def _fill(out: list, mark: bytes, content: bytes) -> cython.int:
+    """Adds a content as msgpack has it."""
     family: cython.uchar = content[0]
+    text: bytes = _piece(content, 1, len(content))
     if family == 100 or family == 103:
-        return _packed_number(int(content[1:]))
-    text: bytes = content[1:]
+        out.append(_packed_number(int(text)))
+        return 0
     if len(mark) > 1:
         text = mark[2:] + text + _BY_END
     length: cython.Py_ssize_t = len(text)
-    if length < 32:
-        return bytes((0xA0 | length,)) + text
-    if length < 256:
-        return bytes((0xD9, length)) + text
-    return b"\xda" + length.to_bytes(2, "big") + text
+    out.append(_HEADS[length] if length < 256 else b"\xda" + length.to_bytes(2, "big"))
+    out.append(text)
+    return 0
 
 
 @cython.cfunc

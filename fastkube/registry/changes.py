@@ -24,12 +24,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from fastkube import _shapes
-from fastkube._shapes import Form, Shapeless
+from fastkube._shapes import Form, Place, Shapeless
 from fastkube.api import codec
 from fastkube.registry.strategies import places
 
 if TYPE_CHECKING:
-    from fastkube.registry.strategies.places import Places
     from fastkube.registry.strategy import Call
     from fastkube.store import Item
 
@@ -42,7 +41,7 @@ _SEEN_MAX = 8192
 _UPDATE = "UPDATE"
 
 _SUBRESOURCES = ("", "status")
-_READERS: dict[str, Callable[[bytes, Places], tuple[bytes, list[bytes]]]] = {
+_READERS: dict[str, Callable[[bytes, Place], tuple[bytes, list[bytes]]]] = {
     codec.JSON: _shapes.of_json,
     codec.MSGPACK: lambda body, where: _shapes.of_msgpack(body, where, True),
     "application/merge-patch+json": _shapes.of_json,
@@ -76,15 +75,15 @@ class _Case(NamedTuple):
 class Change:
     """One request that changes an object: `foretell` what it makes of a version, or `learn` from what was made."""
 
-    __slots__ = ("_about", "_asked", "_body", "_call", "_case", "_changes", "_places", "_stamp", "_told")
+    __slots__ = ("_about", "_asked", "_body", "_call", "_case", "_changes", "_place", "_stamp", "_told")
 
     def __init__(
-        self, changes: Changes, call: Call, about: _About, where: Places, body: tuple[bytes, list[bytes]], stamp: str
+        self, changes: Changes, call: Call, about: _About, where: Place, body: tuple[bytes, list[bytes]], stamp: str
     ) -> None:
         self._changes = changes
         self._call = call
         self._about = about
-        self._places = where
+        self._place = where
         self._body = body
         self._stamp = b"t" + stamp.encode()
         self._asked = 0
@@ -101,7 +100,7 @@ class Change:
         if constancy is None or len(item.value) > _VALUE_MAX_BYTES:
             return None
         try:
-            shape, contents = _shapes.of_msgpack(item.value, self._places)
+            shape, contents = _shapes.of_msgpack(item.value, self._place)
         except Shapeless:
             return None
         body, sent = self._body
@@ -123,7 +122,7 @@ class Change:
         case = self._case
         if case is None or self._changes.constancy(self._call, _UPDATE) != case.constancy:
             return
-        self._changes.learn(case, self._places, value, self._call.warnings[self._told :])
+        self._changes.learn(case, self._place, value, self._call.warnings[self._told :])
 
 
 class Changes:
@@ -169,7 +168,7 @@ class Changes:
             return None
         return Change(self, call, _about(call, codec.MSGPACK), places.PLACES["", "pods"], sent, stamp)
 
-    def learn(self, case: _Case, where: Places, value: bytes, warnings: list[str]) -> None:
+    def learn(self, case: _Case, where: Place, value: bytes, warnings: list[str]) -> None:
         plan = self.plans.get(case.key)
         if plan is None or plan.constancy != case.constancy:
             if hash(case.key) in self._refuted or not self._comes_again(case.key):

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastkube import _shapes
-from fastkube._shapes import Form, Shapeless
+from fastkube._shapes import Form, Place, Shapeless
 from fastkube.api import names, scalars
 
-PLACES: dict[bytes, Any] = {
+_PLACES: dict[bytes, Any] = {
     b"metadata": {
         b"name": _shapes.LABEL,
         b"generation": _shapes.GENERATION,
@@ -26,6 +26,7 @@ PLACES: dict[bytes, Any] = {
     b"replicas": _shapes.NUMBER,
     b"nothing": _shapes.NOTHING,
 }
+PLACES = Place(_PLACES)
 
 _texts = st.one_of(
     st.sampled_from(("a", "pod-1", "10.0.0.1", "2026-11-28T04:18:58Z", "é", "", 'k:{"ip":"10.0.0.1"}')),
@@ -36,12 +37,12 @@ _values = st.recursive(
     lambda inner: st.one_of(
         st.lists(inner, max_size=4),
         st.dictionaries(
-            st.one_of(st.sampled_from([key.decode() for key in (*PLACES, *PLACES[b"metadata"])]), _texts), inner
+            st.one_of(st.sampled_from([key.decode() for key in (*_PLACES, *_PLACES[b"metadata"])]), _texts), inner
         ),
     ),
     max_leaves=20,
 )
-_objects = st.dictionaries(st.sampled_from([key.decode() for key in PLACES if key != b"nothing"]), _values)
+_objects = st.dictionaries(st.sampled_from([key.decode() for key in _PLACES if key != b"nothing"]), _values)
 
 
 @given(_objects)

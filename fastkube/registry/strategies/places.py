@@ -28,12 +28,13 @@ from fastkube._shapes import (
     TIME,
     UID,
     VERSION,
+    Place,
 )
 
-Places = dict[bytes, Any]
+_Places = dict[bytes, Any]
 
-_OWNERS: Places = {b"name": NAME, b"uid": UID}
-_METADATA: Places = {
+_OWNERS: _Places = {b"name": NAME, b"uid": UID}
+_METADATA: _Places = {
     b"name": LABEL,
     b"generateName": PREFIX,
     b"uid": UID,
@@ -44,7 +45,7 @@ _METADATA: Places = {
     b"managedFields": {b"time": TIME, b"fieldsV1": FIELDS},
 }
 
-_POD_LABELS: Places = {
+_POD_LABELS: _Places = {
     b"pod-template-hash": LABEL,
     b"controller-revision-hash": LABEL,
     b"controller-uid": UID,
@@ -53,21 +54,21 @@ _POD_LABELS: Places = {
     b"batch.kubernetes.io/job-name": LABEL,
     b"statefulset.kubernetes.io/pod-name": LABEL,
 }
-_STATE: Places = {
+_STATE: _Places = {
     b"running": {b"startedAt": TIME},
     b"terminated": {b"startedAt": TIME, b"finishedAt": TIME, b"containerID": TEXT, b"message": TEXT},
     b"waiting": {b"message": TEXT},
 }
-_CONTAINER_STATUS: Places = {b"containerID": TEXT, b"state": _STATE, b"lastState": _STATE}
-_CONDITIONS: Places = {
+_CONTAINER_STATUS: _Places = {b"containerID": TEXT, b"state": _STATE, b"lastState": _STATE}
+_CONDITIONS: _Places = {
     b"lastTransitionTime": TIME,
     b"lastProbeTime": TIME,
     b"lastHeartbeatTime": TIME,
     b"message": TEXT,
 }
-_MOUNTS: Places = {b"volumeMounts": {b"name": ACCESS}}
+_MOUNTS: _Places = {b"volumeMounts": {b"name": ACCESS}}
 
-_POD: Places = {
+_POD: _Places = {
     b"metadata": {**_METADATA, b"labels": _POD_LABELS},
     b"spec": {b"nodeName": NODE, b"volumes": {b"name": ACCESS}, b"containers": _MOUNTS, b"initContainers": _MOUNTS},
     b"status": {
@@ -82,10 +83,10 @@ _POD: Places = {
         b"initContainerStatuses": _CONTAINER_STATUS,
     },
 }
-_SCALED: Places = {b"metadata": _METADATA, b"spec": {b"replicas": NUMBER}, b"status": {b"conditions": _CONDITIONS}}
-_PLAIN: Places = {b"metadata": _METADATA}
+_SCALED: _Places = {b"metadata": _METADATA, b"spec": {b"replicas": NUMBER}, b"status": {b"conditions": _CONDITIONS}}
+_PLAIN: _Places = {b"metadata": _METADATA}
 
-PLACES: dict[tuple[str, str], Places] = {
+_KINDS: dict[tuple[str, str], _Places] = {
     ("", "pods"): _POD,
     ("", "configmaps"): {**_PLAIN, b"data": {ANY: TEXT}},
     ("apps", "deployments"): _SCALED,
@@ -97,16 +98,19 @@ PLACES: dict[tuple[str, str], Places] = {
 }
 """By group and resource, in the version that is stored."""
 
-BINDING: Places = {
-    b"metadata": {b"name": LABEL, b"uid": UID, b"resourceVersion": VERSION},
-    b"target": {b"name": NODE},
-}
 
-
-def in_body(places: Places) -> Places:
+def _in_body(places: _Places) -> _Places:
     """The places in what a client sends of such an object: who manages which fields stays out of it."""
     metadata = {**places[b"metadata"], b"resourceVersion": VERSION, b"managedFields": NOTHING}
     return {**places, b"metadata": metadata}
 
 
-BODIES: dict[tuple[str, str], Places] = {kind: in_body(places) for kind, places in PLACES.items()}
+PLACES: dict[tuple[str, str], Place] = {kind: Place(places) for kind, places in _KINDS.items()}
+BODIES: dict[tuple[str, str], Place] = {kind: Place(_in_body(places)) for kind, places in _KINDS.items()}
+
+BINDING = Place(
+    {
+        b"metadata": {b"name": LABEL, b"uid": UID, b"resourceVersion": VERSION},
+        b"target": {b"name": NODE},
+    }
+)
