@@ -119,11 +119,11 @@ def _fits(kind: cython.int, source: bytes, at: cython.Py_ssize_t, end: cython.Py
 @cython.cfunc
 @cython.exceptval(check=False)
 def _is_printable(source: bytes, at: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.bint:
-    """Printable ASCII of which nothing is escaped in JSON."""
+    """Printable ASCII."""
     code: cython.uchar
     while at < end:
         code = source[at]
-        if code < 32 or code > 126 or code == 34 or code == 92:
+        if code < 32 or code > 126:
             return False
         at += 1
     return True

@@ -248,6 +248,91 @@ def renew_leases(requests: Requests) -> Work:
     return work
 
 
+async def _send_batch(requests: Requests, writes: list[Any], code: int) -> None:
+    """Sends writes in one request; asserts the status of each."""
+    body = msgpack.packb(writes)
+    head = requests.target.head("POST", "/fastkube/v1/batch", len(body), "Content-Type: application/msgpack\r\n")
+    await requests.send(head + body, 200)
+    for told, answer, _ in msgpack.unpackb(requests.wire.written.partition(b"\r\n\r\n")[2]):
+        if told != code:
+            raise RuntimeError(f"{told}: {answer!r}")
+
+
+def patch_statuses(requests: Requests) -> Work:
+    """What nodes say of their Pods, as it comes: all in one batch."""
+    media = "application/strategic-merge-patch+json"
+    made = 0
+
+    async def send(count: int) -> None:
+        nonlocal made
+        made += 1
+        started = f"2026-01-01T00:{made // 60:02}:{made % 60:02}Z"
+        container = {"name": "c", "image": "i", "imageID": "i@1", "ready": True, "restartCount": 0}
+        container["state"] = {"running": {"startedAt": started}}
+        writes = []
+        for number in range(count):
+            address = f"10.0.{number // 250}.{number % 250 + 1}"
+            ready = {"type": "Ready", "status": "True", "lastTransitionTime": started}
+            status = {"phase": "Running", "conditions": [ready], "podIP": address, "podIPs": [{"ip": address}]}
+            body = json.dumps({"status": {**status, "containerStatuses": [container]}}).encode()
+            writes.append(["PATCH", f"{PODS}/batched-{number}/status", media, body, True])
+        await _send_batch(requests, writes, 200)
+
+    async def work(count: int) -> None:
+        if not made:
+            for number in range(_NODES):
+                await requests.send(requests.request("POST", PODS, load.pod(f"batched-{number}")), 201)
+            for _ in range(4):
+                await send(_NODES)
+        await send(count)
+
+    return work
+
+
+def create_events(requests: Requests) -> Work:
+    """Events as the scheduler records them: all in one batch."""
+    path = "/apis/events.k8s.io/v1/namespaces/default/events"
+    made = 0
+
+    async def work(count: int) -> None:
+        nonlocal made
+        writes = []
+        for _ in range(count):
+            made += 1
+            regarding = {"kind": "Pod", "namespace": "default", "name": f"pod-{made}", "resourceVersion": str(made)}
+            event = {
+                "apiVersion": "events.k8s.io/v1",
+                "kind": "Event",
+                "metadata": {"name": f"pod-{made}.{made:016x}", "namespace": "default"},
+                "eventTime": f"2026-01-01T00:00:00.{made:06}Z",
+                "reportingController": "default-scheduler",
+                "reportingInstance": "default-scheduler-here",
+                "action": "Binding",
+                "reason": "Scheduled",
+                "regarding": regarding,
+                "note": f"Successfully assigned default/pod-{made} to node-{made % 100}",
+                "type": "Normal",
+            }
+            writes.append(["POST", path, "application/msgpack", msgpack.packb(event), False])
+        await _send_batch(requests, writes, 201)
+
+    return work
+
+
+def delete_pod(requests: Requests) -> Work:
+    """Pods that no node runs."""
+    made = 0
+
+    async def work(count: int) -> None:
+        nonlocal made
+        for _ in range(count):
+            made += 1
+            await requests.send(requests.request("POST", PODS, load.pod(f"gone-{made}")), 201)
+            await requests.send(requests.request("DELETE", f"{PODS}/gone-{made}"), 200)
+
+    return work
+
+
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
 
 
@@ -306,6 +391,9 @@ REQUESTS: dict[str, Callable[[Requests], Work]] = {
     "get a Pod": get_pod,
     "merge-patch a Pod": patch_pod,
     "patch a Pod's status": patch_pod_status,
+    "patch a Pod's status of a batch": patch_statuses,
+    "create an Event of a batch": create_events,
+    "create and delete a Pod": delete_pod,
     "renew a Lease": renew_lease,
     "renew a Lease of a batch": renew_leases,
     "create a Deployment": create_deployment,

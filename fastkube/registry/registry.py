@@ -29,11 +29,13 @@ from fastkube.errors import ApiError
 from fastkube.registry import binding, decoding, deletion, facets, listing, ownership, patching, subresources, updating
 from fastkube.registry.answers import Outcome, Page, Stored
 from fastkube.registry.changes import Change, Changes
+from fastkube.registry.creations import Creations, Draft, Foretold
 from fastkube.registry.custom import converting
 from fastkube.registry.deletion import DeleteOptions
 from fastkube.registry.leases import Leases
 from fastkube.registry.listing import ListOptions
 from fastkube.registry.moulds import Cast, Lesson, Moulds
+from fastkube.registry.plans import Plans
 from fastkube.registry.strategies import STRATEGIES
 from fastkube.registry.strategy import Call, Object, Strategy
 from fastkube.registry.updating import Build, Rules
@@ -116,7 +118,9 @@ class Registry:
         self._second, self._second_text = -1, ""
         casting = {"pods": self._strategies[POD]} if POD in self._strategies else {}
         self.moulds = Moulds(casting, admission.constancy)
-        self.changes = Changes(admission.constancy)
+        plans = Plans()
+        self.changes = Changes(plans, admission.constancy)
+        self.creations = Creations(plans, admission.constancy)
 
     def strategy(self, rtype: ResourceType) -> Strategy:
         known = self._strategies.get((rtype.group, rtype.resource))
@@ -198,19 +202,38 @@ class Registry:
             raise _no_unique_name(call, metadata["name"])
         raise errors.conflict(call.rtype.storage_group, call.rtype.resource, metadata["name"], errors.MODIFIED)
 
-    async def create_cast(self, call: Call, cast: Cast) -> int:
+    async def create_cast(self, call: Call, cast: Cast | Foretold) -> int:
         """`create` of an object that is made already; its revision. Raises 409 AlreadyExists."""
+        strategy = self.strategy(call.rtype)
+        lease = await self._leases.get(strategy.ttl_s) if strategy.ttl_s else 0
         for _ in range(_CREATE_ATTEMPTS_MAX):
             try:
-                return await self.store.create(cast.key, cast.value)
+                return await self.store.create(cast.key, cast.value, lease)
             except KeyExists as taken:
                 if not cast.rename():
                     raise _already_exists(call, cast.name.decode(), taken.item) from None
         raise _no_unique_name(call, cast.name.decode())
 
-    def cast(self, call: Call, media: str, body: bytes) -> Cast | Lesson | None:
-        """See `Moulds.cast`."""
-        return self.moulds.cast(call, media, body, self.timestamp(call))
+    def cast(self, call: Call, media: str, body: bytes) -> Cast | Lesson | Foretold | Draft | None:
+        """The object of a body that is like others, or what may be learned of it: see `Moulds` and `Creations`."""
+        if (call.rtype.group, call.rtype.resource) == POD:
+            return self.moulds.cast(call, media, body, self.timestamp(call))
+        return self._begun(call, media, body)
+
+    def _begun(self, call: Call, media: str, body: bytes) -> Foretold | Draft | None:
+        if (call.rtype.group, call.rtype.resource) in self._attendants:
+            return None
+        begun = self.creations.begin(call, media, body, self.timestamp(call))
+        if isinstance(begun, Foretold):
+            call.warnings += begun.warnings
+        return begun
+
+    def recast(self, call: Call, media: str, body: bytes) -> Cast | Foretold | None:
+        """`cast` for a call that was cast before, and only if there is nothing to warn about."""
+        if (call.rtype.group, call.rtype.resource) == POD:
+            return self.moulds.recast(call, media, body, self.timestamp(call))
+        found = self.creations.begin(call, media, body, self.timestamp(call))
+        return found if isinstance(found, Foretold) and not found.warnings else None
 
     def _fill_system_fields(self, call: Call, metadata: Object) -> None:
         """What only the server may say about a new object."""
@@ -292,8 +315,11 @@ class Registry:
         key = call.rtype.key(call.namespace, call.name)
         for _ in range(_UPDATE_ATTEMPTS_MAX):
             item = self.store.get(key)
-            value = change.foretell(item) if item is not None else None
-            if item is None or value is None or self.store.is_stale(key):
+            if item is None:
+                change.is_of_nothing = True
+                return None
+            value = change.foretell(item)
+            if value is None or self.store.is_stale(key):
                 return None
             if value == item.value:
                 return Stored(value, item.mod_revision)
@@ -334,11 +360,25 @@ class Registry:
         if call.rtype.by_webhook:
             return await converting.completed(call.rtype, lambda: patching.patch(self, call, content_type, body))
         change = self.change(call, content_type, body)
-        if change is not None:
-            made = await self.make(call, change)
-            if made is not None:
-                return made, False
+        made = await self.make(call, change) if change is not None else None
+        if made is not None:
+            return made, False
+        if content_type == patching.APPLY and change is not None and change.is_of_nothing:
+            return await self._apply_first(call, body)
         return await patching.patch(self, call, content_type, body, change)
+
+    async def _apply_first(self, call: Call, body: bytes) -> tuple[Stored, bool]:
+        """An apply to a name that there was not."""
+        first = self._begun(call, patching.APPLY, body)
+        if isinstance(first, Foretold):
+            try:
+                return Stored(first.value, await self.create_cast(call, first)), True
+            except ApiError:  # somebody was faster
+                return await patching.patch(self, call, patching.APPLY, body)
+        stored, is_new = await patching.patch(self, call, patching.APPLY, body)
+        if first is not None and is_new:
+            first.learn(stored.value, self.timestamp(call))
+        return stored, is_new
 
     async def modify(self, call: Call, build: Build, rules: Rules, change: Change | None = None) -> Stored:
         """The one way to change an object: `build` is given the old object (which it must not change) and its item.

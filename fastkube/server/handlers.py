@@ -18,6 +18,7 @@ from aiohttp.http_writer import HttpVersion11
 from fastkube import errors
 from fastkube.api import codec
 from fastkube.registry.answers import Page, Stored
+from fastkube.registry.creations import Foretold
 from fastkube.registry.deletion import DeleteOptions
 from fastkube.registry.listing import ListOptions, parse_resource_version
 from fastkube.registry.moulds import Cast
@@ -274,7 +275,7 @@ async def create(server: ApiServer, request: Request, route: Route) -> Answer:
     call, view = _begin(server, request, route)
     body = await read_body(request)
     cast = server.registry.cast(call, request.headers.get("Content-Type", ""), body)
-    if isinstance(cast, Cast):
+    if isinstance(cast, Cast | Foretold):
         revision = await server.registry.create_cast(call, cast)
         server.repeats.learn_create(request, call, view)
         return _cast(view, cast, revision)
@@ -284,7 +285,7 @@ async def create(server: ApiServer, request: Request, route: Route) -> Answer:
     return await _asked_object(view, stored, 201) if view.asks else _object(view, stored, 201)
 
 
-def _cast(view: View, cast: Cast, revision: int) -> Answer:
+def _cast(view: View, cast: Cast | Foretold, revision: int) -> Answer:
     if view.plain and view.form.media is JSON and not view.form.pretty:
         return Answer(201, cast.json(revision))
     return _object(view, Stored(cast.value, revision), 201)

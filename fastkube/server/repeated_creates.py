@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from fastkube.registry.moulds import Cast
 from fastkube.server.answer import Answer, Streamed, render_head
 from fastkube.server.media import JSON
 from fastkube.server.plans import Grounds
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
 
     from aiohttp.http_parser import RawRequestMessage
 
+    from fastkube.registry.creations import Foretold
+    from fastkube.registry.moulds import Cast
     from fastkube.registry.strategy import Call, UserInfo
     from fastkube.server.app import ApiServer
     from fastkube.server.connection import Connection
@@ -72,7 +73,7 @@ class _Creation:
 
     __slots__ = ("_cast", "_plan", "_request", "_server")
 
-    def __init__(self, server: ApiServer, plan: CreatePlan, cast: Cast, request: Request) -> None:
+    def __init__(self, server: ApiServer, plan: CreatePlan, cast: Cast | Foretold, request: Request) -> None:
         self._server = server
         self._plan = plan
         self._cast = cast
@@ -120,7 +121,7 @@ def begin(server: ApiServer, plan: CreatePlan, connection: Connection, head: Raw
         return None
     registry, call = server.registry, plan.call
     call.now = server.clock.time()
-    cast = registry.moulds.recast(call, plan.sent, body, registry.timestamp(call))
+    cast = registry.recast(call, plan.sent, body)
     if cast is None:
         return None
     level = plan.level

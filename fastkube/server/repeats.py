@@ -147,6 +147,8 @@ class Repeats:
         connection = request.connection
         if not self.enabled or connection.transport is None or not _is_impersonal(request, _PERSONAL_CREATE):
             return
+        if self._server.registry.strategy(call.rtype).ttl_s:  # what keeps them has to be waited for
+            return
         plan = repeated_creates.plan_of(request, call, view)
         allowed = self._server.authorizer.allows_all(request.user, request.info)
         if plan is None or not allowed or not self._rest(plan, request):

@@ -20,6 +20,7 @@ from fastkube.api import codec
 from fastkube.clock import rfc3339
 from fastkube.errors import ApiError
 from fastkube.registry.answers import Stored
+from fastkube.registry.creations import Foretold
 from fastkube.registry.registry import Registry
 
 Object = dict[str, Any]
@@ -34,6 +35,7 @@ class Twins:
     def __init__(self, one: Cluster, other: Cluster) -> None:
         self.one, self.other = one, other
         self.foretold = 0
+        self.uids: list[str] = []
 
     async def create(self, resource: str, obj: Object) -> None:
         name = (await self.one.create(resource, obj))["metadata"]["name"]
@@ -96,6 +98,57 @@ class Twins:
             outcomes.append(
                 (told, cluster.warnings, answer, msgpack.unpackb(item.value), item.value, item.mod_revision)
             )
+        assert outcomes[0] == outcomes[1]
+        return str(outcomes[0][0])
+
+    async def post(self, resource: str, obj: Object, media: str = codec.JSON, **more: Any) -> str:
+        """Makes an object on both; they are the same but for their uids."""
+        body = codec.encode(obj, media)
+
+        async def ask(cluster: Cluster, registry: Registry) -> Stored:
+            call = cluster.call("create", resource, **more)
+            cast = registry.cast(call, media, body)
+            if isinstance(cast, Foretold):
+                self.foretold += 1
+                return Stored(cast.value, await registry.create_cast(call, cast))
+            sent = codec.decode(body, media, call.rtype.kind, call.faults, merges=True)
+            made = await registry.create(call, sent)
+            if cast is not None:
+                cast.learn(made.value, registry.timestamp(call))
+            return made
+
+        return await self._make(ask)
+
+    async def apply(self, resource: str, name: str, config: Object, **more: Any) -> str:
+        """The same by an apply to a name that there was not."""
+        body = json.dumps(config).encode()
+
+        async def ask(cluster: Cluster, registry: Registry) -> Stored:
+            return (await registry.patch(cluster.call("patch", resource, name, **more), APPLY, body))[0]
+
+        return await self._make(ask)
+
+    async def _make(self, ask: Asked) -> str:
+        outcomes: list[Any] = []
+        for cluster in (self.one, self.other):
+            registry = cluster.registry
+            if cluster is self.other:
+                registry = Registry(cluster.store, registry.catalog, clock=cluster.clock, admission=registry.admission)
+            told, made = "", []
+            try:
+                stored = await ask(cluster, registry)
+            except ApiError as error:
+                told = error.message
+            else:
+                obj = msgpack.unpackb(stored.value)
+                kinds = {"ConfigMap": "configmaps", "Deployment": "deployments.apps", "Event": "events"}
+                call = cluster.call("get", kinds.get(obj["kind"], "leases.coordination.k8s.io"))
+                item = cluster.store.get(call.rtype.key("default", obj["metadata"]["name"]))
+                assert item is not None
+                assert (item.value, item.mod_revision) == stored
+                self.uids.append(obj["metadata"].pop("uid"))
+                made = [json.dumps(obj), stored.revision, bool(item.lease)]
+            outcomes.append((told, cluster.warnings if not told else [], made))
         assert outcomes[0] == outcomes[1]
         return str(outcomes[0][0])
 
@@ -299,6 +352,97 @@ def _with_news(dice: random.Random, resource: str, obj: Object, now: float) -> O
         spec["renewTime"] = rfc3339(now)[:-1] + dice.choice((".000001Z", ".000002Z", ".000003Z", ".1Z", "Z"))
         spec["holderIdentity"] = dice.choice(("a", "b"))
     return obj
+
+
+def event(number: int) -> Object:
+    """As the scheduler records it."""
+    regarding = {"kind": "Pod", "namespace": "default", "name": f"pod-{number}", "uid": _uid(number)}
+    return {
+        "metadata": {"name": f"pod-{number}.{number:016x}", "namespace": "default"},
+        "eventTime": f"2027-01-15T08:00:00.{number:06}Z",
+        "reportingController": "scheduler",
+        "reportingInstance": "scheduler-1",
+        "action": "Binding",
+        "reason": "Scheduled",
+        "regarding": regarding,
+        "note": f'Successfully assigned "pod-{number}"',
+        "type": "Normal",
+    }
+
+
+def core_event(number: int) -> Object:
+    involved = {"kind": "Pod", "namespace": "default", "name": f"pod-{number}", "resourceVersion": str(number + 1)}
+    times = {"firstTimestamp": "2027-01-15T08:00:00Z", "lastTimestamp": "2027-01-15T08:00:01Z"}
+    metadata = {"name": f"core-{number}", "namespace": "default"}
+    return {
+        "metadata": metadata,
+        "involvedObject": involved,
+        "reason": "R",
+        "message": f"m {number}",
+        "count": 1,
+        **times,
+    }
+
+
+NEW = {**MAKERS, "events": core_event, "events.events.k8s.io": event}
+ODD: tuple[Callable[[Object], None], ...] = (
+    _set("metadata", "name", "UPPER"),
+    _set("metadata", "name", "with.dots"),
+    _set("metadata", "name", ""),
+    _set("metadata", "generateName", "made-"),
+    _set("metadata", "labels", {"a": "b"}),
+    _set("metadata", "annotations", {"e.com/a": "x"}),
+    _set("metadata", "resourceVersion", "7"),
+    _set("metadata", "uid", _uid(7)),
+    _set("metadata", "creationTimestamp", "2027-01-15T08:00:00Z"),
+    _set("metadata", "namespace", "other"),
+    _set("metadata", "managedFields", []),
+    _set("nonsense", 1),
+    _set("spec", {}),
+    _set("data", {"key": "é"}),
+    _set("eventTime", "2027-01-15T08:00:00Z"),
+    _set("note", "x" * 1025),
+    _set("lastTimestamp", None),
+)
+
+
+@pytest.mark.parametrize("resource", [resource for resource in NEW if resource != "pods"])
+async def test_new_objects(twins: Twins, resource: str) -> None:
+    dice = random.Random(3)
+    for number in range(60):
+        if dice.random() < 0.2:
+            await twins.pass_time(1)
+        media = codec.JSON if number % 3 and not resource.endswith("events.k8s.io") else codec.MSGPACK
+        obj = NEW[resource](number if dice.random() < 0.9 else 1)
+        if number > 20 and dice.random() < 0.3:
+            dice.choice(ODD)(obj)
+        if obj["metadata"].get("name"):
+            await twins.post(resource, obj, media, field_manager=dice.choice(("one", "one", "other")))
+    assert twins.foretold > 10
+    assert len(set(twins.uids)) == len(twins.uids)
+
+
+@pytest.mark.parametrize("resource", ["configmaps", "deployments.apps", "leases.coordination.k8s.io"])
+async def test_applies_to_names_that_there_were_not(twins: Twins, resource: str) -> None:
+    dice = random.Random(4)
+    for number in range(30):
+        if dice.random() < 0.2:
+            await twins.pass_time(1)
+        rtype = twins.one.call("get", resource).rtype
+        config = {"apiVersion": rtype.api_version("v1"), "kind": rtype.kind, **MAKERS[resource](number)}
+        name = config["metadata"]["name"] if dice.random() < 0.9 else "other"
+        if dice.random() < 0.2:
+            dice.choice(ODD)(config)
+        told = await twins.apply(resource, name, config, field_manager="one", force=True)
+        assert not told or number, told
+    assert len(set(twins.uids)) == len(twins.uids) > 30
+
+
+async def test_a_new_object_that_was_there_is_a_conflict(twins: Twins) -> None:
+    for number in range(6):
+        assert not await twins.post("configmaps", config_map(number))
+    assert twins.foretold
+    assert 'configmaps "map-3" already exists' in await twins.post("configmaps", config_map(3))
 
 
 # ---------------------------------------------------------------- only while that holds

@@ -85,6 +85,7 @@ _POD: _Places = {
 }
 _SCALED: _Places = {b"metadata": _METADATA, b"spec": {b"replicas": NUMBER}, b"status": {b"conditions": _CONDITIONS}}
 _PLAIN: _Places = {b"metadata": _METADATA}
+_EVENT_METADATA: _Places = {**_METADATA, b"name": NAME}
 
 _KINDS: dict[tuple[str, str], _Places] = {
     ("", "pods"): _POD,
@@ -96,7 +97,7 @@ _KINDS: dict[tuple[str, str], _Places] = {
         b"spec": {b"holderIdentity": TEXT, b"acquireTime": MICRO_TIME, b"renewTime": MICRO_TIME},
     },
 }
-"""By group and resource, in the version that is stored."""
+"""By group and resource, as they are stored and sent."""
 
 
 def _in_body(places: _Places) -> _Places:
@@ -105,8 +106,28 @@ def _in_body(places: _Places) -> _Places:
     return {**places, b"metadata": metadata}
 
 
-PLACES: dict[tuple[str, str], Place] = {kind: Place(places) for kind, places in _KINDS.items()}
-BODIES: dict[tuple[str, str], Place] = {kind: Place(_in_body(places)) for kind, places in _KINDS.items()}
+def _event(about: bytes, text: bytes, *more: bytes) -> _Places:
+    """An Event, whose groups have other names for what it is about and what it says."""
+    object_: _Places = {b"name": TEXT, b"uid": UID, b"resourceVersion": VERSION}
+    times: _Places = dict.fromkeys(more, TIME)
+    return {b"metadata": _EVENT_METADATA, b"eventTime": MICRO_TIME, about: object_, text: TEXT, **times}
+
+
+_EVENT = _event(b"involvedObject", b"message", b"firstTimestamp", b"lastTimestamp")
+
+BODY_VERSION = "v1"
+"""That of all bodies."""
+
+STORED: dict[tuple[str, str], Place] = {
+    **{kind: Place(places) for kind, places in _KINDS.items()},
+    ("", "events"): Place(_EVENT),
+    ("events.k8s.io", "events"): Place(_EVENT),
+}
+BODIES: dict[tuple[str, str], Place] = {
+    **{kind: Place(_in_body(places)) for kind, places in _KINDS.items()},
+    ("", "events"): Place(_in_body(_EVENT)),
+    ("events.k8s.io", "events"): Place(_in_body(_event(b"regarding", b"note"))),
+}
 
 BINDING = Place(
     {

@@ -1,0 +1,119 @@
+"""New objects that are like one before but for names, times and texts, of whichever kind: foretold as changes are.
+
+A plan (plans.py) makes the stored object of the contents of the body, the time, the uid and, for an apply, the name in
+the path. Rules 1 to 3 of changes.py hold, with nothing as the value before. Pods, of which there are most, are cast in
+moulds that need not look at their bodies (moulds.py).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgpack
+
+from fastkube import _shapes
+from fastkube._codec import extract
+from fastkube._shapes import Shapeless
+from fastkube.api import codec, meta
+from fastkube.registry.changes import BODY_MAX_BYTES, READERS
+from fastkube.registry.plans import Key, Plans, about
+from fastkube.registry.strategies import places
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fastkube._shapes import Place
+    from fastkube.registry.strategy import Call
+
+_CREATE = "CREATE"
+_NAME = (b"metadata", b"name")
+
+
+class Foretold(NamedTuple):
+    """A new object: `value` is what is stored."""
+
+    key: bytes
+    name: bytes
+    value: bytes
+    warnings: list[str]
+
+    def json(self, revision: int) -> bytes:
+        return codec.value_to_json(self.value, revision)
+
+    def rename(self) -> bool:
+        """The name is the client's."""
+        return False
+
+
+class Draft(NamedTuple):
+    """A new object that goes the long way, and of which a plan may be made."""
+
+    creations: Creations
+    call: Call
+    key: Key
+    contents: list[bytes]
+    constancy: int
+    place: Place
+    told: int
+
+    def learn(self, value: bytes, stamp: str) -> None:
+        """`value` is what was made of it."""
+        creations, call = self.creations, self.call
+        metadata = msgpack.unpackb(value)["metadata"]
+        if (
+            creations.constancy(call, _CREATE) != self.constancy
+            or b"n" + metadata["name"].encode() not in self.contents
+        ):
+            return
+        contents = [b"u" + metadata["uid"].encode(), *self.contents]
+        creations.plans.learn(self.key, self.constancy, self.place, contents, value, call.warnings[self.told :])
+
+
+class Creations:
+    """Those of one registry."""
+
+    def __init__(self, plans: Plans, constancy: Callable[[Call, str], int | None]) -> None:
+        """`constancy` is admission's."""
+        self.plans = plans
+        self.constancy = constancy
+
+    def begin(self, call: Call, media: str, body: bytes, stamp: str) -> Foretold | Draft | None:
+        """The object of this body, if it can be foretold; a draft if something may be learned. `stamp` is now."""
+        rtype = call.rtype
+        kind = (rtype.group, rtype.resource)
+        place, read = places.STORED.get(kind), READERS.get(media)
+        if (
+            place is None
+            or read is None
+            or call.subresource
+            or call.dry_run
+            or call.annotations is not None
+            or len(body) > BODY_MAX_BYTES
+            or rtype.custom
+            or rtype.stale
+            or call.version != places.BODY_VERSION
+        ):
+            return None
+        try:
+            shape, sent = read(body, places.BODIES[kind])
+        except Shapeless:
+            return None
+        constancy = self.constancy(call, _CREATE)
+        name = call.name.encode()
+        if constancy is None or (name and not _shapes.fits(_shapes.LABEL, name)):
+            return None
+        contents = [b"t" + stamp.encode(), b"n" + name, *sent]
+        pattern = _shapes.pattern(contents)
+        if pattern is None:
+            return None
+        return self._foretell(call, (about(call, media), b"", shape, pattern), contents, constancy, place)
+
+    def _foretell(
+        self, call: Call, key: Key, contents: list[bytes], constancy: int, place: Place
+    ) -> Foretold | Draft | None:
+        plan = self.plans.find(key, constancy)
+        if plan is None:
+            return Draft(self, call, key, contents, constancy, place, len(call.warnings))
+        value = plan.form.fill([b"u" + meta.new_uid().encode(), *contents])
+        name = extract(value, _NAME).encode()
+        return Foretold(call.rtype.key(call.namespace, "") + name, name, value, plan.warnings)
