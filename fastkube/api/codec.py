@@ -100,6 +100,18 @@ def _read_json(body: bytes, duplicates: list[str] | None) -> Any:
     return value
 
 
+def plain_object(body: bytes) -> Object | None:
+    """The object of a JSON text, which is YAML too but is read a hundred times faster so, and without PyYAML; None for
+    what is no JSON object or has duplicate keys."""
+    if not body.startswith(b"{"):
+        return None
+    try:
+        value: Object = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    return value if _codec.count_keys(body) == _codec.count_entries(value) else None
+
+
 def _decode_yaml(body: bytes, kind: str, duplicates: list[str] | None) -> Any:
     from fastkube.api import yaml
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import orjson
 import yaml
 
-from fastkube import _codec
+from fastkube.api.codec import plain_object
 from fastkube.api.field import quote
 
 
@@ -102,7 +101,7 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 def load(body: bytes) -> tuple[Any, list[str]]:
     """The first document, and complaints about duplicate keys. Raises YamlError."""
-    if body.startswith(b"{") and (plain := _plain_json(body)) is not None:
+    if (plain := plain_object(body)) is not None:
         return plain, []
     try:
         loader = _Loader(body)
@@ -115,16 +114,6 @@ def load(body: bytes) -> tuple[Any, list[str]]:
             loader.dispose()
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as fault:
         raise YamlError(f"error converting YAML to JSON: yaml: {_told(fault)}") from None
-
-
-def _plain_json(body: bytes) -> Any:
-    """The value of a JSON text, which is YAML too but is read a hundred times faster so; None for what is no JSON or
-    has duplicate keys."""
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-    return value if _codec.count_keys(body) == _codec.count_entries(value) else None
 
 
 _ALIASED_MAX = 100_000

@@ -6,12 +6,13 @@ does not exist creates the object; otherwise it is an update like any other, tri
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 
 from fastkube import errors
 from fastkube.api import apply as merging
+from fastkube.api import codec
 from fastkube.errors import ApiError
 from fastkube.registry import decoding, ownership, scale
 from fastkube.registry.answers import Stored
@@ -58,14 +59,8 @@ async def apply(
 
 def _read(call: Call, body: bytes) -> tuple[Object, list[str]]:
     """The configuration, and what strict decoding complains about."""
-    from fastkube.api import yaml
-
-    try:
-        config, duplicates = yaml.load(body)
-    except yaml.YamlError as fault:
-        raise errors.bad_request(f"error decoding YAML: {fault}") from None
-    if config is None:
-        config = {}
+    plain = codec.plain_object(body)
+    config, duplicates = (plain, []) if plain is not None else _read_yaml(body)
     if not isinstance(config, dict):
         what = {str: "string", bool: "bool", list: "array"}.get(type(config), "number")
         problem = f"json: cannot unmarshal {what} into Go value of type map[string]interface {{}}"
@@ -75,6 +70,16 @@ def _read(call: Call, body: bytes) -> tuple[Object, list[str]]:
         problem = "the namespace of the provided object does not match the namespace sent on the request"
         raise errors.bad_request(problem)
     return config, duplicates
+
+
+def _read_yaml(body: bytes) -> tuple[Any, list[str]]:
+    from fastkube.api import yaml
+
+    try:
+        config, duplicates = yaml.load(body)
+    except yaml.YamlError as fault:
+        raise errors.bad_request(f"error decoding YAML: {fault}") from None
+    return ({} if config is None else config), duplicates
 
 
 def _check_unborn(call: Call, config: Object) -> None:
