@@ -46,6 +46,7 @@ class Contender:
     name: str
     target: Target
     build: str
+    """What was built how; of a peer, its versions."""
     processes: list[psutil.Process] = field(default_factory=list)
     ready_s: float = 0.0
     data_dir: Path | None = None
@@ -163,6 +164,12 @@ def upstream_found(folder: str = "") -> tuple[str, str] | None:
     return (etcd, apiserver) if etcd and apiserver else None
 
 
+def _version(binary: str) -> str:
+    """The first line of what it says about itself."""
+    told = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True, timeout=60).stdout
+    return told.partition("\n")[0]
+
+
 def _launch(binary: str, flags: dict[str, object], log: IO[bytes]) -> subprocess.Popen[bytes]:
     words = [binary, *(f"--{name}={value}" for name, value in flags.items())]
     return subprocess.Popen(words, stdout=log, stderr=log)
@@ -176,39 +183,60 @@ def upstream(binaries: tuple[str, str]) -> Iterator[Contender]:
     (folder / "tokens.csv").write_text(f'{TOKEN},bench,bench,"system:masters"\n')
     key = folder / "sa.key"
     subprocess.run(["openssl", "genrsa", "-out", str(key), "2048"], check=True, capture_output=True)
-    started = time.monotonic()
-    with (folder / "etcd.log").open("wb") as etcd_log, (folder / "apiserver.log").open("wb") as server_log:
-        client, peer = f"http://127.0.0.1:{etcd_port}", f"http://127.0.0.1:{peer_port}"
-        etcd_flags = {
-            "data-dir": folder / "etcd",
-            "listen-client-urls": client,
-            "advertise-client-urls": client,
-            "listen-peer-urls": peer,
-            "initial-advertise-peer-urls": peer,
-            "initial-cluster": f"default={peer}",
-        }
-        server_flags = {
-            "etcd-servers": client,
-            "secure-port": port,
-            "cert-dir": folder / "certs",
-            "token-auth-file": folder / "tokens.csv",
-            "authorization-mode": "Node,RBAC",
-            "service-account-issuer": "https://kubernetes.default.svc",
-            "service-account-key-file": key,
-            "service-account-signing-key-file": key,
-            "disable-admission-plugins": "ServiceAccount",
-        }
-        etcd = _launch(binaries[0], etcd_flags, etcd_log)
-        server = _launch(binaries[1], server_flags, server_log)
-        target = Target(f"https://127.0.0.1:{port}", TOKEN)
-        try:
-            wait_ready(target, server)
-            processes = [psutil.Process(server.pid), psutil.Process(etcd.pid)]
-            yield Contender("upstream", target, "release", processes, time.monotonic() - started)
-        finally:
-            _stop(server)
-            _stop(etcd)
-            shutil.rmtree(folder, ignore_errors=True)
+    build = ", ".join(_version(binary) for binary in reversed(binaries))
+    client, peer = f"http://127.0.0.1:{etcd_port}", f"http://127.0.0.1:{peer_port}"
+    etcd_flags = {
+        "data-dir": folder / "etcd",
+        "listen-client-urls": client,
+        "advertise-client-urls": client,
+        "listen-peer-urls": peer,
+        "initial-advertise-peer-urls": peer,
+        "initial-cluster": f"default={peer}",
+    }
+    server_flags = {
+        "etcd-servers": client,
+        "secure-port": port,
+        "cert-dir": folder / "certs",
+        "token-auth-file": folder / "tokens.csv",
+        "authorization-mode": "Node,RBAC",
+        "service-account-issuer": "https://kubernetes.default.svc",
+        "service-account-key-file": key,
+        "service-account-signing-key-file": key,
+        "disable-admission-plugins": "ServiceAccount",
+    }
+    target = Target(f"https://127.0.0.1:{port}", TOKEN)
+    running: list[subprocess.Popen[bytes]] = []  # etcd, kube-apiserver
+
+    def start() -> float:
+        started = time.monotonic()
+        for binary, flags, name in zip(binaries, (etcd_flags, server_flags), ("etcd", "apiserver"), strict=True):
+            with (folder / f"{name}.log").open("ab") as log:
+                running.append(_launch(binary, flags, log))
+        wait_ready(target, running[-1])
+        return time.monotonic() - started
+
+    def stop() -> None:
+        while running:
+            _stop(running.pop())
+
+    def processes() -> list[psutil.Process]:
+        return [psutil.Process(process.pid) for process in reversed(running)]
+
+    def restart(meanwhile: Callable[[], None] | None = None) -> float:
+        stop()
+        if meanwhile is not None:
+            meanwhile()
+        ready_s = start()
+        contender.processes[:] = processes()
+        return ready_s
+
+    try:
+        ready_s = start()
+        contender = Contender("upstream", target, build, processes(), ready_s, None, restart)
+        yield contender
+    finally:
+        stop()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def k3s_found(binary: str = "") -> str | None:
@@ -225,13 +253,14 @@ def k3s(binary: str) -> Iterator[Contender]:
     words = [binary, "server", "--disable-agent", "--data-dir", str(folder / "data"), "--https-listen-port", str(port)]
     words += ["--write-kubeconfig", str(folder / "kubeconfig"), "--disable", "coredns,servicelb,traefik,local-storage"]
     words += ["--disable", "metrics-server", f"--kube-apiserver-arg=token-auth-file={folder / 'tokens.csv'}"]
+    build = _version(binary)
     started = time.monotonic()
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(words, stdout=log, stderr=log)
         target = Target(f"https://127.0.0.1:{port}", TOKEN)
         try:
             wait_ready(target, process)
-            yield Contender("k3s", target, "release", [psutil.Process(process.pid)], time.monotonic() - started)
+            yield Contender("k3s", target, build, [psutil.Process(process.pid)], time.monotonic() - started)
         finally:
             _stop(process)
             shutil.rmtree(folder, ignore_errors=True)

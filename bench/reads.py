@@ -276,10 +276,10 @@ def _with_frontends(count: int) -> Object:
         readers = watch.Fanout(target, "/api/v1/namespaces/default/configmaps?watch=true", watchers, events)
         cpu = contender.cpu_s()
         load.run(target, load.create_config_maps, connections=64, count=events, namespace="default", prefix="fan")
-        seen, first, last, _ = readers.result()
+        seen = readers.result()
         told |= {
-            "watch_events_per_s": round(seen / max(1e-9, last - first)),
-            "watch_cpu_us": round((contender.cpu_s() - cpu) * 1e6 / seen, 2),
+            "watch_events_per_s": round(seen.events / max(1e-9, seen.last - seen.first)),
+            "watch_cpu_us": round((contender.cpu_s() - cpu) * 1e6 / seen.events, 2),
         }
         return told
 

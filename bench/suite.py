@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench import contenders, report, wrk
-from bench.contenders import Launch
+from bench.contenders import Contender, Launch
 from bench.subjects import BY_KEY, FIGURES, Figure, cluster, life, requests, watching
 from bench.subjects.requests import Measured, Step
 
@@ -57,15 +57,10 @@ def launches(upstream_bin: str, k3s: str, pure: bool) -> dict[str, Launch]:
     return found
 
 
-def _api(launch: Launch, step: Step, groups: tuple[str, ...], with_wrk: bool) -> list[Measured]:
-    """One server for requests and watches, as they leave it about as they found it."""
-    found = []
+def _on_own(launch: Launch, measure: Callable[[Contender], Measured]) -> list[Measured]:
+    """With a server of its own, so that what one group leaves, or its failure, is none of the next one's."""
     with launch() as contender:
-        if "watching" in groups:
-            found.append(watching.measure(contender, step))
-        if "requests" in groups:
-            found.append(requests.measure(contender, step, with_wrk=with_wrk))
-    return found
+        return [measure(contender)]
 
 
 def _cluster(pure: bool, step: Step) -> list[Measured]:
@@ -84,8 +79,13 @@ def plan(
     works: list[tuple[str, int, Work]] = []
     for run in range(runs):
         for name, launch in found.items():
-            if set(groups) & {"requests", "watching"}:
-                works.append((name, run, functools.partial(_api, launch, step, groups, run == 0)))
+            of_groups = {
+                "watching": functools.partial(watching.measure, step=step),
+                "requests": functools.partial(requests.measure, step=step, with_wrk=run == 0),
+            }
+            for group, measure in of_groups.items():
+                if group in groups:
+                    works.append((name, run, functools.partial(_on_own, launch, measure)))
             if "life" in groups and (run == 0 or name != "fastkube-pure"):
                 works.append((name, run, lambda launch=launch, run=run: [life.measure(launch, step, grow=run == 0)]))  # type: ignore[misc]
         if "cluster" in groups:
@@ -168,6 +168,9 @@ def markdown(document: dict[str, Any]) -> str:
         "'known upstream' is kube-apiserver 1.36.2 with etcd 3.5.30 on another 2-core VM (ARCHITECTURE.md), and how "
         "many times better this is. 'pure' is the same algorithm with interpreted cores.\n\n"
     )
+    for name, of in document["details"].items():
+        if of and not name.startswith("fastkube"):
+            text += f"{name} is {of[0]['build']}.\n\n"
     text += report.table(head, rows(figures, names))
     if document["notes"]:
         text += "\n" + "".join(f"- {note}\n" for note in document["notes"])
@@ -292,7 +295,7 @@ def main(
             for one in measured:
                 for key, value in one.figures.items():
                     figures[name].setdefault(key, {})[run] = round(value, 4)
-                details[name].append(one.details)
+                details[name].append({"build": one.contender.build, **one.details})
                 notes += [f"{name}: {note}" for note in one.notes if f"{name}: {note}" not in notes]
             console.print(f"{doing}: {time.monotonic() - started:.0f} s", style="dim")
             progress.advance(bar)

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import http.client
 import multiprocessing
+import re
+import selectors
+import ssl
 import time
 import urllib.parse
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection as Pipe
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.load import Target
 
@@ -83,53 +87,109 @@ class PodWatcher:
         return seen, cpu_s
 
 
+_TAIL_BYTES = 4096
+"""Of each stream so much is kept that its last event is in it."""
+
+_END = b"0\r\n\r\n"
+_SILENCE_S = 60.0
+
+_revision = re.compile(rb'"resourceVersion":"([0-9]+)"').findall
+
+
+class _Stream:
+    """A watch that is only counted. `ended`: how often the server ended it, and it went on from where it was."""
+
+    def __init__(self, target: Target, path: str) -> None:
+        self.target, self.path = target, path
+        self.tail = b""
+        self.ended = 0
+        self.open(path)
+
+    def open(self, path: str) -> None:
+        self.response = open_stream(self.target, path)
+        self.sock: ssl.SSLSocket = self.response.fp.raw._sock  # type: ignore[union-attr]
+        self.sock.setblocking(False)
+
+    def count(self, block: bytearray) -> int:
+        """Events that have come."""
+        found = 0
+        while True:
+            try:
+                size = self.sock.recv_into(block)
+            except (ssl.SSLWantReadError, BlockingIOError):
+                return found
+            if not size:
+                raise ConnectionError("the server cut a watch")
+            # an event ends in a newline; the others end a line of the chunked coding, and follow a carriage return
+            found += block.count(b"\n", 0, size) - block.count(b"\r", 0, size)
+            self.tail = (self.tail + block[max(0, size - _TAIL_BYTES) : size])[-_TAIL_BYTES:]
+            if self.tail.endswith(_END):
+                return found
+
+    def go_on(self) -> None:
+        """After the end of the stream: a new one from the last event on."""
+        versions = _revision(self.tail)
+        self.tail, self.ended = b"", self.ended + 1
+        self.open(f"{self.path}&resourceVersion={versions[-1].decode()}" if versions else self.path)
+
+
 def _fanout(pipe: Pipe, target: Target, path: str, streams: int, wanted: int) -> None:
     """Counts event lines of `streams` streams with one selector, never decoding them."""
-    import selectors
-    import ssl
-
-    opened = [open_stream(target, path) for _ in range(streams)]
-    chooser, counts, started = selectors.DefaultSelector(), [0] * streams, 0.0
-    for number, response in enumerate(opened):
-        sock = response.fp.raw._sock  # type: ignore[union-attr]
-        sock.setblocking(False)
-        chooser.register(sock, selectors.EVENT_READ, number)
+    # All at once: kube-apiserver may take seconds to answer each, while its cache waits for etcd's word on its age.
+    with ThreadPoolExecutor(streams) as openers:
+        opened = list(openers.map(lambda _: _Stream(target, path), range(streams)))
+    chooser, first = selectors.DefaultSelector(), 0.0
+    for stream in opened:
+        chooser.register(stream.sock, selectors.EVENT_READ, stream)
     pipe.send(("ready", None))
-    cpu, total, goal = time.process_time(), 0, wanted * streams
-    while total < goal:
-        for key, _ in chooser.select(30):
-            sock = key.fileobj
-            while True:
-                try:
-                    data = sock.recv(262144)  # type: ignore[union-attr]
-                except (ssl.SSLWantReadError, BlockingIOError):
-                    break
-                if not data:
-                    goal = 0
-                    break
-                started = started or time.monotonic()
-                lines = data.count(b'{"type":')
-                counts[key.data] += lines
-                total += lines
-    pipe.send(("done", (total, started, time.monotonic(), time.process_time() - cpu)))
+    cpu, total, block = time.process_time(), 0, bytearray(1 << 18)
+    while total < wanted * streams:
+        ready = chooser.select(_SILENCE_S)
+        if not ready:
+            raise RuntimeError(f"{total} of {wanted * streams} events came")
+        first = first or time.monotonic()
+        for key, _ in ready:
+            stream = key.data
+            total += stream.count(block)
+            if stream.tail.endswith(_END) and total < wanted * streams:
+                chooser.unregister(stream.sock)
+                stream.go_on()
+                chooser.register(stream.sock, selectors.EVENT_READ, stream)
+    ended = sum(stream.ended for stream in opened)
+    pipe.send(("done", Fanned(total, first, time.monotonic(), time.process_time() - cpu, ended)))
+
+
+class Fanned(NamedTuple):
+    """Events that came, when the first and the last did (monotonic s), CPU seconds of the reader, streams ended."""
+
+    events: int
+    first: float
+    last: float
+    cpu_s: float
+    ended: int
 
 
 class Fanout:
-    """Many watch streams in a process of its own; `result()` is (events, first seen, last seen, CPU s)."""
+    """Many watch streams in a process of its own. A stream that the server ends goes on where it was, as clients do."""
 
     def __init__(self, target: Target, path: str, streams: int, wanted: int) -> None:
         spawn = multiprocessing.get_context("spawn")
         self._pipe, there = spawn.Pipe()
         self._process = spawn.Process(target=_fanout, args=(there, target, path, streams, wanted), daemon=True)
         self._process.start()
-        if not self._pipe.poll(60):
-            raise RuntimeError("the watchers did not start in time")
-        self._pipe.recv()
+        there.close()  # so that the end of the process is the end of the pipe
+        self._receive(60)
 
-    def result(self) -> tuple[int, float, float, float]:
-        if not self._pipe.poll(300):
+    def _receive(self, timeout_s: float) -> Any:
+        if not self._pipe.poll(timeout_s):
             self._process.kill()
-            raise RuntimeError("the watchers did not finish in time")
-        outcome: tuple[int, float, float, float] = self._pipe.recv()[1]
+            raise RuntimeError("the watchers did not start, or not finish, in time")
+        try:
+            return self._pipe.recv()[1]
+        except EOFError:
+            raise RuntimeError("the watchers ended") from None
+
+    def result(self) -> Fanned:
+        outcome: Fanned = self._receive(300)
         self._process.join(5)
         return outcome

@@ -36,6 +36,7 @@ FIGURES: tuple[Figure, ...] = (
     Figure("mixed", "mixed load, 64 connections", "/s", True),
     Figure("mixed_p99", "  p99", "ms", False),
     Figure("fanout", "watch events to 100 watchers", "/s", True, 54_000, 500_000),
+    Figure("fanout_cpu", "  server CPU for each, the creates included", "us", False),
     Figure("lag_p50", "sent to seen by a watcher, p50", "ms", False),
     Figure("lag_p99", "  p99", "ms", False),
     Figure("delete", "Pods deleted, 64 connections", "/s", True),

@@ -26,18 +26,24 @@ def _fan_out(found: Measured) -> None:
     target = found.contender.target
     readers = watch.Fanout(target, "/api/v1/namespaces/default/configmaps?watch=true", WATCHERS, EVENTS)
     before = found.contender.cpu_s()
-    load.run(target, load.create_config_maps, connections=64, count=EVENTS, namespace="default", prefix="fan")
-    events, first, last, cpu_s = readers.result()
+    created = load.run(target, load.create_config_maps, connections=64, count=EVENTS, namespace="default", prefix="fan")
+    if created.errors:
+        raise RuntimeError(f"fanout: {created.errors} requests failed: {created.statuses}")
+    seen = readers.result()
     used = found.contender.cpu_s() - before
-    rate = events / max(1e-9, last - first)
-    found.figures["fanout"] = rate
+    wall_s = max(1e-9, seen.last - seen.first)
+    found.figures |= {"fanout": seen.events / wall_s, "fanout_cpu": used * 1e6 / seen.events}
     found.details["fanout"] = {
-        "events": events,
-        "seconds": round(last - first, 4),
-        "server_cpu_us": round(used * 1e6 / events, 2),
-        "client_cpu_s": round(cpu_s, 3),
+        "events": seen.events,
+        "seconds": round(wall_s, 4),
+        "creates_rate": round(created.rate, 1),
+        "server_cpu_us": round(used * 1e6 / seen.events, 2),
+        "client_cpu_s": round(seen.cpu_s, 3),
+        "streams_ended": seen.ended,
     }
-    if cpu_s > 0.9 * (last - first):
+    if seen.ended:
+        found.notes.append(f"fanout: the server ended {seen.ended} streams as too slow; they went on where they were")
+    if seen.cpu_s > 0.9 * wall_s:
         found.notes.append("fanout: the reader of the streams was at its limit; the server may be faster")
 
 
