@@ -17,6 +17,8 @@ import cython
 import msgpack
 
 if cython.compiled:
+    from cython.cimports.cpython.bytearray import PyByteArray_AS_STRING
+    from cython.cimports.cpython.bytes import PyBytes_AS_STRING
     from cython.cimports.libc.string import memcmp, memcpy
 
 COMPILED = cython.compiled
@@ -57,6 +59,10 @@ _MAP = cython.declare(cython.int, 8)
 _IN_MAP = cython.declare(cython.int, 1)
 _NOT_FIRST = cython.declare(cython.int, 2)
 
+# Eight bytes at once: each byte's lowest and highest bit
+_LOW_BITS = cython.declare(cython.ulonglong, 0x0101010101010101)
+_HIGH_BITS = cython.declare(cython.ulonglong, 0x8080808080808080)
+
 # Room that is there whenever a turn of the loop begins, and after each string: for separators, brackets and numbers
 _TURN = cython.declare(cython.Py_ssize_t, 64)
 
@@ -84,8 +90,8 @@ def _same(
 ) -> cython.bint:
     """Whether `length` bytes of two values are the same; both have as many."""
     if cython.compiled:
-        some: cython.p_uchar = left
-        others: cython.p_uchar = right
+        some: cython.p_char = PyBytes_AS_STRING(left)
+        others: cython.p_char = PyBytes_AS_STRING(right)
         return memcmp(some + at, others + start, length) == 0
     return left[at : at + length] == right[start : start + length]
 
@@ -97,11 +103,55 @@ def _copy(
 ) -> cython.void:
     """For which the caller has made room."""
     if cython.compiled:
-        there: cython.p_uchar = into
-        here: cython.p_uchar = source
+        there: cython.p_char = PyByteArray_AS_STRING(into)
+        here: cython.p_char = PyBytes_AS_STRING(source)
         memcpy(there + at, here + start, length)
     else:
         into[at : at + length] = source[start : start + length]
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def _plain(
+    source: bytes, start: cython.Py_ssize_t, stop: cython.Py_ssize_t, into: bytearray, at: cython.Py_ssize_t
+) -> cython.Py_ssize_t:
+    """Copies what needs no escape, from `start` up to the first byte that does; how many bytes that are.
+
+    The caller has made room, for eight bytes more than that too.
+    """
+    index: cython.Py_ssize_t = start
+    code: cython.uchar
+    if cython.compiled:
+        here: cython.p_uchar = cython.cast(cython.p_uchar, PyBytes_AS_STRING(source))
+        there: cython.p_uchar = cython.cast(cython.p_uchar, PyByteArray_AS_STRING(into))
+        eight: cython.ulonglong = 0
+        quotes: cython.ulonglong
+        slashes: cython.ulonglong
+        there += at - start
+        while stop - index >= 8:
+            memcpy(cython.address(eight), here + index, 8)
+            quotes = eight ^ (_LOW_BITS * 34)
+            slashes = eight ^ (_LOW_BITS * 92)
+            # Of a byte below 32, or one that the comparison made 0, the subtraction sets the highest bit
+            if (
+                ((eight - _LOW_BITS * 32) & ~eight)
+                | ((quotes - _LOW_BITS) & ~quotes)
+                | ((slashes - _LOW_BITS) & ~slashes)
+            ) & _HIGH_BITS:
+                break
+            memcpy(there + index, cython.address(eight), 8)
+            index += 8
+        while index < stop:
+            code = here[index]
+            if code < 32 or code == 34 or code == 92:
+                break
+            there[index] = code
+            index += 1
+        return index - start
+    while index < stop and _ESCAPES[source[index]] == 0:
+        index += 1
+    into[at : at + index - start] = source[start:index]
+    return index - start
 
 
 # ---------------------------------------------------------------- reading msgpack
@@ -674,12 +724,15 @@ class Writer:
         code: cython.uchar
         self._data[at] = 34
         at += 1
-        for index in range(reader.at, reader.at + length):
-            code = source[index]
-            if code >= 32 and code != 34 and code != 92:
-                self._data[at] = code
-                at += 1
-            else:
+        index = reader.at
+        stop: cython.Py_ssize_t = index + length
+        while index < stop:
+            plain: cython.Py_ssize_t = _plain(source, index, stop, self._buffer, at)
+            index += plain
+            at += plain
+            if index < stop:
+                code = source[index]
+                index += 1
                 self._data[at] = 92
                 self._data[at + 1] = escapes[code]
                 at += 2

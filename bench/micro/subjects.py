@@ -53,7 +53,7 @@ class Requests:
 
         self.store, self.api = store, api
         self.wire = _Wire()
-        self.connection = Connection(HttpServer(api.serve, 10, api.repeats.serve))
+        self.connection = Connection(HttpServer(api.serve, 10, api.repeats.serve, api.repeats.again))
         self.connection.connection_made(cast(asyncio.Transport, self.wire))
         self.target = load.Target("http://bench", TOKEN)
 

@@ -11,7 +11,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgpack
@@ -29,6 +29,8 @@ PROTOBUF = "application/vnd.kubernetes.protobuf"
 Object = dict[str, Any]
 
 _CHUNK_BYTES = 256 * 1024
+_ALIKE_BYTES = 4096
+_ALIKE_MAX_BYTES = 16 * 1024
 _TYPE_META = (
     "couldn't get version/kind; json parse error: json: cannot unmarshal %s into Go value of type struct { APIVersion "
     'string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
@@ -230,6 +232,19 @@ def value_to_json(value: bytes, revision: int) -> bytes:
     """A stored object with its resourceVersion."""
     _writer.value(value, revision)
     return _writer.take()
+
+
+def alike_to_json() -> Callable[[bytes, int], bytes]:
+    """A `value_to_json` for the objects of one kind: what one has in common with another before it is copied."""
+    writer = _codec.Writer(_ALIKE_BYTES, sampling=True)
+
+    def to_json(value: bytes, revision: int) -> bytes:
+        if len(value) > _ALIKE_MAX_BYTES:  # its buffer and its sample would stay
+            return value_to_json(value, revision)
+        writer.value(value, revision)
+        return writer.take()
+
+    return to_json
 
 
 def list_to_json(

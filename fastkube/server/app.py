@@ -113,7 +113,7 @@ class ApiServer:
         """How to end each of the requests that are passed on to somebody else."""
         self.listeners = Listeners(options, shared_port)
         self.repeats = Repeats(self)
-        self._http = HttpServer(self.serve, options.max_connections, self.repeats.serve)
+        self._http = HttpServer(self.serve, options.max_connections, self.repeats.serve, self.repeats.again)
         self._sweeper: asyncio.Task[None] | None = None
         self._date = (0, b"")
         self._loop = asyncio.get_running_loop()

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_exceptions import BadHttpMethod, HttpProcessingError
 from aiohttp.http_parser import HttpRequestParser
+from aiohttp.streams import EMPTY_PAYLOAD
 
 from fastkube import errors
 from fastkube.server.request import Request
@@ -80,13 +81,18 @@ Serve = Callable[[Request], None]
 Shortcut = Callable[["Connection", "RawRequestMessage"], bytes | None]
 """Answers a request at once, if it can; b"": the answer is under way."""
 
+Again = Callable[["Plans", bytes], bytes | None]
+"""The same for a whole GET that is not parsed yet, of a connection with plans; never under way."""
+
+_HEAD_END = b"\r\n\r\n"
+
 
 class Connection(BaseProtocol):
     """`certificate_user` is who the peer's client certificate says it is, once a request has asked."""
 
     __slots__ = (
-        "_body", "_broken", "_closing", "_looping", "_manager", "_paused_at", "_payload", "_receive", "_tail",
-        "_waiting", "busy", "certificate_user", "on_lost", "plans", "served", "since", "watcher",
+        "_between", "_body", "_broken", "_closing", "_looping", "_manager", "_paused_at", "_payload", "_receive",
+        "_tail", "_waiting", "busy", "certificate_user", "on_lost", "plans", "served", "since", "watcher", "whole",
     )  # fmt: skip
 
     def __init__(self, manager: HttpServer) -> None:
@@ -113,6 +119,9 @@ class Connection(BaseProtocol):
         self.watcher: Watcher | None = None
         self.on_lost: Callable[[], None] | None = None
         """What a request under way wants done when the client goes."""
+        self.whole: bytes | None = None
+        """The request under way as it came, where nothing came with it and it has no body."""
+        self._between = True  # whether the parser is known to have taken whole requests, and nothing of a next one
         self._waiting: deque[tuple[RawRequestMessage, StreamReader]] = deque()
         self._body: bytes | None = None  # of the request under way, where it was looked at early
         self._payload: StreamReader | None = None  # of the request under way, while it may be incomplete
@@ -167,12 +176,18 @@ class Connection(BaseProtocol):
             return
         if self._closing or self._broken is not None:
             return
+        alone = self._between and not (self.busy or self._waiting)
+        if alone and self.plans is not None and not self._paused_at and self._answered_again(data, self.plans):
+            return
         parser: Any = self._parser
         try:
             messages, self._upgraded, tail = parser.feed_data(data)
         except HttpProcessingError as problem:
             self._broken = problem
             messages, tail = (), b""
+        # One request without a body, and the data end as its head does: whatever came before, no more has begun.
+        self._between = len(messages) == 1 and messages[0][1] is EMPTY_PAYLOAD and data.endswith(_HEAD_END)
+        self.whole = data if alone and self._between and data.find(_HEAD_END) == len(data) - len(_HEAD_END) else None
         if messages:
             self._waiting.extend(messages)
         if self._upgraded:
@@ -204,6 +219,15 @@ class Connection(BaseProtocol):
             self._refuse(self._broken)
         elif self._buffer_paused and not self._waiting:
             self._resume_reading_for_buffer()
+
+    def _answered_again(self, data: bytes, plans: Plans) -> bool:
+        """Whether the data were one request, like one before, that need not even be parsed."""
+        answer = self._manager.again(plans, data)
+        if answer is None or self.transport is None:
+            return False
+        self.transport.write(answer)
+        self.since = self._manager.loop.time()
+        return True
 
     def _answered(self, message: RawRequestMessage) -> bool:
         """Whether the request was one that is answered without further ado."""
@@ -376,9 +400,10 @@ class _Receiver(asyncio.BufferedProtocol):
 class HttpServer:
     """Makes connections (it is their protocol factory) and knows the open ones."""
 
-    def __init__(self, serve: Serve, connections_max: int, shortcut: Shortcut) -> None:
+    def __init__(self, serve: Serve, connections_max: int, shortcut: Shortcut, again: Again) -> None:
         self.serve = serve
         self.shortcut = shortcut
+        self.again = again
         self.loop = asyncio.get_running_loop()
         self.connections_max = connections_max
         self.open: set[Connection] = set()

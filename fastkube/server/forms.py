@@ -47,7 +47,15 @@ class ListHead(NamedTuple):
         return metadata
 
 
-_ENCODERS = {JSON: codec.value_to_json, MSGPACK: codec.value_to_msgpack}
+_to_json: dict[bytes, Callable[[bytes, int], bytes]] = {}
+"""One transcoder for each kind, by the prefix of its keys: its objects are much alike."""
+
+
+def _to_json_of(rtype: ResourceType) -> Callable[[bytes, int], bytes]:
+    found = _to_json.get(rtype.key_prefix)
+    if found is None:
+        found = _to_json[rtype.key_prefix] = codec.alike_to_json()
+    return found
 
 
 class View(NamedTuple):
@@ -93,7 +101,9 @@ class View(NamedTuple):
         """What makes the answer from stored bytes; None where they have to be decoded."""
         if not self.plain or self.form.pretty:
             return None
-        return _ENCODERS.get(self.form.media)
+        if self.form.media is JSON:
+            return _to_json_of(self.rtype)
+        return codec.value_to_msgpack if self.form.media is MSGPACK else None
 
     def encode(self, obj: Object) -> bytes:
         form = self.form
@@ -164,7 +174,7 @@ class View(NamedTuple):
         form = self.form
         if self.plain:
             if form.media is JSON:
-                return codec.value_to_json(value, revision)
+                return _to_json_of(self.rtype)(value, revision)
             if form.media is MSGPACK:
                 return codec.value_to_msgpack(value, revision)
         return self._encode_event_object(self.shape(value, revision, columns))

@@ -80,13 +80,20 @@ class _Creation:
         self._request = request
 
     def __call__(self, done: asyncio.Future[int]) -> None:
-        server, request, plan = self._server, self._request, self._plan
         failure = asyncio.CancelledError() if done.cancelled() else done.exception()
         if failure is not None:
             self._failed(failure)
             return
-        revision = done.result()
-        body = self._cast.json(revision) if plan.encode is None else plan.encode(self._cast.value, revision)
+        revision, encode = done.result(), self._plan.encode
+        try:
+            body = self._cast.json(revision) if encode is None else encode(self._cast.value, revision)
+        except Exception as problem:
+            self._failed(problem)
+        else:
+            self._answer(body)
+
+    def _answer(self, body: bytes) -> None:
+        server, request, plan = self._server, self._request, self._plan
         if server.health.stopping:
             request.audit_id = new_audit_id().decode()
             server.end(request, Answer(201, body, plan.media))
@@ -129,10 +136,12 @@ def begin(server: ApiServer, plan: CreatePlan, connection: Connection, head: Raw
         return None
     try:
         done = server.store.create(cast.key, cast.value)
-    except StoreError:
+    except Exception as failure:
         if level is not None:
             level.release()
-        return None
+        if isinstance(failure, StoreError):
+            return None
+        raise
     request = Request(connection, head, server.now())
     request.info, request.user, request.seat, request.task = plan.info, plan.user, level, done
     request.deadline = request.started + server.options.request_timeout_s

@@ -6,6 +6,10 @@ object up, encode it, write. What a plan rests on is checked each time: the gene
 of flow control and of the catalog, and until when the credentials are good. Whatever is not exactly as it was (no such
 object, no free seat, a long answer) goes the whole way, so every refusal is worded in one place.
 
+Once its bytes are known, a GET that came alone is not parsed either (`again`): two that are equal from the method to
+the last slash of the path, and from the end of the path to the end of the header, are equal but for the name. Whatever
+stands there in place of a name is none of any object, and so goes the whole way.
+
 No plans are made where a request leaves more traces than its answer (audit), is not decided by what the server knows
 (webhooks, names in rules), or has to wait (several servers). The header counts byte by byte, credentials included.
 """
@@ -17,10 +21,10 @@ from typing import TYPE_CHECKING
 
 from fastkube.registry.strategy import UserInfo
 from fastkube.server import repeated_creates
-from fastkube.server.answer import GZIP_MIN_BYTES, render_head
+from fastkube.server.answer import GZIP_MIN_BYTES, Answer, render_head
 from fastkube.server.plans import Grounds
 from fastkube.server.repeated_creates import LENGTH
-from fastkube.server.request import new_audit_id
+from fastkube.server.request import Request, new_audit_id
 
 if TYPE_CHECKING:
     from aiohttp.http_parser import RawRequestMessage
@@ -30,7 +34,6 @@ if TYPE_CHECKING:
     from fastkube.server.connection import Connection
     from fastkube.server.forms import View
     from fastkube.server.repeated_creates import CreatePlan
-    from fastkube.server.request import Request
 
 _PLANS_MAX = 1024
 _IDENTITIES_MAX = 256
@@ -39,17 +42,20 @@ _NAME_MAX = 253
 _PERSONAL = frozenset((b"audit-id", b"content-length", b"transfer-encoding", b"upgrade", b"expect"))
 """With one of these a request is not like the one before."""
 
+_VERSION_BYTES = len(b" HTTP/1.1")
+
 _PERSONAL_CREATE = _PERSONAL - {b"content-length"}
 
 Header = tuple[tuple[bytes, bytes], ...]
 
 
 class Plans:
-    """Plans by the path of the collection and the header."""
+    """Plans by the path of the collection and the header; of reads by what stands around the name as well."""
 
-    __slots__ = ("creates", "reads")
+    __slots__ = ("creates", "reads", "whole")
 
     def __init__(self) -> None:
+        self.whole: dict[tuple[bytes, bytes], Plan] = {}
         self.reads: dict[tuple[str, Header], Plan] = {}
         self.creates: dict[tuple[str, Header], CreatePlan] = {}
 
@@ -75,23 +81,51 @@ class Repeats:
 
     def serve(self, connection: Connection, head: RawRequestMessage) -> bytes | None:
         """The whole answer; None when the request has to go through the stages."""
+        try:
+            return self._serve(connection, head)
+        except Exception as failure:
+            request = Request(connection, head, self._server.now())
+            answer = self._server.failed(request, failure)
+            return answer.rendered(request, self._server.date(), True) if isinstance(answer, Answer) else None
+
+    def _serve(self, connection: Connection, head: RawRequestMessage) -> bytes | None:
         plans = connection.plans
-        if plans is None:
+        if plans is None or head.should_close:
             return None
         if head.method == "POST":
             create = plans.creates.get((head.path, head.raw_headers))
-            if create is None or not self._holds(create, head):
+            if create is None or not self._holds(create):
                 return None
             return repeated_creates.begin(self._server, create, connection, head)
         collection, _, name = head.path.rpartition("/")
         plan = plans.reads.get((collection, head.raw_headers))
-        if plan is None or head.method != "GET" or len(name) > _NAME_MAX:
+        if plan is None or head.method != "GET":
             return None
+        if connection.whole is not None:
+            if len(plans.whole) >= _PLANS_MAX:
+                plans.whole.clear()
+            before, _, after = _around_name(connection.whole)
+            plans.whole[before, after] = plan
+        return self._answer(plan, name.encode("utf-8", "surrogateescape"))
+
+    def again(self, plans: Plans, data: bytes) -> bytes | None:
+        """The whole answer to a GET that is not parsed; None when it has to be."""
+        before, name, after = _around_name(data)
+        plan = plans.whole.get((before, after))
+        if plan is None:
+            return None
+        try:
+            return self._answer(plan, name)
+        except Exception:  # it happens again in `serve`, where the request is known
+            return None
+
+    def _answer(self, plan: Plan, name: bytes) -> bytes | None:
+        """What answers the GET of the object of that name."""
         server = self._server
         started = server.now()
-        if not self._holds(plan, head):
+        if len(name) > _NAME_MAX or not self._holds(plan):
             return None
-        found = self._store.newest(plan.key_prefix + name.encode("utf-8", "surrogateescape"))
+        found = self._store.newest(plan.key_prefix + name)
         if found is None:
             return None
         level = plan.level
@@ -106,7 +140,7 @@ class Repeats:
         length = b"%d" % len(body)
         return b"".join((plan.head, new_audit_id(), plan.tail, server.date(), LENGTH, length, b"\r\n\r\n", body))
 
-    def _holds(self, plan: Grounds, head: RawRequestMessage) -> bool:
+    def _holds(self, plan: Grounds) -> bool:
         """Whether all that a plan rests on is as it was."""
         server = self._server
         self._store.catch_up()
@@ -117,7 +151,6 @@ class Repeats:
             or plan.until <= server.clock.time()
             or plan.remotes is not server.aggregator.remotes
             or server.health.stopping
-            or head.should_close
         )
 
     # ---------------------------------------------------------------- learning
@@ -195,3 +228,10 @@ def _is_impersonal(request: Request, personal: frozenset[bytes]) -> bool:
     if any(name in personal or name.startswith(b"impersonate-") for name in names):
         return False
     return sum(len(name) + len(value) for name, value in header) <= _HEADER_MAX_BYTES
+
+
+def _around_name(data: bytes) -> tuple[bytes, bytes, bytes]:
+    """A request's bytes up to the last slash of its path, from there to the version of HTTP, and the rest."""
+    end = data.find(b"\r\n") - _VERSION_BYTES
+    cut = data.rfind(b"/", 0, max(end, 0)) + 1
+    return data[:cut], data[cut:end], data[end:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from pathlib import Path
@@ -189,3 +190,74 @@ async def test_every_request_is_audited(tmp_path: Path) -> None:
     events = [json.loads(line) for line in log.read_text().splitlines()]
     done = [one for one in events if one["stage"] == "ResponseComplete" and one["requestURI"] == f"{MAPS}/m"]
     assert len(done) == 5
+
+
+async def _answer(reader: asyncio.StreamReader) -> tuple[int, Any]:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = re.search(rb"Content-Length: (\d+)", head)
+    assert length is not None
+    return int(head.split()[1]), json.loads(await reader.readexactly(int(length[1])))
+
+
+def get(name: str, token: str = ADMIN) -> bytes:
+    credentials = f"Authorization: Bearer {token}\r\n" if token else ""
+    return f"GET {MAPS}/{name} HTTP/1.1\r\nHost: x\r\n{credentials}\r\n".encode()
+
+
+async def test_requests_may_come_in_any_pieces(api: Api) -> None:
+    made = {name: await api.create(MAPS, config_map(name)) for name in ("a", "b")}
+    reader, writer = await api.connect()
+    for cut in range(0, len(get("a")), 3):
+        for name in ("a", "b", "a"):
+            writer.write(get(name))
+            assert await _answer(reader) == (200, made[name])
+        writer.write(get("b")[:cut])
+        await asyncio.sleep(0)
+        writer.write(get("b")[cut:] + get("a")[: cut // 2])
+        await asyncio.sleep(0)
+        writer.write(get("a")[cut // 2 :] + b"\r\n" * (cut % 2))
+        assert [await _answer(reader), await _answer(reader)] == [(200, made["b"]), (200, made["a"])]
+    writer.close()
+
+
+async def test_no_other_bytes_are_taken_for_a_request(api: Api) -> None:
+    """What begins in one piece and looks like a whole request in the next has the header of both."""
+    made = await api.create(MAPS, config_map("a"))
+    reader, writer = await api.connect()
+    for _ in range(3):
+        writer.write(get("a"))
+        assert await _answer(reader) == (200, made)
+    for _ in range(3):
+        writer.write(get("a").replace(b"Host: x\r\n", b"")[:-2] + b"X-More: ")
+        await asyncio.sleep(0.02)
+        writer.write(get("a", token=""))
+        assert await _answer(reader) == (200, made)
+    for name in ("a%00", "a?x", "a b", "a/", "..", "a\tb", "%61", ""):
+        lines = []
+        for before in (2, 0):
+            reader_too, writer_too = await api.connect()
+            for _ in range(before):
+                writer_too.write(get("a"))
+                assert await _answer(reader_too) == (200, made)
+            writer_too.write(get(name))
+            lines.append(await reader_too.readline())
+            writer_too.close()
+        assert lines[0] == lines[1], name
+    for _ in range(2):  # without the credentials that came before
+        writer.write(get("a", token=""))
+        assert (await _answer(reader))[0] == 403
+    writer.close()
+
+
+async def test_what_cannot_be_read_is_told_by_a_status(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    made = await api.create(MAPS, config_map("a"))
+    await api.store.create(b"/registry/configmaps/default/broken", b"\xc1")
+    reader, writer = await api.connect()
+    for _ in range(3):
+        writer.write(get("a"))
+        assert await _answer(reader) == (200, made)
+        writer.write(get("broken"))
+        code, status = await _answer(reader)
+        assert (code, status["kind"], status["reason"]) == (500, "Status", "InternalError")
+    assert caplog.text.count("Traceback") == 3
+    writer.close()
