@@ -291,6 +291,8 @@ def _decision_table(documents: list[Object]) -> str:
             rows.append([*row, at.get("cpu_us", ""), FLOORS.get(workload, "")])
         header = ["workload", *(f"{count:,} nodes" for count in counts), "us a Pod at 5,000", "upstream's CI floor"]
         text += f"## Decisions a second, {document['build']}\n\n{report.table(header, rows)}\n"
+        if document["build"] == "pure":
+            text += f"Above {PURE_NODES_MAX:,} nodes the pure build is not measured.\n\n"
         memory = ", ".join(f"{count:,} nodes {rates['basic', count]['rss_mb']} MB" for count in counts)
         text += f"Memory of the process after the basic workload: {memory}.\n\n"
     return text

@@ -346,8 +346,10 @@ class PodParser:
         self._specs: weakref.WeakValueDictionary[bytes, PodSpec] = weakref.WeakValueDictionary()
         self._classes: weakref.WeakValueDictionary[bytes, LabelClass] = weakref.WeakValueDictionary()
 
-    def parse(self, pod: Object) -> PodInfo:
-        """Raises ValueError for a Pod that no API server would have admitted."""
+    def parse(self, pod: Object, known: PodInfo | None = None) -> PodInfo:
+        """`known`: an earlier state of the Pod. Raises ValueError for a Pod that no API server would have admitted."""
+        if known is not None and _asks_for_the_same(known, pod):
+            return PodInfo(pod, known.spec, known.labels, known.only_node, known.volumes)
         metadata, spec = pod["metadata"], pod["spec"]
         volumes: tuple[Object, ...] = ()
         image_volumes = None
@@ -395,6 +397,23 @@ class PodParser:
             found = LabelClass(namespace, dict(labels or {}), terminating)
             self._classes[key] = found
         return found
+
+
+def _asks_for_the_same(known: PodInfo, pod: Object) -> bool:
+    """Whether a Pod's labels and spec, its node aside, are those of an earlier state: changes count up the generation.
+
+    A Pod that has run may have been resized, which its status tells.
+    """
+    metadata, before = pod["metadata"], known.pod["metadata"]
+    generation = metadata.get("generation")
+    return (
+        bool(generation)
+        and generation == before.get("generation")
+        and metadata.get("labels") == before.get("labels")
+        and metadata.get("deletionTimestamp") is before.get("deletionTimestamp") is None
+        and "containerStatuses" not in (pod.get("status") or ())
+        and "containerStatuses" not in (known.pod.get("status") or ())
+    )
 
 
 def _container_signature(container: Object) -> tuple[Any, ...]:

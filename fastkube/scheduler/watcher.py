@@ -125,7 +125,8 @@ class Watcher:
             self._pod_gone(obj)
             return
         try:
-            pod = self._cache.parse(obj)
+            uid = obj["metadata"]["uid"]
+            pod = self._cache.parse(obj, self._pending.get(uid) or self._cache.pods.get(uid))
         except ValueError as error:
             log.error(
                 "pod %s/%s cannot be scheduled: %s", obj["metadata"].get("namespace"), obj["metadata"]["name"], error
