@@ -244,10 +244,15 @@ def _tell_clock(kubeconfig: str, duration: str) -> None:
 @main.command()
 @click.option("--data-dir", required=True, envvar="FASTKUBE_DATA_DIR", help="Folder of a server that is not running.")
 def check(data_dir: str) -> None:
-    """Check that a store's index, history, log and revisions agree. Exit status 1 when they do not."""
+    """Check that a store's index, history, log and revisions agree. Exit status 1 when they do not.
+
+    After a loss of power, first brings the data up to date with the log, as the server's next start would.
+    """
     from fastkube.cluster import store_path
     from fastkube.store.check import check as check_store
+    from fastkube.store.journal import settle
 
+    asyncio.run(settle(store_path(data_dir)))
     report = check_store(store_path(data_dir))
     click.echo(str(report))
     sys.exit(0 if report.ok else 1)

@@ -17,7 +17,7 @@ from fastkube.etcd.options import EtcdServerOptions
 from fastkube.process import settled, until_stopped
 from fastkube.store import Replication, ReplicationOptions, Store, StoreError
 from fastkube.store.compaction import compact_regularly
-from fastkube.store.store import DEFAULT_MAX_BYTES
+from fastkube.store.engine import DEFAULT_MAX_BYTES
 
 
 def made_folder(path: str) -> Path:

@@ -1,4 +1,4 @@
-"""Durability of a store whose commits are not synced one by one, because the log of consensus is.
+"""Durability of a store whose commits are not synced one by one, because a log is: consensus's, or a single server's.
 
 LMDB without sync survives the death of the process, for the page cache does. It does not survive the machine's: pages
 reach the disk in any order, and the root may name pages that never did. So from time to time, beside the running store,
@@ -25,10 +25,8 @@ from typing import Any, NamedTuple
 import lmdb
 import msgpack
 
-from fastkube.store.engine import DATA_FILE, Engine, sync_directory
+from fastkube.store.engine import CHECKPOINT_FILE, DATA_FILE, Engine, sync_directory
 from fastkube.store.errors import CorruptStore
-
-CHECKPOINT_FILE = "checkpoint"
 
 _FORMAT = "fastkube-checkpoint/1"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -117,6 +115,11 @@ class Checkpoints:
             self.end(pin, False)
             raise
         self.end(pin, True)
+
+    def forget(self) -> None:
+        """After `now`, when nothing more is written: the file is whole by itself, and there is nothing to put back."""
+        (self._engine.path / CHECKPOINT_FILE).unlink(missing_ok=True)
+        sync_directory(self._engine.path)
 
     def release(self) -> None:
         """Let go of the pin; until the next checkpoint the recorded one is not safe."""

@@ -1,23 +1,18 @@
 """Group commit: a batch of commands becomes one LMDB transaction and one sync, beside a running event loop.
 
-LMDB's write transaction belongs to the thread that began it, and its commit blocks on the disk, so a thread of its own
-does both. But py-lmdb gives the GIL away around every put, and a thread that competes with a busy event loop gets it
-back only after the interpreter's switch interval (5 ms): 64 puts would take a third of a second. Hence the handover:
+    start(batch)    begin, apply every command (about 5 us each); the transaction stays open
+    append          their record is written to the journal, and synced while the loop goes on with requests
+    on_done(batch)  committed, without a sync of its own: readers see it, and those who wait are answered
 
-    event loop                              committer thread
-    start(batch): go ──────────────────────▶ begin, apply every command (about 5 us each, the GIL uncontended)
-      blocked on `applied`, GIL free
-    goes on with requests ◀── applied ────── commit: write pages, sync; outside the GIL, in parallel with the loop
-      ...
-    on_done(batch) ◀─ call_soon_threadsafe ─ one GIL handover at the end, whatever the size of the batch
-
-While the loop is blocked the committer may touch what the loop owns; that is when the map grows (engine.py, rule 2).
-A store that does not sync commits in microseconds: then all of it happens on the loop, without a thread.
+All of it happens on the loop; what takes long, the sync, is the kernel's (appender.py). A store without a journal (one
+whose log is agreed on before, or that is a copy) commits at once.
 
 What can go wrong, and what becomes of the batch (in every case it is all done or not at all):
     map full        the map grows and the batch is applied again; at the size limit it fails with NoSpace
     disk full       NoSpace: nothing was written, the store goes on and may recover
-    anything else   StoreFailed: nothing was written, the store takes no more writes; reads go on
+    anything else   StoreFailed: the store takes no more writes; reads go on
+
+What is in the journal and cannot be committed is taken out of it again, before anyone is told.
 """
 
 from __future__ import annotations
@@ -25,8 +20,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import lmdb
 
@@ -36,6 +31,9 @@ from fastkube.store.errors import DISK_FULL, NoSpace, StoreFailed, StoreUnavaila
 from fastkube.store.mvcc import Writing
 from fastkube.store.records import Event, State
 from fastkube.store.replica import Proposal
+
+if TYPE_CHECKING:
+    from fastkube.store.journal import Journal
 
 TRIM_REVISIONS = 256
 """How much of a compaction one batch carries out: about 2 ms."""
@@ -71,66 +69,58 @@ class Committer:
     """Takes one batch at a time: `start` may be called again once `on_done` was. Both happen on the loop."""
 
     def __init__(
-        self, engine: Engine, *, threaded: bool, on_done: Callable[[Batch], None], on_grow: Callable[[], None]
+        self,
+        engine: Engine,
+        journal: Journal | None,
+        *,
+        on_done: Callable[[Batch], None],
+        on_grow: Callable[[], None],
     ) -> None:
         self._engine = engine
+        self._journal = journal
         self._on_done = on_done
         self._on_grow = on_grow
         self._loop = asyncio.get_running_loop()
-        self._next: Batch | None = None
         self._uncounted = _COUNT_EVERY  # batches since the data were counted
         self._uncounted_bytes = 0
         self._counted_bytes = 0
-        self._go = threading.Lock()
-        self._applied = threading.Lock()
-        self._thread: threading.Thread | None = None
-        if threaded:
-            self._go.acquire()
-            self._applied.acquire()
-            self._thread = threading.Thread(target=self._run, name="store-committer", daemon=True)
-            self._thread.start()
 
     def start(self, batch: Batch) -> None:
-        """Returns as soon as every command was applied; the commit goes on and `on_done` tells its end."""
-        if self._thread is None:
-            self._commit(batch, self._apply(batch))
-            self._loop.call_soon(self._finish, batch)
-            return
-        self._next = batch
-        self._go.release()
-        self._applied.acquire()
-
-    def close(self) -> None:
-        """Ends the thread; the last batch must be done."""
-        if self._thread is not None:
-            self._next = None
-            self._go.release()
-            self._thread.join()
-            self._thread = None
-
-    def _run(self) -> None:
-        while True:
-            self._go.acquire()
-            batch = self._next
-            if batch is None:
-                return
-            txn = None
-            try:
-                txn = self._apply(batch)
-            finally:
-                self._applied.release()
+        """Returns as soon as every command was applied; `on_done` tells the end, never before this returns."""
+        txn = self._apply(batch)
+        if txn is None or self._journal is None or not batch.proposals:
             self._commit(batch, txn)
-            self._loop.call_soon_threadsafe(self._finish, batch)
-
-    def _finish(self, batch: Batch) -> None:
-        if batch.must_grow:  # the commit itself found the map full: once more, with more room
-            self.start(batch)
+            self._loop.call_soon(self._on_done, batch)
         else:
-            self._on_done(batch)
+            self._journal.append(batch.proposals, lambda error: self._logged(batch, txn, error))
+
+    def redo(self, batch: Batch) -> None:
+        """What is durable already, at once. Raises StoreUnavailable."""
+        self._commit(batch, self._apply(batch))
+        if batch.error is not None:
+            raise batch.error
+
+    def _logged(self, batch: Batch, txn: lmdb.Transaction[bytes], error: Exception | None) -> None:
+        if error is not None:
+            txn.abort()
+            batch.error = self._failure(error)
+        else:
+            self._commit(batch, txn)
+            if batch.error is not None and self._journal is not None:
+                self._journal.take_back(lambda failure: self._taken_back(batch, failure))
+                return
+        self._on_done(batch)
+
+    def _taken_back(self, batch: Batch, failure: Exception | None) -> None:
+        if failure is not None:
+            batch.error = self._failed(failure, "what was under way may be there after a restart")
+        self._on_done(batch)
 
     def _apply(self, batch: Batch) -> lmdb.Transaction[bytes] | None:
         """The transaction to commit; None if nothing changed or the batch failed."""
         try:
+            if self._journal is not None:
+                self._journal.secure()
             self._make_room(batch)
             while True:
                 batch.reset()
@@ -182,14 +172,19 @@ class Committer:
         return self._counted_bytes
 
     def _commit(self, batch: Batch, txn: lmdb.Transaction[bytes] | None) -> None:
-        if txn is None:
+        while txn is not None:
+            try:
+                txn.commit()
+            except lmdb.MapFullError:  # only now: once more, with more room
+                batch.must_grow = True
+                txn = self._apply(batch)
+                continue
+            except Exception as error:
+                batch.error = self._failure(error)
+            else:
+                if self._journal is not None:
+                    self._journal.committed(len(batch.proposals))
             return
-        try:
-            txn.commit()
-        except lmdb.MapFullError:
-            batch.must_grow = True
-        except Exception as error:
-            batch.error = self._failure(error)
 
     def _make_room(self, batch: Batch) -> None:
         """Grow before the map is full, so that a commit (which runs beside the loop) hardly ever finds it so."""
@@ -213,11 +208,16 @@ class Committer:
         self._on_grow()
 
     def _failure(self, error: Exception) -> StoreUnavailable:
-        code = error.code if isinstance(error, lmdb.Error) else getattr(error, "errno", 0)
+        code = getattr(error, "code" if isinstance(error, lmdb.Error) else "errno", 0)
         if code in DISK_FULL or (code == errno.EIO and self._disk_is_full()):
-            failure: StoreUnavailable = NoSpace(f"{self._engine.path}: nothing was written: {error}")
+            failure = NoSpace(f"{self._engine.path}: nothing was written: {error}")
         else:
-            failure = StoreFailed(f"{self._engine.path}: the store no longer takes writes: {error!r}")
+            return self._failed(error, "the store no longer takes writes")
+        failure.__cause__ = error
+        return failure
+
+    def _failed(self, error: Exception, what: str) -> StoreFailed:
+        failure = StoreFailed(f"{self._engine.path}: {what}: {error!r}")
         failure.__cause__ = error
         return failure
 

@@ -109,6 +109,7 @@ class RaftReplica:
         self._log_bytes = entries_bytes(recovered.entries)
         self._checkpointing: Pin | None = None
         self._checkpoint_due = 0.0
+        self._preparing = False
         self._snapshots_out = 0
         raft, transport = self._raft, parts.transport
         self._proposing = Proposing(raft, host, transport, clock, seed)
@@ -259,6 +260,7 @@ class RaftReplica:
                 size = entries_bytes(write.entries)
                 self._bytes_since_checkpoint += size
                 self._log_bytes += size
+                self._prepare()
             self._on_log(write, error)
 
         self._parts.log_work.submit(lambda: self._parts.log.append(write), done)
@@ -356,6 +358,17 @@ class RaftReplica:
         self._log_bytes -= entries_bytes(raft.log.slice(raft.log.first_index(), behind + 1, 1 << 62))
         raft.compact(behind)
         self._parts.log_work.submit(lambda: self._parts.log.compact(behind), self._on_compacted)
+
+    def _prepare(self) -> None:
+        """The next segment of the log. Where there is no room for it, the one who needs it finds out."""
+        log, size = self._parts.log, self._parts.log.next_bytes
+        if size and not self._preparing:
+            self._preparing = True
+
+            def done(error: Exception | None) -> None:
+                self._preparing = False
+
+            self._parts.checkpoint_work.submit(lambda: log.prepare(size), done)
 
     def _on_compacted(self, error: Exception | None) -> None:
         if error is not None and not self._closed:

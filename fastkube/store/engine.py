@@ -3,7 +3,7 @@
 Rules:
  1. One process writes. It holds an exclusive flock on `writer.lock` for as long as it has the store open.
  2. The map grows only while no transaction of this process is in use: growing makes all of them invalid. The store
-    calls `grow` while the event loop stands still (committer.py), and re-opens its view before it goes on.
+    calls `grow` on the event loop (committer.py), and re-opens its view before it goes on.
  3. A reader whose map became too small, because the writer grew it, adopts the new size when it next begins.
  4. Files that are not ours, or are damaged, are refused; they are never repaired or overwritten.
  5. The file covers every page that LMDB counts, for to read behind the end of a mapped file kills the process. LMDB
@@ -26,7 +26,10 @@ from fastkube.store.errors import CorruptStore, StoreLocked
 from fastkube.store.records import FIRST_REVISION, FORMAT, STATE, State
 
 DATA_FILE = "data.mdb"
+CHECKPOINT_FILE = "checkpoint"
+JOURNAL_FOLDER = "log"
 LOCK_FILE = "writer.lock"
+DEFAULT_MAX_BYTES = 64 << 30
 
 _INITIAL_MAP_BYTES = 1 << 30
 _SPARE_MAP_BYTES = 64 << 20  # beyond the size limit: for deletes, compaction, and pages that readers still hold
@@ -53,6 +56,7 @@ class Engine:
     def __init__(self, path: Path, *, readonly: bool, sync: bool, map_bytes: int, max_bytes: int) -> None:
         self.path = path
         self.readonly = readonly
+        self._sync = sync
         self.max_bytes = max_bytes
         self.max_map_bytes = max_bytes + max(max_bytes // 2, _SPARE_MAP_BYTES)
         self.generation = 0
@@ -164,7 +168,8 @@ class Engine:
         with open(self.path / DATA_FILE, "r+b") as data:
             if os.fstat(data.fileno()).st_size < to_bytes:
                 os.ftruncate(data.fileno(), to_bytes)
-                os.fsync(data.fileno())
+                if self._sync:
+                    os.fsync(data.fileno())
         self._covered_bytes = to_bytes
 
     def grow(self, to_bytes: int) -> None:

@@ -13,6 +13,7 @@ from fastkube.store.errors import StoreUnavailable
 from fastkube.store.log import RaftLog
 from fastkube.store.members import Membership
 from fastkube.store.replica import Proposal
+from fastkube.store.work import Work
 
 # Frames between members.
 MESSAGES = 1
@@ -67,14 +68,6 @@ class Transport(Protocol):
 
     async def send_snapshot(self, to: int, path: Path, message: Message) -> bool:
         """True when the other side has all of it."""
-
-    def close(self) -> None: ...
-
-
-class Work(Protocol):
-    """Runs one job after the other away from the loop, and calls back on it."""
-
-    def submit(self, job: Callable[[], None], done: Callable[[Exception | None], None]) -> None: ...
 
     def close(self) -> None: ...
 

@@ -16,11 +16,12 @@ from fastkube._raftlog import HardState
 from fastkube.store.disk import Folder, RealFolder
 from fastkube.store.engine import Engine
 from fastkube.store.errors import CorruptStore, StoreError
-from fastkube.store.log import SEGMENT_BYTES, Identity, RaftLog, Recovered, Write
+from fastkube.store.log import Identity, RaftLog, Recovered, Write
 from fastkube.store.members import NOBODY, Membership
 from fastkube.store.mvcc import Reading, Writing
 from fastkube.store.options import LOG_FOLDER, ReplicationOptions
 from fastkube.store.records import FIRST_REVISION
+from fastkube.store.segments import SEGMENT_BYTES
 from fastkube.store.snapshot import installed
 
 FOUNDED = 1

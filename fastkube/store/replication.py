@@ -7,10 +7,7 @@ join      the log is read or begun (recovery.py), peers are listened to, Raft is
 from __future__ import annotations
 
 import asyncio
-import queue
 import secrets
-import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +31,7 @@ from fastkube.store.parts import Host, Parts, Timing
 from fastkube.store.recovery import begin_log, check_new, found, membership_of, recover
 from fastkube.store.snapshot import backup, describe
 from fastkube.store.transport import AdminClient, TlsTransport
+from fastkube.store.work import ThreadWork
 
 
 class Replication:
@@ -132,35 +130,6 @@ async def copy_of(engine: Engine, folder: Path) -> tuple[Path, int, bytes]:
     (target / DATA_FILE).rename(file)
     target.rmdir()
     return file, *describe(file)
-
-
-class ThreadWork:
-    """A thread that does one job after the other."""
-
-    def __init__(self, name: str) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._jobs: queue.SimpleQueue[tuple[Callable[[], None], Callable[[Exception | None], None]] | None]
-        self._jobs = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
-
-    def submit(self, job: Callable[[], None], done: Callable[[Exception | None], None]) -> None:
-        self._jobs.put((job, done))
-
-    def _run(self) -> None:
-        while (found := self._jobs.get()) is not None:
-            job, done = found
-            error: Exception | None = None
-            try:
-                job()
-            except Exception as failure:
-                error = failure
-            self._loop.call_soon_threadsafe(done, error)
-
-    def close(self) -> None:
-        """Ends the thread when its jobs are done."""
-        self._jobs.put(None)
-        self._thread.join()
 
 
 class _Admin:

@@ -16,7 +16,7 @@ from pathlib import Path
 import lmdb
 
 from fastkube.store.check import Report, check
-from fastkube.store.engine import DATA_FILE, Databases, Engine, sync_directory
+from fastkube.store.engine import CHECKPOINT_FILE, DATA_FILE, JOURNAL_FOLDER, Databases, Engine, sync_directory
 from fastkube.store.errors import CorruptStore, StoreError
 from fastkube.store.mvcc import Reading
 from fastkube.store.ops import TO_THE_END
@@ -50,7 +50,7 @@ async def backup(path: Path, target: Path) -> None:
 def restore(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> Report:
     """Make a store at `path`, where there must be none, from a backup. Raises CorruptStore for a damaged one."""
     target = Path(path)
-    if (target / DATA_FILE).exists():
+    if any((target / name).exists() for name in (DATA_FILE, CHECKPOINT_FILE, JOURNAL_FOLDER)):
         raise BackupFailed(f"{target}: there is a store already")
     report = check(source)
     if not report.ok:

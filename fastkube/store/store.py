@@ -4,8 +4,9 @@ The way of a write, and the files it passes:
 
     create/update/delete/write/txn/lease_*/compact     store.py      checked, queued, a future returned
       → once per turn of the loop: propose             replica.py    (consensus) the order is agreed
-      → a batch of all that is committed               committer.py  handed to the thread, applied, synced
+      → a batch of all that is committed               committer.py  applied, in one LMDB transaction
       → apply(Writing, command)                        command.py    conditions decided, mvcc.py changes the data
+      → append                                         journal.py    its commands are in the log, synced
       → _done(batch)                                   store.py      view moved, futures answered
       → dispatch(events, revision)                     watch.py      subscriptions called, watchers filled
       → ring                                           follow.py     reader processes told
@@ -34,7 +35,7 @@ from fastkube.clock import Clock, RealClock
 from fastkube.store.check import check_if_cut_off
 from fastkube.store.command import CheckpointLease, Command, Compact, GrantLease, Result, RevokeLease, read_txn
 from fastkube.store.committer import Batch, Committer
-from fastkube.store.engine import Engine
+from fastkube.store.engine import DEFAULT_MAX_BYTES, Engine
 from fastkube.store.errors import (
     Compacted,
     CorruptStore,
@@ -47,6 +48,7 @@ from fastkube.store.errors import (
     StoreUnavailable,
 )
 from fastkube.store.follow import Bell
+from fastkube.store.journal import Durability, Journal, is_member_store, open_journal
 from fastkube.store.lease import Lessor
 from fastkube.store.mvcc import Reading, View
 from fastkube.store.ops import (
@@ -73,7 +75,6 @@ if TYPE_CHECKING:
     from fastkube.store.consensus import RaftReplica
     from fastkube.store.replication import Replication
 
-DEFAULT_MAX_BYTES = 64 << 30
 MAX_WRITES = 1024
 """In one call of `Store.write`."""
 
@@ -117,7 +118,9 @@ class LeaseInfo(NamedTuple):
 class Store(ReadHalf):
     """The writing process's store. Everything is called on the loop that opened it."""
 
-    def __init__(self, engine: Engine, clock: Clock, *, threaded: bool, replicated: bool = False) -> None:
+    def __init__(
+        self, engine: Engine, clock: Clock, *, journal: Journal | None = None, replicated: bool = False
+    ) -> None:
         super().__init__(engine)
         view = self._view
         state = engine.state(view.txn)
@@ -141,7 +144,8 @@ class Store(ReadHalf):
         self._replica: Replica = SingleReplica(state.applied, self.on_committed)
         self.consensus: RaftReplica | None = None
         """The members that replicate the store; None with one server, which is its own majority."""
-        self._committer = Committer(engine, threaded=threaded, on_done=self._done, on_grow=self._on_grow)
+        self._journal = journal
+        self._committer = Committer(engine, journal, on_done=self._done, on_grow=self._on_grow)
         self._bell = Bell(engine.path)
         checkpoint = self._checkpoint_lease if replicated else None
         self._lessor = Lessor(clock, view.leases(), self.lease_revoke, checkpoint)
@@ -159,28 +163,33 @@ class Store(ReadHalf):
         max_bytes: int = DEFAULT_MAX_BYTES,
         map_bytes: int = 0,
         replication: Replication | None = None,
+        durability: Durability | None = None,
     ) -> Store:
-        """Open for writing, creating the directory if need be. Raises StoreLocked, CorruptStore.
+        """Open for writing, creating the directory if need be. Raises StoreLocked, CorruptStore, NoSpace.
 
         `sync` False gives up durability against a crash of the machine (not of the process). `max_bytes` limits the
         data; `map_bytes` is the size the map starts at, it grows by itself. With `replication` the store is one of
-        several that agree on every write.
+        several that agree on every write. `durability` is the disk of one that is not.
         """
-        clock = clock or RealClock()
-        if replication is not None:
-            replication.prepare(Path(path))
-            sync = False  # the log is what is synced (checkpoint.py)
-        engine = Engine(Path(path), readonly=False, sync=sync, map_bytes=map_bytes, max_bytes=max_bytes)
+        clock, path = clock or RealClock(), Path(path)
+        preparing = replication or durability or Durability()
+        preparing.prepare(path)
+        engine = Engine(path, readonly=False, sync=False, map_bytes=map_bytes, max_bytes=max_bytes)
+        journal = None
         try:
             check_if_cut_off(engine)
-            store = cls(engine, clock, threaded=sync, replicated=replication is not None)
-            if replication is None and store._view.members():
-                raise CorruptStore(f"{path}: this store is a member's: it must be opened with its cluster")
+            if isinstance(preparing, Durability):
+                if is_member_store(engine):
+                    raise CorruptStore(f"{path}: this store is a member's: it must be opened with its cluster")
+                journal = open_journal(engine, preparing, create=sync)
+            store = cls(engine, clock, journal=journal, replicated=replication is not None)
             if replication is not None:
                 store._replica = store.consensus = await replication.join(store, engine, clock)
                 store.consensus.methods.update(keepalive=store.lease_keepalive, lease_info=store._lease_info_here)
             return store
         except BaseException:
+            if journal is not None:
+                journal.close(whole=False)
             engine.close()
             raise
 
@@ -358,7 +367,8 @@ class Store(ReadHalf):
             await waiter
         if first:
             self._replica.close()
-            self._committer.close()
+            if self._journal is not None:
+                self._journal.close(whole=self._failure is None)
             if self.consensus is not None:
                 self.consensus.close_files()
             self._bell.close()
@@ -561,6 +571,8 @@ class Store(ReadHalf):
 
     def _on_grow(self) -> None:
         self._view.renew()
+        if self._journal is not None:
+            self._journal.grown()
         if self.consensus is not None:
             self.consensus.grown()
 

@@ -53,6 +53,11 @@ class SimFolder:
             raise Torn
         self.files[name] = bytearray(size)
 
+    spare_bytes = 0
+
+    def prepare(self, size: int) -> None:
+        """Files are ready at once here."""
+
     def write(self, name: str, offset: int, data: bytes) -> None:
         if self.full:
             raise OSError(28, "No space left on device")

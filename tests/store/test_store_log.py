@@ -94,6 +94,17 @@ def test_a_record_that_is_torn_was_never_acknowledged(tmp_path: Path, kept: int)
     assert reopened(tmp_path)[1][-1].term == 2
 
 
+def test_a_segment_that_was_begun_and_has_nothing_yet_is_begun_again(tmp_path: Path) -> None:
+    """The crash came between the file and its head; what comes next still has room in the segment before."""
+    begun(tmp_path, 5).close()
+    (tmp_path / f"{99:016x}.log").write_bytes(bytes(SEGMENT))
+    log, found = reopened(tmp_path)
+    for index in range(found[-1].index + 1, 200):
+        log.append(Write(HardState(1, 1, index - 1), [entry(index)]))
+    log.close()
+    assert [one.index for one in reopened(tmp_path)[1]] == list(range(2, 200))
+
+
 @pytest.mark.parametrize("where", ["first", "middle"])
 def test_damage_before_the_last_record_is_refused(tmp_path: Path, where: str) -> None:
     """It was durable, so it may have been acknowledged, or voted for."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastkube.store.command import Compact, Mirrored
-from fastkube.store.engine import DATA_FILE, Engine
+from fastkube.store.engine import DATA_FILE, DEFAULT_MAX_BYTES, Engine
 from fastkube.store.errors import LeaseNotFound, StoreClosed, StoreError, StoreFailed, StoreUnavailable
 from fastkube.store.external import messages as etcd
 from fastkube.store.external.asking import Asking
@@ -22,7 +22,7 @@ from fastkube.store.external.mirror import COMPACT_REVISION_KEY, Arrived, Follow
 from fastkube.store.external.translation import Translation, Untranslatable
 from fastkube.store.ops import Write
 from fastkube.store.replica import Proposal
-from fastkube.store.store import DEFAULT_MAX_BYTES, LeaseInfo
+from fastkube.store.store import LeaseInfo
 
 if TYPE_CHECKING:
     from fastkube.clock import Clock

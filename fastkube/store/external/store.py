@@ -49,7 +49,7 @@ class EtcdStore(Store):
         try:
             await source.learn()
             engine, revision, now = await filled(source, Path(path))
-            store = cls(engine, clock, threaded=False)
+            store = cls(engine, clock)
             store._replica = store._remote = remote = EtcdReplica(store, client, source, translation, clock)
             await remote.begin(revision, now)
             return store
