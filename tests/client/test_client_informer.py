@@ -39,7 +39,7 @@ class Told:
         self._changed.set()
 
     async def until(self, condition: Callable[[list[tuple[str, str]]], bool]) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not condition(self.events):
                 self._changed.clear()
                 await self._changed.wait()
@@ -49,7 +49,7 @@ class Told:
 async def running(informer: Informer) -> AsyncIterator[Informer]:
     task = asyncio.create_task(informer.run())
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await informer.synced.wait()
         yield informer
     finally:

@@ -94,7 +94,7 @@ def test_client_side_apply_is_taken_over(kubectl: Kubectl) -> None:
 
 def test_custom_kinds_are_applied_and_explained(kubectl: Kubectl) -> None:
     kubectl("apply", "--server-side", "-f", "-", input=WIDGETS)
-    kubectl("wait", "--for=condition=Established", "crd/widgets.example.com", "--timeout=20s")
+    kubectl("wait", "--for=condition=Established", "crd/widgets.example.com", "--timeout=60s")
     widget = "apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: a}\nspec: {size: big, tags: [p, q]}\n"
     kubectl("apply", "--server-side", "-f", "-", input=widget)
     kubectl("apply", "--server-side", "--field-manager=ci", "-f", "-", input=widget.replace("[p, q]", "[q, r]"))

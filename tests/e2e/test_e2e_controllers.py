@@ -22,7 +22,7 @@ from fastkube.testing import Cluster
 Object = dict[str, Any]
 
 
-def eventually(look: Callable[[], Any], wanted: Any = True, timeout_s: float = 15.0) -> None:
+def eventually(look: Callable[[], Any], wanted: Any = True, timeout_s: float = 60.0) -> None:
     """Waits until `look` gives what is wanted."""
     until = time.monotonic() + timeout_s
     while (found := look()) != wanted:
@@ -44,7 +44,7 @@ def apply(kubectl: Kubectl, *objects: Object) -> None:
 def test_an_eviction_respects_a_budget_until_there_are_pods_enough(kubectl: Kubectl) -> None:
     kubectl("create", "deployment", "web", "--image=nginx", "--replicas=2")
     kubectl("create", "pdb", "web", "--selector=app=web", "--min-available=2")
-    kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+    kubectl("rollout", "status", "deployment/web", "--timeout=60s")
     eventually(path(kubectl, "pdb web", "{.status.currentHealthy}/{.status.disruptionsAllowed}"), "2/0")
     kubectl("scale", "deployment/web", "--replicas=3")
     eventually(path(kubectl, "pdb web", "{.status.currentHealthy}/{.status.disruptionsAllowed}"), "3/1")
@@ -249,17 +249,17 @@ def images(kubectl: Kubectl) -> str:
 def web(kubectl: Kubectl) -> Kubectl:
     """A Deployment of three Pods, rolled out."""
     kubectl("create", "deployment", "web", "--image=nginx:1", "--replicas=3")
-    kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+    kubectl("rollout", "status", "deployment/web", "--timeout=60s")
     return kubectl
 
 
 def test_a_new_image_is_rolled_out_and_undone(web: Kubectl) -> None:
     web("set", "image", "deployment/web", "nginx=nginx:2")
-    web("rollout", "status", "deployment/web", "--timeout=30s")
+    web("rollout", "status", "deployment/web", "--timeout=60s")
     eventually(lambda: images(web), "nginx:2")
     assert web("rollout", "history", "deployment/web").split()[-4:] == ["1", "<none>", "2", "<none>"]
     web("rollout", "undo", "deployment/web")
-    web("rollout", "status", "deployment/web", "--timeout=30s")
+    web("rollout", "status", "deployment/web", "--timeout=60s")
     eventually(lambda: images(web), "nginx:1")
     assert path(web, "deployment web", r"{.metadata.annotations.deployment\.kubernetes\.io/revision}")() == "3"
 
@@ -270,14 +270,14 @@ def test_a_paused_rollout_goes_on_when_resumed(web: Kubectl) -> None:
     eventually(path(web, "deployment web", "{.status.observedGeneration}"), "3")
     assert images(web) == "nginx:1"
     web("rollout", "resume", "deployment/web")
-    web("rollout", "status", "deployment/web", "--timeout=30s")
+    web("rollout", "status", "deployment/web", "--timeout=60s")
     eventually(lambda: images(web), "nginx:2")
 
 
 def test_a_restart_replaces_every_pod(web: Kubectl) -> None:
     before = set(web("get", "pods", "-o", "name").split())
     web("rollout", "restart", "deployment/web")
-    web("rollout", "status", "deployment/web", "--timeout=30s")
+    web("rollout", "status", "deployment/web", "--timeout=60s")
     eventually(lambda: before & set(web("get", "pods", "-o", "name").split()), set())
 
 
@@ -294,7 +294,7 @@ def test_a_deployment_that_makes_no_progress_says_so(kubectl: Kubectl) -> None:
     apply(kubectl, {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "stuck"}, "spec": spec})
     reason = '{.status.conditions[?(@.type=="Progressing")].reason}'
     eventually(path(kubectl, "deployment stuck", reason), "ProgressDeadlineExceeded")
-    assert "exceeded its progress deadline" in kubectl.fails("rollout", "status", "deployment/stuck", "--timeout=5s")
+    assert "exceeded its progress deadline" in kubectl.fails("rollout", "status", "deployment/stuck", "--timeout=60s")
 
 
 def test_statefulsets_and_daemonsets_roll_back_too(kubectl: Kubectl) -> None:
@@ -308,11 +308,11 @@ def test_statefulsets_and_daemonsets_roll_back_too(kubectl: Kubectl) -> None:
         if kind == "StatefulSet":
             spec |= {"serviceName": name, "replicas": 2}
         apply(kubectl, {"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name}, "spec": spec})
-        kubectl("rollout", "status", f"{name}/{name}", "--timeout=30s")
+        kubectl("rollout", "status", f"{name}/{name}", "--timeout=60s")
         kubectl("set", "image", f"{name}/{name}", "c=nginx:2")
-        kubectl("rollout", "status", f"{name}/{name}", "--timeout=30s")
+        kubectl("rollout", "status", f"{name}/{name}", "--timeout=60s")
         kubectl("rollout", "undo", f"{name}/{name}")
-        kubectl("rollout", "status", f"{name}/{name}", "--timeout=30s")
+        kubectl("rollout", "status", f"{name}/{name}", "--timeout=60s")
         eventually(path(kubectl, f"pods -l app={name}", "{.items[0].spec.containers[0].image}"), "nginx:1")
 
 
@@ -325,7 +325,7 @@ def test_an_autoscaler_keeps_to_its_limits(web: Kubectl) -> None:
 def test_a_job_is_made_from_a_cron_job(kubectl: Kubectl) -> None:
     kubectl("create", "cronjob", "nightly", "--image=busybox", "--schedule=0 3 * * *")
     kubectl("create", "job", "now", "--from=cronjob/nightly")
-    kubectl("wait", "job/now", "--for=condition=Complete", "--timeout=30s")
+    kubectl("wait", "job/now", "--for=condition=Complete", "--timeout=60s")
     assert path(kubectl, "job now", "{.metadata.ownerReferences[*].name}")() == "nightly"
 
 
@@ -336,7 +336,7 @@ def test_a_job_is_made_from_a_cron_job(kubectl: Kubectl) -> None:
     ("cascade", "left"), [("background", ("", "")), ("foreground", ("", "")), ("orphan", ("1", "3"))]
 )
 def test_deletion_cascades_as_asked(web: Kubectl, cascade: str, left: tuple[str, str]) -> None:
-    web("delete", "deployment", "web", f"--cascade={cascade}", "--timeout=30s")
+    web("delete", "deployment", "web", f"--cascade={cascade}", "--timeout=60s")
     sets = path(web, "replicasets", "{.items[*].metadata.name}")
     pods = path(web, "pods", "{.items[*].metadata.name}")
     eventually(lambda: (len(sets().split()), len(pods().split())), tuple(int(number or 0) for number in left))
@@ -348,7 +348,7 @@ def test_a_namespace_takes_everything_with_it(cluster: Cluster, web: Kubectl) ->
     web("create", "configmap", "settings", "--from-literal=a=b")
     cluster.kubectl("create", "namespace", f"{web.namespace}-2")
     cluster.kubectl("-n", f"{web.namespace}-2", "create", "deployment", "web", "--image=nginx")
-    cluster.kubectl("delete", "namespace", f"{web.namespace}-2", "--timeout=30s")
+    cluster.kubectl("delete", "namespace", f"{web.namespace}-2", "--timeout=60s")
     assert path(web, "deployment web", "{.metadata.name}")() == "web"
 
 
@@ -373,7 +373,7 @@ def placed(kubectl: Kubectl, node: str, replicas: int) -> None:
     }
     spec = {"replicas": replicas, "selector": {"matchLabels": {"app": "moving"}}, "template": template}
     apply(kubectl, {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "moving"}, "spec": spec})
-    kubectl("rollout", "status", "deployment/moving", "--timeout=30s")
+    kubectl("rollout", "status", "deployment/moving", "--timeout=60s")
 
 
 def test_a_drain_waits_for_the_budget(kubectl: Kubectl, node: str) -> None:

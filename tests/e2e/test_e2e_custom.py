@@ -97,7 +97,7 @@ def rollouts(cluster: Cluster) -> Iterator[None]:
     crd = json.dumps(large_definition())
     assert len(crd) > 250_000
     cluster.kubectl("create", "-f", "-", input=crd)
-    cluster.kubectl("wait", "--for=condition=Established", f"crd/rollouts.{GROUP}", "--timeout=10s")
+    cluster.kubectl("wait", "--for=condition=Established", f"crd/rollouts.{GROUP}", "--timeout=60s")
     yield
     cluster.kubectl("delete", "crd", f"rollouts.{GROUP}")
 
@@ -160,7 +160,7 @@ def test_a_kopf_operator_of_a_custom_kind(cluster: Cluster, namespace: str, kube
         "versions": [{**version, "schema": {"openAPIV3Schema": whole}}],
     }
     cluster.kubectl("create", "-f", "-", input=json.dumps(crd))
-    cluster.kubectl("wait", "--for=condition=Established", "crd/gadgets.toys.example.com", "--timeout=10s")
+    cluster.kubectl("wait", "--for=condition=Established", "crd/gadgets.toys.example.com", "--timeout=60s")
     operator = tmp_path / "operator.py"
     operator.write_text(textwrap.dedent(OPERATOR))
     words = [sys.executable, "-m", "kopf", "run", "--standalone", "-n", namespace, str(operator)]
@@ -173,7 +173,7 @@ def test_a_kopf_operator_of_a_custom_kind(cluster: Cluster, namespace: str, kube
             until_painted(kubectl, "red")
             kubectl("patch", "gadget", "g", "--type=merge", "-p", '{"spec":{"colour":"blue"}}')
             until_painted(kubectl, "blue")
-            kubectl("delete", "gadget", "g", "--timeout=20s")
+            kubectl("delete", "gadget", "g", "--timeout=60s")
         finally:
             process.terminate()
             output = process.communicate(timeout=20)[0]

@@ -175,7 +175,7 @@ async def test_watches_on_every_frontend_see_the_same(server: Running) -> None:
             events = []
             async with connections.watch(by, f"{MAPS}?watch=1&resourceVersion={begin}") as response:
                 while len(events) < 120:
-                    event = json.loads(await asyncio.wait_for(response.content.readline(), 10))
+                    event = json.loads(await asyncio.wait_for(response.content.readline(), 30))
                     metadata = event["object"]["metadata"]
                     events.append((event["type"], metadata["name"], metadata["resourceVersion"]))
             return events

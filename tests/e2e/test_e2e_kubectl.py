@@ -56,7 +56,7 @@ spec:
 
 def test_deployment_from_create_to_delete(kubectl: Kubectl) -> None:
     kubectl("create", "deployment", "web", "--image=nginx", "--replicas=3")
-    assert "successfully rolled out" in kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+    assert "successfully rolled out" in kubectl("rollout", "status", "deployment/web", "--timeout=60s")
     wide = kubectl("get", "pods", "-o", "wide")
     assert wide.count("Running") == 3
     assert wide.count("1/1") == 3
@@ -64,9 +64,9 @@ def test_deployment_from_create_to_delete(kubectl: Kubectl) -> None:
     assert kubectl("get", "deployment", "web").split("\n")[1].split()[:4] == ["web", "3/3", "3", "3"]
 
     kubectl("scale", "deployment/web", "--replicas=5")
-    kubectl("wait", "deployment/web", "--for=jsonpath={.status.readyReplicas}=5", "--timeout=30s")
+    kubectl("wait", "deployment/web", "--for=jsonpath={.status.readyReplicas}=5", "--timeout=60s")
     kubectl("scale", "deployment/web", "--replicas=1")
-    kubectl("wait", "deployment/web", "--for=jsonpath={.status.replicas}=1", "--timeout=30s")
+    kubectl("wait", "deployment/web", "--for=jsonpath={.status.replicas}=1", "--timeout=60s")
 
     kubectl("delete", "deployment", "web")
     deadline = time.monotonic() + 20
@@ -77,22 +77,22 @@ def test_deployment_from_create_to_delete(kubectl: Kubectl) -> None:
 
 def test_rollout_history_undo_pause_and_restart(kubectl: Kubectl) -> None:
     kubectl("create", "deployment", "web", "--image=nginx:1.26", "--replicas=3")
-    kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+    kubectl("rollout", "status", "deployment/web", "--timeout=60s")
     kubectl("set", "image", "deployment/web", "nginx=nginx:1.27")
-    kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+    kubectl("rollout", "status", "deployment/web", "--timeout=60s")
     history = kubectl("rollout", "history", "deployment/web")
     assert [line.split()[0] for line in history.splitlines() if line[:1].isdigit()] == ["1", "2"]
     kubectl("rollout", "undo", "deployment/web")
-    kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+    kubectl("rollout", "status", "deployment/web", "--timeout=60s")
     assert kubectl("get", "deployment", "web", "-o", "jsonpath={..image}") == "nginx:1.26"
     kubectl("rollout", "pause", "deployment/web")
     kubectl("set", "image", "deployment/web", "nginx=nginx:1.28")
     images = kubectl("get", "replicasets", "-o", "jsonpath={..image}").split()
     assert "nginx:1.28" not in images
     kubectl("rollout", "resume", "deployment/web")
-    kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+    kubectl("rollout", "status", "deployment/web", "--timeout=60s")
     kubectl("rollout", "restart", "deployment/web")
-    kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+    kubectl("rollout", "status", "deployment/web", "--timeout=60s")
     pods = kubectl.json("get", "pods", "--field-selector=status.phase=Running")["items"]
     assert {pod["spec"]["containers"][0]["image"] for pod in pods} == {"nginx:1.28"}
 
@@ -101,8 +101,8 @@ def test_apply_a_multi_document_file_and_change_it(kubectl: Kubectl) -> None:
     said = kubectl("apply", "-f", "-", input=MANIFESTS)
     assert said.count("created") == 5
     assert kubectl("apply", "-f", "-", input=MANIFESTS).count("unchanged") >= 4
-    kubectl("wait", "job/once", "--for=condition=complete", "--timeout=30s")
-    kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+    kubectl("wait", "job/once", "--for=condition=complete", "--timeout=60s")
+    kubectl("rollout", "status", "deployment/web", "--timeout=60s")
     changed = MANIFESTS.replace("blue", "red").replace("replicas: 2", "replicas: 3")
     said = kubectl("apply", "-f", "-", input=changed)
     assert "configmap/settings configured" in said
@@ -129,7 +129,7 @@ def test_diff_and_server_side_dry_run_change_nothing(kubectl: Kubectl) -> None:
 def test_service_and_endpoints_follow_pods(kubectl: Kubectl) -> None:
     kubectl("create", "deployment", "web", "--image=nginx", "--replicas=2", "--port=8080")
     kubectl("expose", "deployment", "web", "--port=80", "--target-port=8080")
-    kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+    kubectl("rollout", "status", "deployment/web", "--timeout=60s")
     service = kubectl.json("get", "service", "web")
     assert service["spec"]["clusterIP"].startswith("10.")
     deadline, ready = time.monotonic() + 20, []
@@ -180,7 +180,7 @@ def test_output_formats_and_sorting(kubectl: Kubectl) -> None:
 
 def test_describe_and_events(kubectl: Kubectl) -> None:
     kubectl("run", "a", "--image=nginx")
-    kubectl("wait", "pod/a", "--for=condition=Ready", "--timeout=30s")
+    kubectl("wait", "pod/a", "--for=condition=Ready", "--timeout=60s")
     described = kubectl("describe", "pod", "a")
     assert "Successfully assigned" in described
     assert "Status:           Running" in described
@@ -193,7 +193,7 @@ def test_unschedulable_pod_says_why(kubectl: Kubectl) -> None:
     requests = {"requests": {"cpu": "4000"}}
     big["spec"] = {"containers": [{"name": "c", "image": "i", "resources": requests}]}  # type: ignore[assignment]
     kubectl("create", "-f", "-", input=json.dumps(big))
-    kubectl("wait", "pod/big", "--for=condition=PodScheduled=False", "--timeout=20s")
+    kubectl("wait", "pod/big", "--for=condition=PodScheduled=False", "--timeout=60s")
     message = kubectl("get", "pod", "big", "-o", "jsonpath={.status.conditions[0].message}")
     assert message.startswith("0/3 nodes are available: 3 Insufficient cpu.")
     deadline = time.monotonic() + 10
@@ -204,10 +204,10 @@ def test_unschedulable_pod_says_why(kubectl: Kubectl) -> None:
 
 def test_cordon_drain_and_taint(kubectl: Kubectl) -> None:
     kubectl("create", "deployment", "web", "--image=nginx", "--replicas=6")
-    kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+    kubectl("rollout", "status", "deployment/web", "--timeout=60s")
     try:
         kubectl("drain", "node-0", "--ignore-daemonsets", "--force", "--delete-emptydir-data", "--timeout=60s")
-        kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+        kubectl("rollout", "status", "deployment/web", "--timeout=60s")
         placed = kubectl("get", "pods", "-o", "jsonpath={.items[*].spec.nodeName}").split()
         assert "node-0" not in placed
         assert "SchedulingDisabled" in kubectl("get", "node", "node-0")
@@ -283,7 +283,7 @@ def test_proxy(kubectl: Kubectl, cluster: Cluster) -> None:
 
 def test_delete_policies(kubectl: Kubectl) -> None:
     kubectl("create", "deployment", "web", "--image=nginx", "--replicas=2")
-    kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+    kubectl("rollout", "status", "deployment/web", "--timeout=60s")
     kubectl("delete", "deployment", "web", "--cascade=orphan")
     assert len(kubectl.json("get", "replicasets")["items"]) == 1
     kubectl("delete", "replicaset", "--all", "--cascade=foreground")

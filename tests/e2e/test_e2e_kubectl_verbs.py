@@ -61,9 +61,9 @@ def test_set_autoscale_expose_and_scale(kubectl: Kubectl) -> None:
 
 def test_wait_debug_events_and_top(kubectl: Kubectl) -> None:
     kubectl("run", "p", "--image=nginx", "--restart=Never", "--labels=a=b")
-    assert "condition met" in kubectl("wait", "pod/p", "--for=create", "--timeout=5s")
-    assert "condition met" in kubectl("wait", "pod/p", "--for=condition=Ready", "--timeout=30s")
-    assert "condition met" in kubectl("wait", "pod/p", "--for=jsonpath={.status.phase}=Running", "--timeout=5s")
+    assert "condition met" in kubectl("wait", "pod/p", "--for=create", "--timeout=60s")
+    assert "condition met" in kubectl("wait", "pod/p", "--for=condition=Ready", "--timeout=60s")
+    assert "condition met" in kubectl("wait", "pod/p", "--for=jsonpath={.status.phase}=Running", "--timeout=60s")
     kubectl("debug", "p", "--image=busybox", "-c", "dbg", "-q")
     kubectl("debug", "p", "--image=busybox", "--copy-to=copy", "--share-processes", "-q")
     kubectl("debug", "node/node-0", "--image=busybox", "-q")

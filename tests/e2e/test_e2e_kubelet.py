@@ -35,7 +35,7 @@ spec:
 @pytest.fixture
 def pod(kubectl: Kubectl) -> Kubectl:
     kubectl("apply", "-f", "-", input=POD)
-    kubectl("wait", "pod/a", "--for=condition=Ready", "--timeout=30s")
+    kubectl("wait", "pod/a", "--for=condition=Ready", "--timeout=60s")
     return kubectl
 
 
@@ -63,7 +63,7 @@ def test_logs_are_followed_until_the_pod_is_gone(pod: Kubectl) -> None:
 
 def test_logs_of_a_job_say_how_it_ended(kubectl: Kubectl) -> None:
     kubectl("create", "job", "once", "--image=busybox")
-    kubectl("wait", "job/once", "--for=condition=complete", "--timeout=30s")
+    kubectl("wait", "job/once", "--for=condition=complete", "--timeout=60s")
     assert "exits with 0" in kubectl("logs", "job/once")
 
 
@@ -97,7 +97,7 @@ def test_attach_to_a_container_that_reads_is_a_shell(kubectl: Kubectl) -> None:
 
 def test_a_container_prints_what_its_own_command_does(kubectl: Kubectl) -> None:
     kubectl("run", "a", "--image=busybox", "--restart=Never", "--", "echo", "hello")
-    kubectl("wait", "pod/a", "--for=jsonpath={.status.containerStatuses[0].started}=true", "--timeout=30s")
+    kubectl("wait", "pod/a", "--for=jsonpath={.status.containerStatuses[0].started}=true", "--timeout=60s")
     assert kubectl("logs", "a") == "hello\n"
 
 
@@ -112,14 +112,14 @@ def test_ephemeral_containers_are_started(pod: Kubectl) -> None:
     for name in ("one", "two"):
         pod("debug", "pod/a", "--image=busybox", "--container", name, "--", "sh")
         started = f"jsonpath={{.status.ephemeralContainerStatuses[?(@.name=='{name}')].state.running.startedAt}}"
-        pod("wait", "pod/a", f"--for={started}", "--timeout=20s")
+        pod("wait", "pod/a", f"--for={started}", "--timeout=60s")
     assert pod("exec", "a", "-c", "two", "--", "echo", "hi") == "hi\n"
 
 
 @pytest.mark.parametrize("annotation", ["fastkube.io/run-for=0s", "helm.sh/hook=test"])
 def test_a_pod_that_is_not_restarted_ends(kubectl: Kubectl, annotation: str) -> None:
     kubectl("run", "brief", "--image=busybox", "--restart=Never", "--annotations", annotation)
-    kubectl("wait", "pod/brief", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=20s")
+    kubectl("wait", "pod/brief", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s")
     assert "exits with 0" in kubectl("logs", "brief")
 
 
@@ -171,7 +171,7 @@ def test_top_shows_what_containers_use(kubectl: Kubectl) -> None:
     used = {"fastkube.io/usage": "cpu=250m,memory=64Mi"}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "busy", "annotations": used, "labels": {"x": "y"}}}
     kubectl("create", "-f", "-", input=json.dumps({**pod, "spec": {"containers": [{"name": "c", "image": "i"}]}}))
-    kubectl("wait", "pod/busy", "--for=condition=Ready", "--timeout=30s")
+    kubectl("wait", "pod/busy", "--for=condition=Ready", "--timeout=60s")
     kubectl("wait", "apiservice/v1beta1.metrics.k8s.io", "--for=condition=Available", "--timeout=60s")
     assert kubectl("top", "pod", "busy", "--no-headers").split() == ["busy", "250m", "64Mi"]
     assert kubectl("top", "pod", "-l", "x=y", "--containers", "--no-headers").split() == ["busy", "c", "250m", "64Mi"]
@@ -187,7 +187,7 @@ def test_an_autoscaler_follows_the_use(kubectl: Kubectl) -> None:
     annotations = {"fastkube.io/usage": "cpu=200m"}
     patch = {"spec": {"template": {"metadata": {"annotations": annotations}}}}
     kubectl("patch", "deployment", "web", "-p", json.dumps(patch))
-    kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+    kubectl("rollout", "status", "deployment/web", "--timeout=60s")
     kubectl("wait", "apiservice/v1beta1.metrics.k8s.io", "--for=condition=Available", "--timeout=60s")
     kubectl("autoscale", "deployment", "web", "--cpu-percent=100", "--max=3")
     kubectl("wait", "deployment/web", "--for=jsonpath={.spec.replicas}=2", "--timeout=60s")

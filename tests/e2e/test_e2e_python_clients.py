@@ -163,9 +163,9 @@ def test_kopf_operator_reacts(cluster: Cluster, namespace: str, kubectl: Kubectl
             manifest = json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"k": "v"}})
             kubectl("create", "-f", "-", input=manifest)
             seen = "--for=jsonpath={.metadata.annotations.example\\.com/seen}=v"
-            kubectl("wait", "configmap/c", seen, "--timeout=30s")
+            kubectl("wait", "configmap/c", seen, "--timeout=60s")
             assert kubectl.json("get", "configmap", "c")["metadata"]["finalizers"] == ["example.com/operator"]
-            kubectl("delete", "configmap", "c", "--timeout=30s")
+            kubectl("delete", "configmap", "c", "--timeout=60s")
         finally:
             running.terminate()
             output, _ = running.communicate(timeout=20)

@@ -113,7 +113,7 @@ class Api:
         """What the server answers to these bytes on a connection of their own, until it closes or is silent."""
         reader, writer = await self.connect()
         writer.write(data)
-        answer = b""
+        answer = await reader.read(65536)
         try:
             while piece := await asyncio.wait_for(reader.read(65536), 1.0):
                 answer += piece
@@ -123,7 +123,7 @@ class Api:
         return answer
 
 
-async def until(condition: Callable[[], object], timeout: float = 5.0) -> None:
+async def until(condition: Callable[[], object], timeout: float = 30.0) -> None:
     """Wait for something that makes no sound; fails when it does not come about."""
     deadline = asyncio.get_running_loop().time() + timeout
     while not condition():
@@ -137,7 +137,7 @@ class Watch:
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self.response = response
 
-    async def next(self, timeout: float = 5.0) -> Any:
+    async def next(self, timeout: float = 30.0) -> Any:
         line = await asyncio.wait_for(self.response.content.readline(), timeout)
         return json.loads(line) if line else None
 
@@ -147,7 +147,7 @@ class Watch:
     async def names(self, count: int) -> list[tuple[str, str]]:
         return [(event["type"], event["object"]["metadata"]["name"]) for event in await self.take(count)]
 
-    async def rest(self, timeout: float = 5.0) -> list[Any]:
+    async def rest(self, timeout: float = 30.0) -> list[Any]:
         """All events until the server ends the watch."""
         events = []
         while (event := await self.next(timeout)) is not None:

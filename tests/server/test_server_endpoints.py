@@ -181,7 +181,7 @@ async def test_a_stop_lets_requests_finish(tmp_path: Path) -> None:
         stopping = asyncio.create_task(api.server.stop())
         await asyncio.sleep(0.05)
         writer.write(body)
-        answer = await asyncio.wait_for(reader.read(), 5)
+        answer = await asyncio.wait_for(reader.read(), 30)
         assert answer.startswith(b"HTTP/1.1 201")
         assert b"Connection: close" in answer
         await stopping

@@ -177,7 +177,7 @@ async def test_a_level_with_queues_lets_wait(tmp_path: Path):
             await until(lambda: level.waiting == 3)
             assert (await api.request("GET", MAPS, token=ALICE)).status == 429
             writers[0].write(b"{}")
-            answers = await asyncio.wait_for(asyncio.gather(*waiting), 5)
+            answers = await asyncio.wait_for(asyncio.gather(*waiting), 30)
             assert [answer.status for answer in answers] == [200] * 3
         assert (level.executing, level.waiting) == (0, 0)
 

@@ -158,9 +158,9 @@ async def test_expect_continue(api: Api) -> None:
         f"POST {MAPS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer admintoken\r\nContent-Type: application/json\r\n"
         f"Expect: 100-continue\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     )
-    assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30) == b"HTTP/1.1 100 Continue\r\n\r\n"
     writer.write(body)
-    assert status_of(await asyncio.wait_for(reader.read(1000), 5)) == 201
+    assert status_of(await asyncio.wait_for(reader.read(1000), 30)) == 201
     writer.close()
 
 
@@ -201,12 +201,12 @@ async def test_connections_are_kept(api: Api) -> None:
     request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
     for _ in range(3):
         writer.write(request)
-        await asyncio.wait_for(reader.readuntil(b"ok"), 5)
+        await asyncio.wait_for(reader.readuntil(b"ok"), 30)
     writer.write(request * 5)  # pipelined
     for _ in range(5):
-        await asyncio.wait_for(reader.readuntil(b"ok"), 5)
+        await asyncio.wait_for(reader.readuntil(b"ok"), 30)
     writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-    last = await asyncio.wait_for(reader.read(), 5)
+    last = await asyncio.wait_for(reader.read(), 30)
     assert b"Connection: close" in last
     assert last.endswith(b"ok")
     writer.close()
@@ -216,7 +216,7 @@ async def test_silent_connections_are_closed(api: Api, monkeypatch: pytest.Monke
     monkeypatch.setattr(connections, "HEADER_TIMEOUT_S", 0.2)
     reader, writer = await api.connect()
     writer.write(b"GET /healthz HTTP/1.1\r\nHost:")
-    assert await asyncio.wait_for(reader.read(), 5) == b""
+    assert await asyncio.wait_for(reader.read(), 30) == b""
     writer.close()
 
 
@@ -237,7 +237,7 @@ async def test_connections_over_the_limit_are_closed(tmp_path) -> None:
         reader, writer = await api.connect()
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         with contextlib.suppress(ConnectionError):
-            assert await asyncio.wait_for(reader.read(), 5) == b""
+            assert await asyncio.wait_for(reader.read(), 30) == b""
         for _, other in (*held, (reader, writer)):
             other.close()
 
@@ -302,6 +302,6 @@ async def test_unix_socket(tmp_path) -> None:
         assert path.stat().st_mode & 0o777 == 0o600
         reader, writer = await asyncio.open_unix_connection(str(path))
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        assert (await asyncio.wait_for(reader.read(), 5)).endswith(b"ok")
+        assert (await asyncio.wait_for(reader.read(), 30)).endswith(b"ok")
         writer.close()
     assert not path.exists()

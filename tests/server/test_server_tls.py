@@ -93,7 +93,7 @@ async def test_the_server_says_good_bye(api: Api) -> None:
                 return work()
             except ssl.SSLWantReadError:
                 writer.write(outgoing.read())
-                data = await asyncio.wait_for(reader.read(65536), 5)
+                data = await asyncio.wait_for(reader.read(65536), 30)
                 incoming.write(data) if data else incoming.write_eof()
 
     await step(client.do_handshake)
@@ -116,7 +116,7 @@ async def test_a_client_that_goes_is_forgotten(api: Api) -> None:
     _, writer = await asyncio.open_connection(*address(api), ssl=context)
     writer.transport.abort()
     gauge = re.compile(r"^apiserver_open_connections (\d+)", re.MULTILINE)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while True:
             found = gauge.search((await api.request("GET", "/metrics")).body.decode())
             assert found is not None
@@ -129,7 +129,7 @@ async def test_a_client_that_goes_is_forgotten(api: Api) -> None:
 async def test_what_is_no_tls_is_cut_off(api: Api, data: bytes) -> None:
     reader, writer = await asyncio.open_connection(*address(api))
     writer.write(data)
-    told = await asyncio.wait_for(reader.read(-1), 5)
+    told = await asyncio.wait_for(reader.read(-1), 30)
     assert b"HTTP" not in told
     writer.close()
 
@@ -147,7 +147,7 @@ async def test_records_that_were_changed_on_the_way_end_the_connection(api: Api)
     whole = bytearray(outgoing.read())
     whole[-1] ^= 1
     writer.write(bytes(whole))
-    incoming.write(await asyncio.wait_for(reader.read(-1), 5))
+    incoming.write(await asyncio.wait_for(reader.read(-1), 30))
     with pytest.raises(ssl.SSLError, match="alert"):
         while True:
             client.read(65536)
@@ -157,5 +157,5 @@ async def test_records_that_were_changed_on_the_way_end_the_connection(api: Api)
 async def test_a_handshake_has_its_time(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastkube.server.connection.HANDSHAKE_TIMEOUT_S", 0.2)
     reader, writer = await asyncio.open_connection(*address(api))
-    assert await asyncio.wait_for(reader.read(-1), 5) == b""
+    assert await asyncio.wait_for(reader.read(-1), 30) == b""
     writer.close()

@@ -55,7 +55,7 @@ async def reaches(store: Store, revision: int) -> None:
     reached = asyncio.Event()
     subscription = store.subscribe(b"/", TO_THE_END, lambda events, now: now < revision or reached.set(), always=True)
     if store.revision < revision:
-        await asyncio.wait_for(reached.wait(), 10)
+        await asyncio.wait_for(reached.wait(), 30)
     subscription.cancel()
 
 
@@ -165,7 +165,7 @@ async def test_the_copy_has_etcds_revisions(store: Store, etcd: Etcd) -> None:
     assert second == first + 2
     seen: list[Event] = []
     while len(seen) < 2:
-        seen += await asyncio.wait_for(anext(watcher), 10)
+        seen += await asyncio.wait_for(anext(watcher), 30)
     assert [(event.type, event.revision, event.version) for event in seen] == [(PUT, first, 1), (PUT, second, 2)]
     assert (await store.check()).problems == []
 

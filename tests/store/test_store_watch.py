@@ -26,7 +26,7 @@ async def take(watcher: Watcher, count: int) -> list[Event]:
     """The next `count` events."""
     events: list[Event] = []
     while len(events) < count:
-        events += await asyncio.wait_for(anext(watcher), 10)
+        events += await asyncio.wait_for(anext(watcher), 30)
     assert len(events) == count
     return events
 
@@ -94,7 +94,7 @@ async def test_batches_hold_whole_revisions(store: Store) -> None:
             for n in range(5, 10):
                 await store.txn([], [Put(b"k%d-%d" % (n, i), b"v") for i in range(7)])
         for expected in range(2, 7) if first else range(7, 12):
-            batch = await asyncio.wait_for(anext(watcher), 10)
+            batch = await asyncio.wait_for(anext(watcher), 30)
             assert [event.revision for event in batch] == [expected] * 7
 
 
@@ -132,7 +132,7 @@ async def test_a_slow_watcher_ends_only_when_compaction_passes_it(store: Store) 
     await store.create(b"k", b"v")
     await store.compact(8)
     with pytest.raises(Compacted) as passed:
-        await asyncio.wait_for(anext(slow), 10)
+        await asyncio.wait_for(anext(slow), 30)
     assert passed.value.revision == 8
     with pytest.raises(StopAsyncIteration):
         await anext(slow)
@@ -180,7 +180,7 @@ async def test_cancel_wakes_the_waiting_task(store: Store) -> None:
     task = asyncio.create_task(consume())
     await asyncio.sleep(0)
     watcher.cancel()
-    assert await asyncio.wait_for(task, 10) == []
+    assert await asyncio.wait_for(task, 30) == []
     assert store.status().watchers == 0
 
 
@@ -199,7 +199,7 @@ async def test_closing_the_store_ends_its_watches(store: Store) -> None:
     task = asyncio.create_task(anext(watcher, None))  # type: ignore[arg-type]
     await asyncio.sleep(0)
     await store.close()
-    assert await asyncio.wait_for(task, 10) is None
+    assert await asyncio.wait_for(task, 30) is None
 
 
 async def test_many_watches_see_only_their_own(store: Store) -> None:
