@@ -400,7 +400,7 @@ def snapshot_save(file: Path, **flags: str) -> None:
 @click.option("--data-dir", required=True, help="Folder of the new server; it must not have a store.")
 @config.add_flags(ReplicationOptions)
 def snapshot_restore(file: Path, data_dir: str, **values: Any) -> None:
-    """Make a new store of FILE. With --name and --initial-cluster: that of one member of a new cluster."""
+    """Make a new store of FILE, a snapshot of fastkube or etcd. With --name and --initial-cluster: a new member's."""
     from fastkube.cluster import StartError
     from fastkube.replicas import restore_store
 

@@ -224,7 +224,12 @@ def is_member(data_dir: str) -> bool:
 
 
 def restore_store(source: Path, data_dir: Path, options: ReplicationOptions) -> str:
-    """Make a store, or with --initial-cluster a new cluster's member, from a snapshot. Raises StartError."""
+    """Make a store, or with --initial-cluster a new cluster's member, from a snapshot, be it an etcd's.
+
+    Raises StartError.
+    """
+    from fastkube.etcd.backup import load
+    from fastkube.etcd.bolt import is_bolt
     from fastkube.store.recovery import restore_member
     from fastkube.store.snapshot import check_digest, restore
 
@@ -238,7 +243,9 @@ def restore_store(source: Path, data_dir: Path, options: ReplicationOptions) -> 
     try:
         shutil.copyfile(source, unpacked / "data.mdb")
         check_digest(unpacked / "data.mdb")
-        report = restore(unpacked, target)
+        with (unpacked / "data.mdb").open("rb") as file:
+            is_etcds = is_bolt(file.read(64))
+        report = load(unpacked / "data.mdb", target) if is_etcds else restore(unpacked, target)
         restore_member(target, options)
     except (OSError, ValueError, StoreError) as error:
         shutil.rmtree(target, ignore_errors=True)

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import os
 import secrets
-import shutil
 import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -17,7 +16,7 @@ from fastkube.etcd.keys import END, PREFIX
 from fastkube.etcd.messages import NOSPACE, Empty, HeaderOnly
 from fastkube.etcd.node import Node
 from fastkube.store import StoreError
-from fastkube.store.engine import DATA_FILE
+from fastkube.store.snapshot import backup
 
 VERSION = "3.6.5"
 """Of etcd, whose API and behaviour this is; clients derive from it what they may use."""
@@ -122,10 +121,7 @@ class Maintenance:
 
 
 class Snapshot:
-    """A copy of the whole store, Kubernetes objects included, sent in pieces with its SHA-256 behind it.
-
-    The file is a store's: `fastkube snapshot restore` takes it.
-    """
+    """What etcd's clients see of the store as a file of etcd's (backup.py), in pieces, its SHA-256 behind it."""
 
     def __init__(self, node: Node, channel: Channel) -> None:
         self._node = node
@@ -145,16 +141,16 @@ class Snapshot:
 
     async def _run(self) -> None:
         store = self._node.store
-        folder = store.path / f"outgoing-{secrets.token_hex(8)}"
+        copy = store.path / f"outgoing-{secrets.token_hex(8)}"
         try:
-            await store.backup(folder)
-            with (folder / DATA_FILE).open("rb") as file:
+            await backup(store.path, copy, "fastkube.etcd.backup")
+            with copy.open("rb") as file:
                 await self._send(file)
             self._channel.finish()
         except (OSError, StoreError) as problem:
             self._channel.refuse(refusals.INTERNAL, f"etcdserver: {problem}")
         finally:
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            copy.unlink(missing_ok=True)
 
     async def _send(self, file: BinaryIO) -> None:
         digest = hashlib.sha256()

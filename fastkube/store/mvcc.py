@@ -364,6 +364,19 @@ class Writing(Reading):
         self._ops.append(log_op(DELETE, prev.mod_revision, key))
         self.events.append(_new(Event, (DELETE, key, b"", revision, 0, 0, 0, prev)))
 
+    def place(self, key: bytes, item: Item | None) -> None:
+        """Have this version of a key, or none, without history: revisions are another store's."""
+        prev = self.get(key)
+        if prev is not None and prev.lease:
+            self._detach(key, prev.lease)
+        if item is None:
+            self.txn.delete(key, b"", self.databases.current)
+            return
+        header = _pack_header(item.create_revision, item.mod_revision, item.version, item.lease)
+        self._put(key, header + item.value, True, True, False, self.databases.current)
+        if item.lease:
+            self._attach(key, item.lease)
+
     def close_revision(self) -> int:
         """Make what changed since the last call one revision; returns the revision the store is now at."""
         if self._ops:

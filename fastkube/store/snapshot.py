@@ -8,33 +8,40 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import os
 import shutil
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import lmdb
 
 from fastkube.store.check import Report, check
 from fastkube.store.engine import CHECKPOINT_FILE, DATA_FILE, JOURNAL_FOLDER, Databases, Engine, sync_directory
 from fastkube.store.errors import CorruptStore, StoreError
-from fastkube.store.mvcc import Reading
+from fastkube.store.mvcc import Reading, Writing
 from fastkube.store.ops import TO_THE_END
-from fastkube.store.records import DELETE, PUT, STATE, Event, State
+from fastkube.store.records import DELETE, PUT, STATE, Event, Item, State
 
 _PARTIAL = ".partial"
 _SECTOR_BYTES = 512  # of which a store's file has a whole number
 _PIECE_BYTES = 1 << 20
+_PAGE_CHANGES = 1000
 
 
 class BackupFailed(StoreError):
     """The copy could not be made; what was begun of it is removed."""
 
 
-async def backup(path: Path, target: Path) -> None:
-    """Copy the store at `path` to the new directory `target`. Raises BackupFailed."""
+async def backup(path: Path, target: Path, by: str = __name__) -> None:
+    """Copy the store at `path` to the new directory `target`. Raises BackupFailed.
+
+    `by` is the module that does it, in a process of its own: one that writes another form makes a file of it.
+    """
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", __name__, str(path), str(target), stderr=asyncio.subprocess.PIPE
+        sys.executable, "-m", by, str(path), str(target), stderr=asyncio.subprocess.PIPE
     )
     try:
         _, complaint = await process.communicate()
@@ -80,6 +87,43 @@ def check_digest(file: Path) -> None:
         if snapshot.read() != digest.digest():
             raise CorruptStore(f"{file}: the snapshot is not what its checksum says")
         snapshot.truncate(size)
+
+
+class Change(NamedTuple):
+    """Of a store that is made of another's records: a version, or None where the key ended."""
+
+    revision: int
+    key: bytes
+    item: Item | None
+
+
+def load_changes(engine: Engine, changes: Iterable[Change], leases: Mapping[int, int], compacted: int) -> int:
+    """Fill an empty store with changes in their order and with leases; its revision, at which it is compacted."""
+    with engine.env.begin() as txn:
+        revision = max(compacted, engine.state(txn).revision)
+    coming = iter(changes)
+    while page := list(itertools.islice(coming, _PAGE_CHANGES)):
+        revision = max(revision, page[-1].revision)
+        _load_page(engine, page, {}, revision)
+    _load_page(engine, [], leases, revision)
+    return revision
+
+
+def _load_page(engine: Engine, page: list[Change], leases: Mapping[int, int], revision: int) -> None:
+    while True:
+        try:
+            with engine.env.begin(write=True) as txn:
+                writing = Writing(txn, engine.databases, engine.state(txn))
+                for lease, ttl_s in leases.items():
+                    writing.grant_lease(lease, ttl_s)
+                for change in page:
+                    writing.place(change.key, change.item)
+                writing.advance(revision)
+                writing.compact(revision)
+                writing.save_state()
+            return
+        except lmdb.MapFullError:
+            engine.grow(engine.map_bytes * 2)
 
 
 def load_snapshot(engine: Engine, path: Path, index: int, term: int) -> None:

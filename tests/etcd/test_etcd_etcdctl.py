@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 from servers import fastkube_etcd, real_etcd
@@ -260,20 +260,68 @@ def test_a_lease_and_its_keys(sides: tuple[Side, Side]) -> None:
     assert told[0] == told[1]
 
 
-def test_status_hash_and_snapshot(sides: tuple[Side, Side], tmp_path: Path) -> None:
+def test_status_and_hash(sides: tuple[Side, Side]) -> None:
     ours = sides[0]
+    for side in sides:
+        side.run("put something once")
     told = [json.loads(side.run("endpoint status -w json").strip().partition("\n")[0])[0]["Status"] for side in sides]
     assert set(told[0]) == set(told[1])
     assert re.fullmatch(r"http://, \d+", ours.run("endpoint hashkv").partition("\n")[0])
     assert ours.run("endpoint hashkv") == ours.run("endpoint hashkv")
-    file = tmp_path / "snapshot.db"
-    assert "Snapshot saved" in ours.run(f"snapshot save {file}")
-    restore = [sys.executable, "-m", "fastkube", "snapshot", "restore", str(file), "--data-dir", str(tmp_path / "new")]
-    done = subprocess.run(restore, capture_output=True, text=True, check=False)
+
+
+def ctl(url: str, *words: str, given: str = "") -> str:
+    """What etcdctl prints, as it is."""
+    command = ["etcdctl", "--endpoints", url, *words]
+    done = subprocess.run(command, input=given, env={**os.environ, "ETCDCTL_API": "3"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    with fastkube_etcd(tmp_path / "new") as url:
-        everything = "get '' --from-key -w fields"
-        assert Side(url).run(everything) == ours.run(everything)
+    return done.stdout
+
+
+def everything(url: str) -> tuple[int, list[dict[str, Any]]]:
+    """The revision, and all keys."""
+    answer = json.loads(ctl(url, "get", "", "--from-key", "-w", "json"))
+    return answer["header"]["revision"], answer["kvs"]
+
+
+def fill(url: str) -> str:
+    """Many pages, a value larger than one, older versions, deletes, transactions; and a key with the lease returned."""
+    for page in range(10):
+        puts = "\n".join(f"put many{page}/{number:05} {number * 7919}" for number in range(120))
+        ctl(url, "txn", given=f"\n{puts}\n\n\n")
+    ctl(url, "put", "large", given="v" * 300_000)
+    ctl(url, "put", "many3/00007", "again")
+    ctl(url, "del", "many4/", "--prefix")
+    lease = ctl(url, "lease", "grant", "3600").split()[1]
+    ctl(url, "put", "leased", "yes", "--lease", lease)
+    return lease
+
+
+@pytest.mark.timeout(180)
+def test_snapshots_go_from_fastkube_to_etcd_and_back(tmp_path: Path) -> None:
+    ours, theirs = str(tmp_path / "ours.db"), str(tmp_path / "theirs.db")
+    with fastkube_etcd(tmp_path / "first") as url:
+        lease = fill(url)
+        known = everything(url)
+        ctl(url, "snapshot", "save", ours)
+    status = json.loads(ctl(url, "snapshot", "status", ours, "-w", "json"))
+    assert status["revision"] == known[0] == max(kv["mod_revision"] for kv in known[1])
+    ctl(url, "snapshot", "restore", ours, "--data-dir", str(tmp_path / "real"))
+    with real_etcd(tmp_path / "real") as url:
+        assert everything(url) == known
+        assert "granted with TTL(3600s)" in ctl(url, "lease", "timetolive", lease, "--keys")
+        ctl(url, "put", "after", "1")
+        assert ctl(url, "del", "many5/", "--prefix") == "120\n"
+        known = everything(url)
+        assert known[0] == status["revision"] + 2
+        ctl(url, "snapshot", "save", theirs)
+    command = [sys.executable, "-m", "fastkube", "snapshot", "restore", theirs, "--data-dir", str(tmp_path / "second")]
+    subprocess.run(command, check=True)
+    with fastkube_etcd(tmp_path / "second") as url:
+        assert everything(url) == known
+        assert "compacted" in Side(url).run(f"get after --rev {known[0] - 1}")
+        ctl(url, "lease", "revoke", lease)
+        assert everything(url)[1] == [kv for kv in known[1] if not kv.get("lease")]
 
 
 @pytest.mark.timeout(180)
