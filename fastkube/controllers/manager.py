@@ -121,7 +121,12 @@ class ControllerManager:
             part = CONTROLLERS[name]
             missing = [resource for resource in _needs(part) if not discovery.serves(resource)]
             if missing:
-                log.warning("%s is left out: the server does not serve %s", name, ", ".join(missing))
+                log.log(
+                    logging.DEBUG if part.gated else logging.WARNING,
+                    "%s is left out: the server does not serve %s",
+                    name,
+                    ", ".join(missing),
+                )
                 continue
             if isinstance(part, Controller):
                 runner = Runner(part, self._client, caches, self._clock, self._recorder, self.options, facts)

@@ -30,6 +30,8 @@ CLAIMING = 1 << 8
 """It has volumes that are claims, or become some."""
 DEVICES = 1 << 9
 """It has claims of devices."""
+GROUPED = 1 << 15
+"""It belongs to a PodGroup."""
 OWNED = {
     "ReplicaSet": 1 << 10,
     "ReplicationController": 1 << 11,
@@ -91,6 +93,8 @@ def _nature(pod: Object) -> int:
         topics |= CLAIMING
     if spec.get("resourceClaims"):
         topics |= DEVICES
+    if spec.get("schedulingGroup"):
+        topics |= GROUPED
     for ref in metadata.get("ownerReferences") or ():
         if ref.get("controller"):
             return topics | OWNED.get(ref["kind"], 0)

@@ -1,7 +1,7 @@
 """Claims and volumes in use are not deleted before their use ends: a finalizer holds them.
 
 PersistentVolumeClaims are in use by Pods that have not ended, PersistentVolumes by a claim they are bound to, volume
-attributes classes by claims and volumes that name them.
+attributes classes by claims and volumes that name them, PodGroups by Pods that belong to them and have not ended.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ from fastkube.client.resource import collection_path
 from fastkube.controllers.actions import GONE, Action, Ask, Patch
 from fastkube.controllers.caches import Caches, by_claim
 from fastkube.controllers.common import PODS, Object, is_finished, is_terminating
-from fastkube.controllers.pod_topics import CLAIMING
+from fastkube.controllers.pod_topics import CLAIMING, GROUPED, PHASE
 from fastkube.controllers.runner import Context, Controller, Watch
 from fastkube.controllers.statefulset import CLAIMS
 from fastkube.controllers.volumes import VOLUMES
 
+POD_GROUPS = "scheduling.k8s.io/v1alpha2/podgroups"
 ATTRIBUTES_CLASSES = "storage.k8s.io/v1/volumeattributesclasses"
 
 CLAIM_FINALIZER = "kubernetes.io/pvc-protection"
+POD_GROUP_FINALIZER = "scheduling.k8s.io/podgroup-protection"
 VOLUME_FINALIZER = "kubernetes.io/pv-protection"
 ATTRIBUTES_CLASS_FINALIZER = "kubernetes.io/vac-protection"
 
@@ -136,4 +138,28 @@ ATTRIBUTES_CLASS_PROTECTION = Controller(
     reconcile=reconcile,
 )
 
-CONTROLLERS = (CLAIM_PROTECTION, VOLUME_PROTECTION, ATTRIBUTES_CLASS_PROTECTION)
+# ---------------------------------------------------------------- Pod groups
+
+
+def view_pod_group(context: Context, key: str) -> View | None:
+    group = context.caches.by_key(POD_GROUPS, key)
+    if group is None or not is_terminating(group):
+        return None  # admission has set the finalizer
+    used = any(key in _groups_of(context.caches, pod) and not is_finished(pod) for pod in context.caches.list(PODS))
+    return View(POD_GROUPS, group, POD_GROUP_FINALIZER, used)
+
+
+def _groups_of(_caches: Caches, pod: Object) -> Iterable[str]:
+    name = (pod["spec"].get("schedulingGroup") or {}).get("podGroupName")
+    return (f"{pod['metadata']['namespace']}/{name}",) if name else ()
+
+
+POD_GROUP_PROTECTION = Controller(
+    name="podgroup-protection-controller",
+    watches=(Watch(POD_GROUPS), Watch(PODS, _groups_of, about=(GROUPED, PHASE))),
+    view=view_pod_group,
+    reconcile=reconcile,
+    gated=True,
+)
+
+CONTROLLERS = (CLAIM_PROTECTION, VOLUME_PROTECTION, ATTRIBUTES_CLASS_PROTECTION, POD_GROUP_PROTECTION)

@@ -115,6 +115,8 @@ class Controller:
     """Who tells events; the name, if empty."""
     optional: bool = False
     """Off unless it is named in --controllers."""
+    gated: bool = False
+    """The server serves what it needs only with a feature gate: without, nothing is said."""
 
 
 class Engine(ABC):
@@ -125,6 +127,7 @@ class Engine(ABC):
     resources: ClassVar[tuple[str, ...]] = ()
     """What the server must serve."""
     optional: ClassVar[bool] = False
+    gated: ClassVar[bool] = False
 
     def __init__(
         self,

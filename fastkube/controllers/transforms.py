@@ -61,6 +61,7 @@ _POD_SPEC = (
     "priorityClassName",
     "readinessGates",
     "resourceClaims",
+    "schedulingGroup",
     "resources",
     "restartPolicy",
     "schedulerName",

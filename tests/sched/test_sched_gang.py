@@ -10,6 +10,9 @@ from livecluster import bound, condition, create, scheduling, until
 from schedobjects import node, pod
 
 from fastkube.client import Client
+from fastkube.clock import RealClock
+from fastkube.controllers.manager import ControllerManager
+from fastkube.controllers.options import ControllerManagerOptions
 from fastkube.errors import ApiError
 from fastkube.scheduler.options import SchedulerOptions
 from fastkube.scheduler.scheduler import Scheduler
@@ -115,6 +118,36 @@ async def test_pods_wait_for_their_group_and_basic_groups_for_nobody(cluster: Cl
         await until(lambda: _counts(scheduler, "gated", 1))
         await client.create(PODGROUPS, group("late", {"basic": {}}), "default")
         assert await bound(client, "alone") == "n1"
+
+
+async def test_a_group_goes_when_its_last_pod_has_ended(cluster: Cluster) -> None:
+    options = ControllerManagerOptions(leader_elect=False, controllers=("podgroup-protection-controller",))
+    async with scheduling(cluster, feature_gates=GATES) as (client, _):
+        manager = ControllerManager(client, RealClock(), options)
+        await manager.start()
+        try:
+            made = await client.create(PODGROUPS, group("held", {"basic": {}}), "default")
+            assert made["metadata"]["finalizers"] == ["scheduling.k8s.io/podgroup-protection"]
+            await create(client, node("n1"), member("one", "held", "1"), member("two", "held", "1"))
+            for name in ("one", "two"):
+                await bound(client, name)
+            await client.delete(PODGROUPS, "held", "default")
+            await client.delete("v1/pods", "one", "default", grace_period_s=0)
+            left = await client.get(PODGROUPS, "held", "default")
+            assert left["metadata"]["deletionTimestamp"]
+            ended = {"status": {"phase": "Succeeded"}}
+            await client.patch("v1/pods", "two", ended, "default", kind="strategic", subresource="status")
+            await until(lambda: _is_gone(client, "held"))
+        finally:
+            await manager.stop()
+
+
+async def _is_gone(client: Client, name: str) -> bool:
+    try:
+        await client.get(PODGROUPS, name, "default")
+    except ApiError as error:
+        return error.code == 404
+    return False
 
 
 async def test_pods_of_one_group_have_one_scheduler(cluster: Cluster) -> None:

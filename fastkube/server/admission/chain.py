@@ -30,7 +30,7 @@ from fastkube.server.admission.namespaces import NamespaceLifecycle
 from fastkube.server.admission.nodes import NodeRestriction
 from fastkube.server.admission.plugin import CREATE, Identity, Plugin, operation_of
 from fastkube.server.admission.pod_security import PodSecurity
-from fastkube.server.admission.podgroups import PodGroupWorkloadExists
+from fastkube.server.admission.podgroups import PodGroupProtection, PodGroupWorkloadExists
 from fastkube.server.admission.pods import (
     DefaultTolerationSeconds,
     PodTopologyLabels,
@@ -91,6 +91,7 @@ PLUGINS: tuple[Entry, ...] = (
     Entry("DefaultTolerationSeconds", lambda parts: DefaultTolerationSeconds()),
     Entry("DefaultStorageClass", lambda parts: DefaultStorageClass(parts.lookups)),
     Entry("StorageObjectInUseProtection", lambda parts: StorageObjectInUseProtection()),
+    Entry("PodGroupProtection", lambda parts: PodGroupProtection()),
     Entry("PersistentVolumeClaimResize", lambda parts: PersistentVolumeClaimResize(parts.lookups)),
     Entry("RuntimeClass", lambda parts: RuntimeClass(parts.lookups)),
     Entry("CertificateApproval", lambda parts: CertificateApproval(parts.may)),

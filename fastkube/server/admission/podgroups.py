@@ -1,9 +1,10 @@
-"""PodGroupWorkloadExists: the template that a new PodGroup is said to be made of exists."""
+"""New PodGroups: the template that one names exists, and a finalizer keeps the group while Pods belong to it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fastkube.api import meta
 from fastkube.server.admission.plugin import CREATE, Identity, Plugin, forbid
 
 if TYPE_CHECKING:
@@ -11,6 +12,19 @@ if TYPE_CHECKING:
     from fastkube.server.admission.lookup import Lookups
 
 _POD_GROUP: Identity = ("scheduling.k8s.io", "podgroups", "")
+
+
+class PodGroupProtection(Plugin):
+    """podgroup-protection-controller takes the finalizer away again."""
+
+    name = "PodGroupProtection"
+    mutates = True
+
+    def handles(self, target: Identity, operation: str) -> bool:
+        return target == _POD_GROUP and operation == CREATE
+
+    def mutate(self, call: Call, obj: Object, old: Object | None) -> None:
+        meta.add_finalizer(obj, "scheduling.k8s.io/podgroup-protection")
 
 
 class PodGroupWorkloadExists(Plugin):
