@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from apis import Api
@@ -51,13 +52,17 @@ async def condition(api: Api, name: str, kind: str) -> str:
     return found.get(kind, "")
 
 
+async def becomes(api: Api, name: str, kind: str, status: str) -> None:
+    """Waits until a definition has a condition with that status."""
+    for _ in range(5000):
+        if await condition(api, name, kind) == status:
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError(f"{name} never had {kind}={status}")
+
+
 async def define(api: Api, *versions: dict[str, Any], **spec: Any) -> dict[str, Any]:
     """Makes a definition and waits until it is established."""
-    import asyncio
-
     crd = await api.create(CRDS, definition(*versions, **spec))
-    for _ in range(1000):
-        if await condition(api, crd["metadata"]["name"], "Established") == "True":
-            return crd
-        await asyncio.sleep(0.005)
-    raise AssertionError(f"{crd['metadata']['name']} was never established")
+    await becomes(api, crd["metadata"]["name"], "Established", "True")
+    return crd

@@ -10,7 +10,7 @@ from typing import Any
 import msgpack
 import pytest
 from apis import Api, running
-from customs import CRDS, GROUP, WIDGETS, condition, define, definition, schema, version, widget
+from customs import CRDS, GROUP, WIDGETS, becomes, define, definition, schema, version, widget
 
 from fastkube.registry.custom import keeper
 
@@ -62,13 +62,9 @@ async def test_names_that_become_free_are_taken(api: Api) -> None:
     await define(api)
     await api.create(CRDS, definition(plural="gadgets"))
     name = f"gadgets.{GROUP}"
-    await asyncio.sleep(0.02)
-    assert await condition(api, name, "NamesAccepted") == "False"
+    await becomes(api, name, "NamesAccepted", "False")
     await api.delete(f"{CRDS}/widgets.{GROUP}")
-    for _ in range(1000):
-        if await condition(api, name, "Established") == "True":
-            break
-        await asyncio.sleep(0.005)
+    await becomes(api, name, "Established", "True")
     assert (await api.get(f"/apis/{GROUP}/v1/gadgets"))["kind"] == "WidgetList"
 
 
@@ -80,11 +76,7 @@ async def test_protected_groups_are_approved_by_annotation(api: Api) -> None:
         "annotations": {"api-approved.kubernetes.io": "https://example.com/1"},
     }
     await api.create(CRDS, crd)
-    for _ in range(1000):
-        if await condition(api, "widgets.things.k8s.io", "Established"):
-            break
-        await asyncio.sleep(0.005)
-    assert await condition(api, "widgets.things.k8s.io", "KubernetesAPIApprovalPolicyConformant") == "True"
+    await becomes(api, "widgets.things.k8s.io", "KubernetesAPIApprovalPolicyConformant", "True")
     crd["metadata"]["annotations"]["api-approved.kubernetes.io"] = "yes"
     status = await refused(api, "POST", CRDS, {**crd, "metadata": crd["metadata"]})
     assert status["details"]["causes"][0]["message"].startswith('Invalid value: "yes": protected groups must have')

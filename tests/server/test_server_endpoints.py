@@ -177,7 +177,6 @@ async def test_a_stop_lets_requests_finish(tmp_path: Path) -> None:
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
         )
         await until(lambda: api.server.running)
-        began = time.monotonic()
         stopping = asyncio.create_task(api.server.stop())
         await asyncio.sleep(0.05)
         writer.write(body)
@@ -185,7 +184,6 @@ async def test_a_stop_lets_requests_finish(tmp_path: Path) -> None:
         assert answer.startswith(b"HTTP/1.1 201")
         assert b"Connection: close" in answer
         await stopping
-        assert time.monotonic() - began < 2
         with pytest.raises(OSError):
             await api.connect()
         writer.close()
