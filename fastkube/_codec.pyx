@@ -369,6 +369,17 @@ def labels(value: bytes):
     return found
 
 
+def labels_part(value: bytes):
+    """The bytes of metadata.labels of an encoded object: where two are the same, so are the labels. Or None."""
+    reader = _Reader(value)
+    start: cython.Py_ssize_t
+    if not (reader.find(_METADATA) and reader.find(_LABELS)):
+        return None
+    start = reader.at
+    reader.skip()
+    return value[start : reader.at]
+
+
 def with_revision(value: bytes, revision: int) -> bytes:
     """The same msgpack with metadata.resourceVersion in it."""
     reader = _Reader(value)
@@ -560,6 +571,12 @@ class Writer:
 
         A value that cannot be read is a ValueError, and the writer is empty then.
         """
+        self._value(value, revision, bare, comma)
+        return self._used
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _value(self, value: bytes, revision: cython.ulonglong, bare: cython.bint, comma: cython.bint) -> cython.int:
         try:
             if comma:
                 self._room(1)
@@ -571,7 +588,18 @@ class Writer:
         except BaseException:
             self._used = self._parts = 0
             raise
-        return self._used
+        return 0
+
+    def values(self, items, size: cython.Py_ssize_t, bare: cython.bint, comma: cython.bint) -> bool:
+        """Stored objects one after the other, as `value` writes each of an iterator's (value, revision), until `size`
+        bytes are written since `take`. Whether there may be more."""
+        value: bytes
+        for value, revision in items:
+            self._value(value, revision, bare, comma)
+            if self._used >= size:
+                return True
+            comma = True
+        return False
 
     @cython.cfunc
     @cython.exceptval(-1)

@@ -255,11 +255,9 @@ def list_to_json(
     writer = _codec.Writer(2 * _CHUNK_BYTES, sampling=True)
     head = orjson.dumps({"kind": kind, "apiVersion": api_version, "metadata": list_meta})
     writer.raw(head[:-1] + b',"items":[')
-    comma = False
-    put = writer.value
-    for value, revision in items:
-        if put(value, revision, bare, comma) >= _CHUNK_BYTES:
-            yield writer.take()
+    rest, comma = iter(items), False
+    while writer.values(rest, _CHUNK_BYTES, bare, comma):
+        yield writer.take()
         comma = True
     writer.raw(b"]}")
     yield writer.take()

@@ -74,14 +74,18 @@ def _int64(text: str | None) -> int | None:
     return number if _INT64_MIN <= number <= _INT64_MAX else None
 
 
+_TOLD_MAX = 256
+
+
 class LabelSelector:
     """All of its requirements, sorted by key; without any it matches everything, and `NOTHING` matches nothing."""
 
-    __slots__ = ("_none", "requirements")
+    __slots__ = ("_none", "_told", "requirements")
 
     def __init__(self, requirements: tuple[Requirement, ...] = (), *, none: bool = False) -> None:
         self.requirements = tuple(sorted(requirements, key=lambda requirement: requirement.key))
         self._none = none
+        self._told: dict[bytes | None, bool] = {}  # of labels as they are stored: thousands of objects have the same
 
     def __str__(self) -> str:
         return ",".join(map(str, self.requirements))
@@ -98,7 +102,13 @@ class LabelSelector:
 
     def matches_bytes(self, value: bytes) -> bool:
         """Whether the labels of a stored object match."""
-        return self.matches(_codec.labels(value))
+        part = _codec.labels_part(value)
+        told = self._told.get(part)
+        if told is None:
+            if len(self._told) >= _TOLD_MAX:
+                self._told.clear()
+            told = self._told[part] = self.matches(_codec.labels(value))
+        return told
 
 
 EVERYTHING = LabelSelector()

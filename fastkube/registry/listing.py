@@ -15,7 +15,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -257,13 +257,19 @@ def _read_whole(store: Store, keys: KeyRange, options: ListOptions, revision: in
     """All items of the range, filtered, read as they are asked for; or the first `limit` of them, unfiltered."""
     if limit <= 0:
         values = store.values(keys.start, keys.end, revision=revision)
-        return Page((one for one in values if options.matches(one[0])) if options.filtered else values, revision)
+        return Page(_selected(values, options) if options.filtered else values, revision)
     found = store.range(keys.start, keys.end, revision=revision, limit=limit)
     items = [Stored(item.value, item.mod_revision) for item in found.items]
     if not found.more:
         return Page(items, revision)
     token = _Token(found.items[-1].key + b"\0", revision).encode(keys.prefix)
     return Page(items, revision, token, found.count - len(items))
+
+
+def _selected(values: Iterator[tuple[bytes, int]], options: ListOptions) -> Iterator[tuple[bytes, int]]:
+    labels, fields = options.labels, options.fields
+    matches = labels.matches_bytes if labels is not None and fields is None else options.matches
+    return (one for one in values if matches(one[0]))
 
 
 def _read_filtered(store: Store, keys: KeyRange, options: ListOptions, revision: int, limit: int) -> Page:

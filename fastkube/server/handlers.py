@@ -199,7 +199,7 @@ async def _stream(server: ApiServer, request: Request, media: bytes, start: byte
     while piece is not None:
         data = await asyncio.to_thread(compress.compress, piece) if compress is not None else piece
         if data:
-            transport.write(chunk(data))
+            transport.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
             await connection.drain()
         piece = next(rest, None)
     tail = chunk(compress.flush()) if compress is not None else b""

@@ -18,7 +18,7 @@ import ssl
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from fastkube.server.connection import Connection
 
@@ -160,6 +160,13 @@ class TlsTransport(asyncio.Transport):
         if data:
             self._encrypt(data)
             self._write(self._records())
+
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        """All of them in one write, without joining them first."""
+        for data in list_of_data:
+            if data:
+                self._encrypt(data)
+        self._write(self._records())
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return self._object if name == "ssl_object" else self._socket.get_extra_info(name, default)

@@ -256,3 +256,15 @@ def test_a_printed_field_selector_parses_to_itself(told, operator):
     selector = selectors.FieldSelector((selectors.FieldTerm("metadata.name", operator, told),))
     assert parse_field_selector(str(selector), COMMON).terms == selector.terms
     assert selector.matches({"metadata": {"name": told}}) is (operator == "=")
+
+
+def test_labels_that_come_again_are_matched_as_before() -> None:
+    """A list asks one selector about thousands of objects, most of which have the labels of another."""
+    selector = parse_label_selector("app=web,tier!=test")
+    labels: list[dict[str, str] | None] = [{"app": "web"}, {"app": "web", "tier": "test"}, {"app": "db"}, {}, None]
+    labels += [{"app": "web", "number": str(number)} for number in range(600)]
+    for _ in range(2):
+        for number, own in enumerate(labels):
+            metadata = {"name": f"pod-{number}"} | ({} if own is None else {"labels": own})
+            value = msgpack.packb({"apiVersion": "v1", "kind": "Pod", "metadata": metadata})
+            assert selector.matches_bytes(value) is selector.matches(own)
