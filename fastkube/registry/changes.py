@@ -28,6 +28,7 @@ from fastkube.registry.plans import About, Key, Plans, about
 from fastkube.registry.strategies import places
 
 if TYPE_CHECKING:
+    from fastkube.api.catalog import ResourceType
     from fastkube.registry.strategy import Call
     from fastkube.store import Item
 
@@ -46,6 +47,11 @@ READERS: dict[str, Callable[[bytes, Place], tuple[bytes, list[bytes]]]] = {
     "application/apply-patch+yaml": _shapes.of_json,
 }
 """How bodies are taken apart, by their media type."""
+
+
+def is_label(name: str) -> bool:
+    """Whether a name is a DNS label, which stands in a path as it is."""
+    return _shapes.fits(_shapes.LABEL, name.encode("utf-8", "surrogateescape"))
 
 
 class _Case(NamedTuple):
@@ -131,6 +137,11 @@ class Changes:
         """`constancy` is admission's."""
         self.constancy = constancy
         self.plans = plans
+
+    @staticmethod
+    def knows(rtype: ResourceType) -> bool:
+        """Whether any change of such objects may be like others."""
+        return not rtype.custom and (rtype.group, rtype.resource) in places.STORED
 
     def begin(self, call: Call, media: str, body: bytes, stamp: str) -> Change | None:
         """The change that a request asks for; None for one that is not like any other. `stamp` is now."""

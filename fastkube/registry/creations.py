@@ -15,7 +15,7 @@ from fastkube import _shapes
 from fastkube._codec import extract
 from fastkube._shapes import Shapeless
 from fastkube.api import codec, meta
-from fastkube.registry.changes import BODY_MAX_BYTES, READERS
+from fastkube.registry.changes import BODY_MAX_BYTES, READERS, is_label
 from fastkube.registry.plans import Key, Plans, about
 from fastkube.registry.strategies import places
 
@@ -100,7 +100,7 @@ class Creations:
             return None
         constancy = self.constancy(call, _CREATE)
         name = call.name.encode()
-        if constancy is None or (name and not _shapes.fits(_shapes.LABEL, name)):
+        if constancy is None or (name and not is_label(call.name)):
             return None
         contents = [b"t" + stamp.encode(), b"n" + name, *sent]
         pattern = _shapes.pattern(contents)

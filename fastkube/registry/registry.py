@@ -310,6 +310,10 @@ class Registry:
             return None
         return self.changes.begin(call, media, body, self.timestamp(call))
 
+    def foretells(self, call: Call) -> bool:
+        """Whether changes of this kind may be foretold."""
+        return self.changes.knows(call.rtype) and (call.rtype.group, call.rtype.resource) not in self._attendants
+
     async def make(self, call: Call, change: Change) -> Stored | None:
         """What a change that is like others has made of the object; None if it has to go the long way."""
         key = call.rtype.key(call.namespace, call.name)

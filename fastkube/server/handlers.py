@@ -306,6 +306,7 @@ async def update(server: ApiServer, request: Request, route: Route) -> Answer:
     created = False
     if stored is None:
         stored, created = await registry.update(call, _decoded(call, request, body), change)
+    server.repeats.learn_change(request, call, view)
     code = 201 if created else 200
     return await _asked_object(view, stored, code) if view.asks else _object(view, stored, code)
 
@@ -314,6 +315,7 @@ async def patch(server: ApiServer, request: Request, route: Route) -> Answer:
     call, view = _begin(server, request, route)
     body = await read_body(request)
     stored, created = await server.registry.patch(call, request.headers.get("Content-Type", ""), body)
+    server.repeats.learn_change(request, call, view)
     code = 201 if created else 200
     return await _asked_object(view, stored, code) if view.asks else _object(view, stored, code)
 

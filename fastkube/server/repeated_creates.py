@@ -11,13 +11,13 @@ still to come or fits no mould, a name that is taken.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from fastkube.server.answer import Answer, Streamed, render_head
 from fastkube.server.media import JSON
 from fastkube.server.plans import Grounds
 from fastkube.server.request import Request, new_audit_id
-from fastkube.store import KeyExists, StoreError
+from fastkube.store import KeyExists, RevisionMismatch, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,10 +29,11 @@ if TYPE_CHECKING:
     from fastkube.registry.strategy import Call, UserInfo
     from fastkube.server.app import ApiServer
     from fastkube.server.connection import Connection
+    from fastkube.server.fair_queues import Level
     from fastkube.server.forms import View
     from fastkube.server.request import RequestInfo
 
-_OPTIONS = frozenset(("fieldManager", "fieldValidation"))
+OPTIONS = frozenset(("fieldManager", "fieldValidation"))
 """Of a query that has more than these, more depends."""
 
 LENGTH = b"\r\nContent-Length: "
@@ -54,11 +55,13 @@ class CreatePlan(Grounds):
     user: UserInfo
 
 
-def plan_of(request: Request, call: Call, view: View) -> CreatePlan | None:
+_P = TypeVar("_P", bound=CreatePlan)
+
+
+def plan_of(request: Request, call: Call, view: View, plan: _P, options: frozenset[str] = OPTIONS) -> _P | None:
     """What the plan's own are of; None for a request of which more depends than its header and body."""
-    if request.query.keys() - _OPTIONS or request.warnings or view.asks or view.encoder is None:
+    if request.query.keys() - options or request.warnings or view.asks or view.encoder is None:
         return None
-    plan = CreatePlan()
     plan.call, plan.info, plan.user = call, request.info, request.user
     plan.sent = request.headers.get("Content-Type", "")
     plan.media = view.form.media
@@ -68,16 +71,41 @@ def plan_of(request: Request, call: Call, view: View) -> CreatePlan | None:
     return plan
 
 
-class _Creation:
-    """A create under way; called when the store is done with it."""
+class Writing:
+    """A write under way; called when the store is done with it. `first` begins the head of its answer."""
 
-    __slots__ = ("_cast", "_plan", "_request", "_server")
+    __slots__ = ("_cast", "_first", "_plan", "_request", "_server")
 
-    def __init__(self, server: ApiServer, plan: CreatePlan, cast: Cast | Foretold, request: Request) -> None:
+    def __init__(
+        self,
+        server: ApiServer,
+        plan: CreatePlan,
+        first: bytes,
+        cast: Cast | Foretold,
+        connection: Connection,
+        head: RawRequestMessage,
+    ) -> None:
         self._server = server
         self._plan = plan
+        self._first = first
         self._cast = cast
-        self._request = request
+        self._request = Request(connection, head, server.now())
+
+    def begun(self, done: asyncio.Future[int]) -> None:
+        """Counts the request among those that are under way."""
+        server, request, plan = self._server, self._request, self._plan
+        request.info, request.user, request.seat, request.task = plan.info, plan.user, plan.level, done
+        request.deadline = request.started + server.options.request_timeout_s
+        server.running.add(request)
+        done.add_done_callback(self)
+
+    @property
+    def level(self) -> Level | None:
+        return self._plan.level
+
+    @property
+    def _code(self) -> int:
+        return int(self._first[9:12])
 
     def __call__(self, done: asyncio.Future[int]) -> None:
         failure = asyncio.CancelledError() if done.cancelled() else done.exception()
@@ -96,19 +124,19 @@ class _Creation:
         server, request, plan = self._server, self._request, self._plan
         if server.health.stopping:
             request.audit_id = new_audit_id().decode()
-            server.end(request, Answer(201, body, plan.media))
+            server.end(request, Answer(self._code, body, plan.media))
             return
         server.running.discard(request)
         if plan.level is not None:
             plan.level.release()
-        plan.series.count(201, server.now() - request.started)
+        plan.series.count(self._code, server.now() - request.started)
         length = b"%d" % len(body)
-        head = (plan.head, new_audit_id(), plan.tail, server.date(), LENGTH, length, b"\r\n\r\n")
+        head = (self._first, new_audit_id(), plan.tail, server.date(), LENGTH, length, b"\r\n\r\n")
         request.connection.answer(b"".join((*head, body)), True)
 
     def _failed(self, failure: BaseException) -> None:
         server, request = self._server, self._request
-        if isinstance(failure, KeyExists):  # nothing is written: the long way says it, or finds another name
+        if isinstance(failure, KeyExists | RevisionMismatch):  # nothing is written: the long way says why, or finds one
             server.running.discard(request)
             if request.seat is not None:
                 request.seat.release()
@@ -131,20 +159,22 @@ def begin(server: ApiServer, plan: CreatePlan, connection: Connection, head: Raw
     cast = registry.recast(call, plan.sent, body)
     if cast is None:
         return None
-    level = plan.level
+    store = server.store
+    return write(Writing(server, plan, plan.head, cast, connection, head), lambda: store.create(cast.key, cast.value))
+
+
+def write(writing: Writing, submit: Callable[[], asyncio.Future[int]]) -> bytes | None:
+    """Takes a seat and submits; b"" when the write is under way, None when it has to go the long way."""
+    level = writing.level
     if level is not None and not level.try_take():
         return None
     try:
-        done = server.store.create(cast.key, cast.value)
+        done = submit()
     except Exception as failure:
         if level is not None:
             level.release()
         if isinstance(failure, StoreError):
             return None
         raise
-    request = Request(connection, head, server.now())
-    request.info, request.user, request.seat, request.task = plan.info, plan.user, level, done
-    request.deadline = request.started + server.options.request_timeout_s
-    server.running.add(request)
-    done.add_done_callback(_Creation(server, plan, cast, request))
+    writing.begun(done)
     return b""

@@ -20,10 +20,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fastkube.registry.strategy import UserInfo
-from fastkube.server import repeated_creates
+from fastkube.server import repeated_changes, repeated_creates
 from fastkube.server.answer import GZIP_MIN_BYTES, Answer, render_head
 from fastkube.server.plans import Grounds
-from fastkube.server.repeated_creates import LENGTH
+from fastkube.server.repeated_creates import LENGTH, CreatePlan
 from fastkube.server.request import Request, new_audit_id
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from fastkube.server.app import ApiServer
     from fastkube.server.connection import Connection
     from fastkube.server.forms import View
-    from fastkube.server.repeated_creates import CreatePlan
+    from fastkube.server.repeated_changes import ChangePlan, Target
 
 _PLANS_MAX = 1024
 _IDENTITIES_MAX = 256
@@ -44,7 +44,7 @@ _PERSONAL = frozenset((b"audit-id", b"content-length", b"transfer-encoding", b"u
 
 _VERSION_BYTES = len(b" HTTP/1.1")
 
-_PERSONAL_CREATE = _PERSONAL - {b"content-length"}
+_PERSONAL_WRITE = _PERSONAL - {b"content-length"}
 
 Header = tuple[tuple[bytes, bytes], ...]
 
@@ -52,12 +52,13 @@ Header = tuple[tuple[bytes, bytes], ...]
 class Plans:
     """Plans by the path of the collection and the header; of reads by what stands around the name as well."""
 
-    __slots__ = ("creates", "reads", "whole")
+    __slots__ = ("changes", "creates", "reads", "whole")
 
     def __init__(self) -> None:
         self.whole: dict[tuple[bytes, bytes], Plan] = {}
         self.reads: dict[tuple[str, Header], Plan] = {}
         self.creates: dict[tuple[str, Header], CreatePlan] = {}
+        self.changes: dict[tuple[Target, Header], ChangePlan] = {}
 
 
 class Plan(Grounds):
@@ -97,6 +98,8 @@ class Repeats:
             if create is None or not self._holds(create):
                 return None
             return repeated_creates.begin(self._server, create, connection, head)
+        if head.method in repeated_changes.METHODS:
+            return self._change(plans, connection, head)
         collection, _, name = head.path.rpartition("/")
         plan = plans.reads.get((collection, head.raw_headers))
         if plan is None or head.method != "GET":
@@ -140,6 +143,13 @@ class Repeats:
         length = b"%d" % len(body)
         return b"".join((plan.head, new_audit_id(), plan.tail, server.date(), LENGTH, length, b"\r\n\r\n", body))
 
+    def _change(self, plans: Plans, connection: Connection, head: RawRequestMessage) -> bytes | None:
+        target, name = repeated_changes.split(head.method, head.path)
+        plan = plans.changes.get((target, head.raw_headers))
+        if plan is None or not self._holds(plan):
+            return None
+        return repeated_changes.begin(self._server, plan, connection, head, name)
+
     def _holds(self, plan: Grounds) -> bool:
         """Whether all that a plan rests on is as it was."""
         server = self._server
@@ -159,7 +169,7 @@ class Repeats:
         """Makes a plan of a GET of an object that was allowed and is about to be answered, if it can be repeated."""
         if not (self.enabled and self._is_plain(request, view)):
             return
-        server, connection, info = self._server, request.connection, request.info
+        server, info = self._server, request.info
         collection, _, name = request.head.path.rpartition("/")
         if name != info.name or not server.authorizer.allows_all(request.user, info):
             return
@@ -170,26 +180,56 @@ class Repeats:
         plan.encode = view.encoder or view.one
         head = render_head(request, 200, view.form.media, b"", b"", True).removesuffix(b"\r\n")
         plan.head, _, plan.tail = head.partition(request.audit_id.encode())
-        plans = connection.plans = self._plans_of(connection.certificate_user)
+        plans = self._plans_for(request)
         if len(plans.reads) >= _PLANS_MAX:
             plans.reads.clear()
         plans.reads[collection, request.head.raw_headers] = plan
 
     def learn_create(self, request: Request, call: Call, view: View) -> None:
         """Makes a plan of a POST whose object was cast, if it can be repeated."""
-        connection = request.connection
-        if not self.enabled or connection.transport is None or not _is_impersonal(request, _PERSONAL_CREATE):
+        if not self._may_learn_write(request, call):
             return
-        if self._server.registry.strategy(call.rtype).ttl_s:  # what keeps them has to be waited for
+        plan = repeated_creates.plan_of(request, call, view, CreatePlan())
+        if plan is None or not self._rest(plan, request):
             return
-        plan = repeated_creates.plan_of(request, call, view)
-        allowed = self._server.authorizer.allows_all(request.user, request.info)
-        if plan is None or not allowed or not self._rest(plan, request):
-            return
-        plans = connection.plans = self._plans_of(connection.certificate_user)
+        plans = self._plans_for(request)
         if len(plans.creates) >= _PLANS_MAX:
             plans.creates.clear()
         plans.creates[request.head.path, request.head.raw_headers] = plan
+
+    def learn_change(self, request: Request, call: Call, view: View) -> None:
+        """Makes a plan of a PATCH or PUT that succeeded, if it can be repeated."""
+        connection = request.connection
+        if not self.enabled or connection.transport is None or not self._server.registry.foretells(call):
+            return
+        plans = connection.plans
+        target, name = repeated_changes.split(request.method, request.head.path)
+        key = (target, request.head.raw_headers)
+        if name != call.name or (plans is not None and key in plans.changes):
+            return
+        if not self._may_learn_write(request, call):
+            return
+        plan = repeated_changes.change_plan_of(request, call, view)
+        if plan is None or not self._rest(plan, request):
+            return
+        plans = self._plans_for(request)
+        if len(plans.changes) >= _PLANS_MAX:
+            plans.changes.clear()
+        plans.changes[key] = plan
+
+    def _may_learn_write(self, request: Request, call: Call) -> bool:
+        """Whether nothing about the request is its own but its path and body, and any name would do."""
+        connection = request.connection
+        if not self.enabled or connection.transport is None or not _is_impersonal(request, _PERSONAL_WRITE):
+            return False
+        if self._server.registry.strategy(call.rtype).ttl_s:  # what keeps such an object has to be waited for
+            return False
+        return bool(self._server.authorizer.allows_all(request.user, request.info))
+
+    def _plans_for(self, request: Request) -> Plans:
+        connection = request.connection
+        plans = connection.plans = self._plans_of(connection.certificate_user)
+        return plans
 
     def _rest(self, plan: Grounds, request: Request) -> bool:
         """Notes what a plan rests on; False for a request that nothing can be rested on."""
