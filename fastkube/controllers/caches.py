@@ -202,6 +202,10 @@ class Caches:
     def index(self, resource: str, name: str, key: str) -> Objects:
         return self._informers[resource].by_index(name, key)
 
+    def any_in(self, resource: str, namespace: str) -> bool:
+        """Whether there is an object of the resource in the namespace, by the index `namespace`."""
+        return self._informers[resource].is_indexed("namespace", namespace)
+
     def observe(self, resource: str, obj: Object) -> None:
         """Own writes are read at once; see Informer.observe."""
         informer = self._informers.get(resource)

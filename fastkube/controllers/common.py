@@ -240,7 +240,10 @@ def controlled_by_or_matching(kind: str, resource: str) -> Keys:
         labels = obj["metadata"].get("labels")
         if not labels or is_terminating(obj):
             return ()
-        candidates = caches.index(resource, "namespace", obj["metadata"]["namespace"])
+        namespace = obj["metadata"]["namespace"]
+        if not caches.any_in(resource, namespace):
+            return ()
+        candidates = caches.index(resource, "namespace", namespace)
         return [object_key(owner) for owner in candidates if selector_of(owner).matches(labels)]
 
     return keys

@@ -215,11 +215,12 @@ class Runner:
             self._add(watch.keys(self._caches, obj))
 
         def both(old: Object, new: Object) -> None:
-            if watch.changed is not None and not watch.changed(old, new):
-                return
             keys = watch.keys(self._caches, new)
+            before = watch.keys(self._caches, old) if watch.keys is not itself else keys
+            if not (keys or before) or (watch.changed is not None and not watch.changed(old, new)):
+                return
             self._add(keys)
-            if watch.keys is not itself and (before := watch.keys(self._caches, old)) != keys:
+            if before != keys:
                 self._add(before)
 
         informer.add_handler(one if watch.additions else None, both if watch.updates else None, one, about=watch.about)

@@ -40,7 +40,7 @@ def compile_jq(text: str) -> Filter:
     """Raises JqError."""
     parser = _Parser(text)
     if parser.tokens and all(kind == "field" for kind, _ in parser.tokens):
-        return _fields([name[1:] for _, name in parser.tokens])
+        return _Path([name[1:] for _, name in parser.tokens])
     found = parser.pipe()
     if parser.tokens:
         raise JqError(f"{text!r}: not understood from {parser.tokens[0][1]!r} on")
@@ -58,6 +58,9 @@ class Query:
         self._filter = compile_jq(text)
 
     def values(self, obj: Any) -> list[Any]:
+        if isinstance(self._filter, _Path):
+            value = self._filter.value(obj)
+            return [] if value is None else [value]
         return [value for value in self._filter(obj) if value is not None]
 
 
@@ -142,7 +145,7 @@ class _Parser:
         found = self._start()
         while self.tokens:
             if self.tokens[0][0] == "field":
-                found = _piped(found, _field(self._take()[1][1:]))
+                found = _piped(found, _Path([self._take()[1][1:]]))
             elif self._next("["):
                 found = _piped(found, self._brackets())
             elif self._next(".") and len(self.tokens) > 1 and self.tokens[1] == ("sign", "["):
@@ -152,7 +155,7 @@ class _Parser:
                 kind, name = self._take()
                 if kind != "string":
                     raise JqError(f"{self.text!r}: a field is missing after '.'")
-                found = _piped(found, _field(_unquoted(name)))
+                found = _piped(found, _Path([_unquoted(name)]))
             elif self._next("?"):
                 self._take()
             else:
@@ -167,7 +170,7 @@ class _Parser:
         negative = self._next("-") and self._take() is not None
         kind, text = self._take()
         if kind == "string" and not negative:
-            step = _field(_unquoted(text))
+            step: Filter = _Path([_unquoted(text)])
         elif kind == "number" and text.isdigit():
             step = _item(-int(text) if negative else int(text))
         else:
@@ -178,7 +181,7 @@ class _Parser:
     def _start(self) -> Filter:
         kind, text = self._take()
         if kind == "field":
-            return _field(text[1:])
+            return _Path([text[1:]])
         if kind == "string":
             return _constant(_unquoted(text))
         if kind == "number":
@@ -194,7 +197,7 @@ class _Parser:
             return inner
         if text == ".":
             if self.tokens and self.tokens[0][0] == "string":
-                return _field(_unquoted(self._take()[1]))
+                return _Path([_unquoted(self._take()[1])])
             return _same
         raise JqError(f"{self.text!r}: {text!r} is not supported")
 
@@ -233,6 +236,8 @@ def _constant(constant: Any) -> Filter:
 
 
 def _piped(left: Filter, right: Filter) -> Filter:
+    if isinstance(left, _Path) and isinstance(right, _Path):
+        return _Path(left.names + right.names)
     return right if left is _same else lambda value: (found for each in left(value) for found in right(each))
 
 
@@ -249,27 +254,28 @@ def _quietly(function: Callable[..., Any], *values: Any) -> Iterator[Any]:
         return
 
 
-def _field(name: str) -> Filter:
-    def found(value: Any) -> Iterator[Any]:
-        if isinstance(value, dict):
-            yield value.get(name)
-        elif value is None:
-            yield None
-
-    return found
+_NOTHING: Any = object()
 
 
-def _fields(names: list[str]) -> Filter:
-    """The commonest expression of all, a path of names, in one loop."""
+class _Path:
+    """The commonest expression of all, names after each other, in one loop."""
 
-    def found(value: Any) -> Iterator[Any]:
-        for name in names:
+    __slots__ = ("names",)
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+
+    def value(self, value: Any, otherwise: Any = None) -> Any:
+        """What is there, None for nothing or null; `otherwise` where jq would fail."""
+        for name in self.names:
             if not isinstance(value, dict):
-                return iter((None,)) if value is None else iter(())
+                return None if value is None else otherwise
             value = value.get(name)
-        return iter((value,))
+        return value
 
-    return found
+    def __call__(self, value: Any) -> Iterator[Any]:
+        found = self.value(value, _NOTHING)
+        return iter(() if found is _NOTHING else (found,))
 
 
 def _item(number: int) -> Filter:

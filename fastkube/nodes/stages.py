@@ -41,6 +41,10 @@ class StageError(ValueError):
 # ---------------------------------------------------------------- what a Stage asks
 
 
+Known = dict[str, list[Any]]
+"""What queries have found in an object: most Stages of a kind ask the same ones."""
+
+
 @dataclass(frozen=True)
 class Expression:
     """One matchExpression: In, NotIn, Exists or DoesNotExist over the values that a query finds."""
@@ -49,8 +53,10 @@ class Expression:
     operator: str
     values: frozenset[str]
 
-    def holds(self, obj: Object) -> bool:
-        found = self.query.values(obj)
+    def holds(self, obj: Object, known: Known) -> bool:
+        found = known.get(self.query.text)
+        if found is None:
+            found = known[self.query.text] = self.query.values(obj)
         match self.operator:
             case "Exists":
                 return bool(found)
@@ -66,7 +72,7 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-Condition = Callable[[Object], bool]
+Condition = Callable[[Object, Known], bool]
 Finder = Callable[[Object], list[Any]]
 
 
@@ -213,16 +219,19 @@ class Stage:
     steps: tuple[Step, ...]
     immediate: bool = False
 
-    def matches(self, obj: Object) -> bool:
+    def matches(self, obj: Object, known: Known) -> bool:
+        """`known` is for this object alone, and for all Stages."""
         if self.conditions is None:
             return False
-        metadata = obj["metadata"]
-        labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
-        return (
-            all(labels.get(key) == value for key, value in self.labels)
-            and all(annotations.get(key) == value for key, value in self.annotations)
-            and all(condition(obj) for condition in self.conditions)
-        )
+        for key, wanted in (("labels", self.labels), ("annotations", self.annotations)):
+            if wanted:
+                present = obj["metadata"].get(key) or {}
+                if any(present.get(name) != value for name, value in wanted):
+                    return False
+        for condition in self.conditions:  # noqa: SIM110 (a generator costs more than most conditions)
+            if not condition(obj, known):
+                return False
+        return True
 
     def weight_of(self, obj: Object) -> int | None:
         """None for a weight that should come from the object and is no number there."""
@@ -308,7 +317,7 @@ def _parse_spec(name: str, spec: Object, functions: Functions) -> Stage:
 def _parse_expression(each: Object) -> Condition:
     if "cel" in each:
         evaluate = _cel(each["cel"]["expression"])
-        return lambda obj: evaluate(obj) is True
+        return lambda obj, _known: evaluate(obj) is True
     asked = each.get("jq") or each
     operator = asked["operator"]
     if operator not in ("In", "NotIn", "Exists", "DoesNotExist"):
@@ -405,7 +414,8 @@ class Life:
 
     def next_stage(self, obj: Object) -> Stage | None:
         """The Stage to take now; of several that hold the heavier ones are drawn more often, weightless ones last."""
-        matching = [stage for stage in self._stages if stage.matches(obj)]
+        found: Known = {}
+        matching = [stage for stage in self._stages if stage.matches(obj, found)]
         if len(matching) < 2:
             return matching[0] if matching else None
         weights = [stage.weight_of(obj) for stage in matching]
