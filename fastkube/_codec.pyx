@@ -167,9 +167,11 @@ class _Reader:
     at = cython.declare(cython.Py_ssize_t)
     end = cython.declare(cython.Py_ssize_t)
     number = cython.declare(cython.ulonglong)
+    parts = cython.declare(object)
 
     def __init__(self, source: bytes):
         self.source = source
+        self.parts = None
         self.at = 0
         self.end = len(source)
         self.number = 0
@@ -276,6 +278,12 @@ class _Reader:
             if self.source[self.at + index] != text[index]:
                 return False
         return True
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def is_small(self) -> cython.bint:
+        """Whether a map or array of at most 15 comes next."""
+        return self.at < self.end and 0x80 <= self.source[self.at] < 0xA0
 
     @cython.cfunc
     @cython.exceptval(-1)
@@ -404,14 +412,53 @@ _slots = cython.declare(list, [(b"", "")] * 4096)
 _WHOLE = cython.declare(cython.int, 0)
 _META = cython.declare(cython.int, 1)
 _PART = cython.declare(cython.int, 2)
+_SHARED = cython.declare(cython.int, 3)
+
+_SHARED_LEAST = cython.declare(cython.Py_ssize_t, 48)
+_SHARED_MOST = cython.declare(cython.Py_ssize_t, 512)
+# Parts so many levels down are not looked for: each level is passed over before it is read
+_SHARED_LEVELS = cython.declare(cython.int, 8)
 
 
-def decode(value: bytes, managed_fields: bool = True):
-    """An encoded object as Python objects, without metadata.managedFields if these are not wanted.
+@cython.final
+@cython.cclass
+class Parts:
+    """Maps and arrays that were read lately, by their bytes: what is the same in many objects is decoded once, and kept
+    once. Of the last `most` to twice as many is known; those that are read again stay."""
+
+    _most = cython.declare(cython.Py_ssize_t)
+    _young = cython.declare(dict)
+    _old = cython.declare(dict)
+
+    def __init__(self, most: int = 2048):
+        self._most = most
+        self._young = {}
+        self._old = {}
+
+    @cython.cfunc
+    def find(self, piece: bytes):
+        found = self._young.get(piece)
+        if found is None:
+            found = self._old.get(piece)
+            if found is not None:
+                self.add(piece, found)
+        return found
+
+    @cython.cfunc
+    def add(self, piece: bytes, found):
+        if len(self._young) >= self._most:
+            self._old, self._young = self._young, {}
+        self._young[piece] = found
+
+
+def decode(value: bytes, managed_fields: bool = True, parts: Parts = None):
+    """An encoded object as Python objects, without metadata.managedFields if these are not wanted. With `parts` the
+    object shares what it is made of with others that were read with them, so nobody may change it.
 
     Most of the short strings that are equal, in whichever objects, are the same str: less is kept, and found faster.
     """
     reader = _Reader(value)
+    reader.parts = parts
     try:
         found = _read(reader, _PART if managed_fields else _WHOLE, DEPTH_MAX)
     except RecursionError:  # the interpreter's own limit is lower
@@ -424,6 +471,8 @@ def decode(value: bytes, managed_fields: bool = True):
 @cython.cfunc
 def _read(reader: _Reader, where: cython.int, depth: cython.int):
     left: cython.ulonglong
+    if where == _SHARED and depth > _DEPTH - _SHARED_LEVELS and reader.is_small():
+        return _read_shared(reader, depth)
     kind: cython.int = reader.step()
     if kind == _STRING:
         return _text(reader, reader.number)
@@ -434,16 +483,50 @@ def _read(reader: _Reader, where: cython.int, depth: cython.int):
     left = reader.number
     if kind == _MAP:
         return _read_map(reader, left, where, depth)
+    return _read_array(reader, left, _PART, depth)
+
+
+@cython.cfunc
+def _read_shared(reader: _Reader, depth: cython.int):
+    """A small map or array, and what is in it, which may be among the parts."""
+    start: cython.Py_ssize_t = reader.at
+    reader.skip()
+    length: cython.Py_ssize_t = reader.at - start
+    worth: cython.bint = _SHARED_LEAST <= length <= _SHARED_MOST
+    parts: Parts = reader.parts
+    piece: bytes = b""
+    if worth:
+        piece = reader.source[start : reader.at]
+        found = parts.find(piece)
+        if found is not None:
+            return found
+    reader.at = start
+    if reader.step() == _MAP:
+        found = _read_map(reader, reader.number, _SHARED, depth)
+    else:
+        found = _read_array(reader, reader.number, _SHARED, depth)
+    if worth:
+        parts.add(piece, found)
+    return found
+
+
+@cython.cfunc
+def _read_array(reader: _Reader, left: cython.ulonglong, where: cython.int, depth: cython.int):
+    if depth == 0:
+        raise _too_deep()
     items: list = []
     while left > 0:
         left -= 1
-        items.append(_read(reader, _PART, depth - 1))
+        items.append(_read(reader, where, depth - 1))
     return items
 
 
 @cython.cfunc
 def _read_map(reader: _Reader, pairs: cython.ulonglong, where: cython.int, depth: cython.int):
     length: cython.Py_ssize_t
+    if depth == 0:
+        raise _too_deep()
+    part: cython.int = _PART if reader.parts is None else _SHARED
     found: dict = {}
     while pairs > 0:
         pairs -= 1
@@ -452,7 +535,7 @@ def _read_map(reader: _Reader, pairs: cython.ulonglong, where: cython.int, depth
             reader.at += length
             reader.skip()
             continue
-        inner: cython.int = _META if where == _WHOLE and reader.is_next(length, _METADATA) else _PART
+        inner: cython.int = _META if where == _WHOLE and reader.is_next(length, _METADATA) else part
         key = _text(reader, length)
         found[key] = _read(reader, inner, depth - 1)
     return found

@@ -116,12 +116,14 @@ def msgpack_frames(data: bytes) -> tuple[list[Object], bytes]:
 
 _SHARED_MAX = 1024
 _shared: dict[bytes, Object] = {}
+_parts = _codec.Parts()
 _TYPE, _OBJECT = b"\x82\xa4type", b"\xa6object"
 
 
 def _unpack_shared(frame: memoryview) -> Object:
     """An event, whose object is the same one for the same bytes as long as these were among the last of this process.
-    Nobody who shares objects wants their managedFields: these are not decoded.
+    Parts of different objects that are equal are one part as well. Nobody who shares objects wants their managedFields:
+    these are not decoded.
 
     The type is apart: what is MODIFIED for one watch may be ADDED for another with a field selector.
     """
@@ -134,7 +136,7 @@ def _unpack_shared(frame: memoryview) -> Object:
     if known is None:
         if len(_shared) >= _SHARED_MAX:
             del _shared[next(iter(_shared))]
-        known = _shared[key] = _codec.decode(key, managed_fields=False)
+        known = _shared[key] = _codec.decode(key, managed_fields=False, parts=_parts)
     return {"type": str(frame[start + 1 : end], "ascii"), "object": known}
 
 

@@ -77,6 +77,9 @@ def test_decoding_gives_what_was_encoded(name: str, obj: Object) -> None:
             "metadata": {key: part for key, part in metadata.items() if key != "managedFields"},
         }
     assert codec.decode(value, managed_fields=False).keys() == obj.keys()
+    parts = codec.Parts(2)
+    for _ in range(2):
+        assert codec.decode(value, parts=parts) == obj
 
 
 def test_only_the_managed_fields_of_the_object_itself_are_left_out(codec: ModuleType) -> None:
@@ -90,6 +93,26 @@ def test_equal_short_strings_of_different_objects_are_one(codec: ModuleType) -> 
     first, second = (codec.decode(msgpack.packb({"phase": "Running", "n": number})) for number in (1, 2))
     assert first["phase"] is second["phase"]
     assert next(iter(first)) is next(iter(second))
+
+
+def test_parts_that_are_the_same_are_one_object(codec: ModuleType) -> None:
+    def read(name: str, parts: Any) -> Object:
+        labels = {"app": "web", "pod-template-hash": "7889c646f6", "zone": "zone-1"}
+        sources = [{"serviceAccountToken": {"expirationSeconds": 3607, "path": "token", "name": "x" * 40}}]
+        volume = {"name": name, "projected": {"sources": sources, "long": "y" * 40}}
+        obj = {"metadata": {"name": name, "labels": labels}, "spec": {"volumes": [volume], "short": {"a": 1}}}
+        read: Object = codec.decode(msgpack.packb(obj), parts=parts)
+        assert read == obj
+        return read
+
+    parts = codec.Parts(16)
+    first, second = read("a", parts), read("b", parts)
+    assert first["metadata"]["labels"] is second["metadata"]["labels"]
+    assert first["spec"]["volumes"][0]["projected"] is second["spec"]["volumes"][0]["projected"]
+    assert read("a", codec.Parts(16))["metadata"]["labels"] is not first["metadata"]["labels"]
+    for number in range(100):
+        again = read(f"c{number}", parts)
+    assert again["metadata"]["labels"] is first["metadata"]["labels"], "what is read again is not forgotten"
 
 
 @given(obj=OBJECTS, revision=st.integers(1, 2**63 - 1))
