@@ -17,7 +17,7 @@ from typing import Any
 import msgpack
 import orjson
 
-from fastkube import _codec
+from fastkube import _codec, _duplicates
 from fastkube.api import gojson
 from fastkube.errors import ApiError, bad_request, unsupported_media_type
 
@@ -97,7 +97,7 @@ def _read_json(body: bytes, duplicates: list[str] | None) -> Any:
         if fault:
             raise ValueError(fault) from None
         value = gojson.parse(body)
-    if duplicates is not None and _codec.count_keys(body) != _codec.count_entries(value):
+    if duplicates is not None and _duplicates.count_keys(body) != _duplicates.count_entries(value):
         duplicates += gojson.duplicates(body)
     return value
 
@@ -111,7 +111,7 @@ def plain_object(body: bytes) -> Object | None:
         value: Object = orjson.loads(body)
     except orjson.JSONDecodeError:
         return None
-    return value if _codec.count_keys(body) == _codec.count_entries(value) else None
+    return value if _duplicates.count_keys(body) == _duplicates.count_entries(value) else None
 
 
 def _decode_yaml(body: bytes, kind: str, duplicates: list[str] | None) -> Any:

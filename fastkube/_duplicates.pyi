@@ -1,0 +1,6 @@
+from typing import Any
+
+COMPILED: bool
+
+def count_keys(body: bytes) -> int: ...
+def count_entries(value: Any) -> int: ...
