@@ -24,7 +24,7 @@ from fastkube.etcd.methods import Call, Method, methods_of, unknown
 from fastkube.etcd.node import Later, Node
 from fastkube.etcd.options import EndpointOptions
 from fastkube.etcd.refusals import Refusal, refusal_of
-from fastkube.store import StoreError
+from fastkube.store import StoreError, grpc
 
 if TYPE_CHECKING:
     from fastkube.store.consensus import RaftReplica
@@ -228,7 +228,7 @@ class Peer(asyncio.Protocol):
         except ValueError as problem:
             context.handler.close()
             told = f"grpc: failed to unmarshal the received message: {problem}"
-            self.connection.refuse(stream, refusals.INTERNAL, told)
+            self.connection.refuse(stream, grpc.INTERNAL, told)
 
     def _check_leader(self, stream: Stream) -> None:
         """Who requires a leader is told at once that there is none."""
@@ -247,7 +247,7 @@ class Peer(asyncio.Protocol):
         try:
             request = method.request.decode(message)
         except ValueError as problem:
-            raise Refusal(refusals.INTERNAL, f"grpc: error unmarshalling request: {problem}") from None
+            raise Refusal(grpc.INTERNAL, f"grpc: error unmarshalling request: {problem}") from None
         if method.is_limited and len(message) > self._node.max_request_bytes:
             raise refusals.too_large()
         answer = method.handler(request)
@@ -281,13 +281,13 @@ class Peer(asyncio.Protocol):
             self.connection.refuse(stream, error.code, error.text)
             return
         log.error("etcd endpoint: %s failed", stream.path.decode(errors="replace"), exc_info=error)
-        self.connection.refuse(stream, refusals.INTERNAL, f"fastkube: {error!r}")
+        self.connection.refuse(stream, grpc.INTERNAL, f"fastkube: {error!r}")
 
     def _on_end(self, stream: Stream) -> None:
         """The client has said all. A call that never said anything is none."""
         context = stream.context
         if context is None:
-            self.connection.refuse(stream, refusals.INTERNAL, "grpc: the request has no message")
+            self.connection.refuse(stream, grpc.INTERNAL, "grpc: the request has no message")
         elif isinstance(context, _Streamed):
             context.handler.on_end()
 

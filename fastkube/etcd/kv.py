@@ -42,6 +42,7 @@ from fastkube.store import (
     RangeResult,
     Txn,
     TxnResult,
+    grpc,
 )
 from fastkube.store import PutResponse as PutResult
 from fastkube.store.ops import Op, Response, only_reads
@@ -252,7 +253,7 @@ def _op(request: RequestOp) -> Op:
 
 def _compare(compare: messages.Compare) -> Compare:
     if not 0 <= compare.target < len(COMPARE_TARGETS) or not 0 <= compare.result < len(COMPARE_OPERATORS):
-        raise refusals.Refusal(refusals.INVALID_ARGUMENT, "fastkube: a comparison has no such target or result")
+        raise refusals.Refusal(grpc.INVALID_ARGUMENT, "fastkube: a comparison has no such target or result")
     start, end = bounds(compare.key, compare.range_end)
     value = _COMPARED[compare.target](compare)
     return Compare(start, COMPARE_TARGETS[compare.target], COMPARE_OPERATORS[compare.result], value, end)

@@ -13,7 +13,7 @@ from fastkube.etcd.channel import Channel
 from fastkube.etcd.keys import bounds, shown, stored
 from fastkube.etcd.messages import HeaderOnly, LeaderKey
 from fastkube.etcd.node import Node
-from fastkube.store import DELETE, Compare, Delete, Item, Put, PutResponse, Range, StoreError, prefix_end
+from fastkube.store import DELETE, Compare, Delete, Item, Put, PutResponse, Range, StoreError, grpc, prefix_end
 
 SESSION_TTL_S = 60
 """Of the lease of one who brings none."""
@@ -92,7 +92,7 @@ class Locks:
         claim, _ = await self._recipes.claim(request.name, request.lease, b"")
         item = self._node.store.get(claim.key)
         if item is None or item.create_revision != claim.revision:
-            raise refusals.Refusal(refusals.UNKNOWN, "mutex: session is expired")
+            raise refusals.Refusal(grpc.UNKNOWN, "mutex: session is expired")
         return messages.LockResponse(self._node.header(), claim.key[1:])
 
     async def unlock(self, request: messages.UnlockRequest) -> HeaderOnly:
@@ -118,7 +118,7 @@ class Elections:
         held = Compare(key, "create", "=", leader.rev)
         result = await self._node.store.txn((held,), (Put(key, request.value, leader.lease),))
         if not result.succeeded:
-            raise refusals.Refusal(refusals.UNKNOWN, "election: not leader")
+            raise refusals.Refusal(grpc.UNKNOWN, "election: not leader")
         return HeaderOnly(self._node.header(result.revision))
 
     async def leader(self, request: messages.LeaderRequest) -> messages.LeaderResponse:
@@ -126,7 +126,7 @@ class Elections:
             await barrier
         found = self._recipes.owner(request.name)
         if found is None:
-            raise refusals.Refusal(refusals.UNKNOWN, "election: no leader")
+            raise refusals.Refusal(grpc.UNKNOWN, "election: no leader")
         return messages.LeaderResponse(self._node.header(), shown(found))
 
     async def resign(self, request: messages.ResignRequest) -> HeaderOnly:
@@ -182,5 +182,5 @@ class Observation:
 
 def _sound(leader: LeaderKey | None) -> LeaderKey:
     if leader is None:
-        raise refusals.Refusal(refusals.UNKNOWN, '"leader" field must be provided')
+        raise refusals.Refusal(grpc.UNKNOWN, '"leader" field must be provided')
     return leader

@@ -15,7 +15,7 @@ from fastkube.etcd.channel import Channel
 from fastkube.etcd.keys import END, PREFIX
 from fastkube.etcd.messages import NOSPACE, Empty, HeaderOnly
 from fastkube.etcd.node import Node
-from fastkube.store import StoreError
+from fastkube.store import StoreError, grpc
 from fastkube.store.snapshot import backup
 
 VERSION = "3.6.5"
@@ -148,7 +148,7 @@ class Snapshot:
                 await self._send(file)
             self._channel.finish()
         except (OSError, StoreError) as problem:
-            self._channel.refuse(refusals.INTERNAL, f"etcdserver: {problem}")
+            self._channel.refuse(grpc.INTERNAL, f"etcdserver: {problem}")
         finally:
             copy.unlink(missing_ok=True)
 

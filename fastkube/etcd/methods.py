@@ -16,6 +16,7 @@ from fastkube.etcd.maintenance import Maintenance, Snapshot
 from fastkube.etcd.members import Members
 from fastkube.etcd.node import Answer, Node
 from fastkube.etcd.watching import Watching, WatchStream
+from fastkube.store import grpc
 
 
 class Call(NamedTuple):
@@ -132,4 +133,4 @@ def unknown(path: bytes) -> refusals.Refusal:
     """In gRPC's words."""
     service, _, method = path.decode(errors="replace").lstrip("/").rpartition("/")
     told = f"unknown method {method} for service {service}" if service in _SERVICES else f"unknown service {service}"
-    return refusals.Refusal(refusals.UNIMPLEMENTED, told)
+    return refusals.Refusal(grpc.UNIMPLEMENTED, told)

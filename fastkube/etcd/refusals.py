@@ -16,17 +16,16 @@ from fastkube.store import (
     StoreError,
     StoreUnavailable,
 )
-
-CANCELLED = 1
-UNKNOWN = 2
-INVALID_ARGUMENT = 3
-NOT_FOUND = 5
-RESOURCE_EXHAUSTED = 8
-FAILED_PRECONDITION = 9
-OUT_OF_RANGE = 11
-UNIMPLEMENTED = 12
-INTERNAL = 13
-UNAVAILABLE = 14
+from fastkube.store.grpc import (
+    FAILED_PRECONDITION,
+    INTERNAL,
+    INVALID_ARGUMENT,
+    NOT_FOUND,
+    OUT_OF_RANGE,
+    RESOURCE_EXHAUSTED,
+    UNAVAILABLE,
+    UNIMPLEMENTED,
+)
 
 
 class Refusal(Exception):

@@ -12,6 +12,7 @@ import ssl
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from fastkube.store import grpc
 from fastkube.store.errors import (
     InvalidRequest,
     LeaseExists,
@@ -22,7 +23,7 @@ from fastkube.store.errors import (
     StoreError,
     StoreUnavailable,
 )
-from fastkube.store.external.http2 import UNAVAILABLE, Broken, Connection, GrpcError, Refused
+from fastkube.store.external.http2 import Broken, Connection, GrpcError, Refused
 from fastkube.store.external.messages import Body, Method, encode, read
 from fastkube.store.external.options import Endpoint
 
@@ -30,8 +31,6 @@ CALL_TIMEOUT_S = 10.0
 _CONNECT_TIMEOUT_S = 3.0
 _RETRY_S = 0.1
 _RETRY_MAX_S = 2.0
-
-_INVALID_ARGUMENT, _NOT_FOUND, _EXHAUSTED, _PRECONDITION = 3, 5, 8, 9
 
 
 class _Untrusted(Refused):
@@ -182,7 +181,7 @@ class Streaming:
         try:
             self._came.put_nowait(read(self._method.response, body))
         except ValueError as problem:
-            self._came.put_nowait(GrpcError(UNAVAILABLE, str(problem)))
+            self._came.put_nowait(GrpcError(grpc.UNAVAILABLE, str(problem)))
 
     def ended(self, error: Exception | None) -> None:
         self._came.put_nowait(error or Broken("the stream has ended"))
@@ -211,7 +210,7 @@ def _pass_on(finished: asyncio.Future[Any], to: asyncio.Future[Any]) -> None:
 
 def _is_passing(problem: BaseException) -> bool:
     """Whether the same call may do better in a moment."""
-    return isinstance(problem, Broken) or (isinstance(problem, GrpcError) and problem.code == UNAVAILABLE)
+    return isinstance(problem, Broken) or (isinstance(problem, GrpcError) and problem.code == grpc.UNAVAILABLE)
 
 
 def _timed_out(problem: str = "") -> StoreUnavailable:
@@ -223,13 +222,13 @@ def _error(problem: BaseException) -> Exception:
     if not isinstance(problem, GrpcError):
         return StoreUnavailable(str(problem))
     code, message = problem.code, problem.message
-    if code == _EXHAUSTED:
+    if code == grpc.RESOURCE_EXHAUSTED:
         return (NoSpace if "space exceeded" in message else Overloaded)(message)
-    if code == _INVALID_ARGUMENT:
+    if code == grpc.INVALID_ARGUMENT:
         return InvalidRequest(message)
-    if code == _NOT_FOUND and "lease" in message:
+    if code == grpc.NOT_FOUND and "lease" in message:
         return LeaseNotFound(0)
-    if code == _PRECONDITION and "lease already exists" in message:
+    if code == grpc.FAILED_PRECONDITION and "lease already exists" in message:
         return LeaseExists(0)
     if "compacted" in message or "future revision" in message:
         return problem

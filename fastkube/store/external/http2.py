@@ -23,6 +23,7 @@ from typing import Any, Protocol, cast
 from urllib.parse import unquote
 
 from fastkube._hpack import HeaderReader
+from fastkube.store import grpc
 
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 _END_STREAM, _ACK = 1, 1
@@ -39,8 +40,6 @@ _U32 = struct.Struct(">I")
 
 _PING_AFTER_S = 30.0
 _PING_TIMEOUT_S = 10.0
-
-UNKNOWN, UNAVAILABLE = 2, 14  # codes of gRPC
 
 
 class GrpcError(Exception):
@@ -99,7 +98,7 @@ class _Answer:
         if error is not None:
             self.future.set_exception(error)
         elif self.body is None:
-            self.future.set_exception(GrpcError(UNKNOWN, "the call ended without an answer"))
+            self.future.set_exception(GrpcError(grpc.UNKNOWN, "the call ended without an answer"))
         else:
             self.future.set_result(self.body)
 
@@ -313,7 +312,7 @@ class Connection(asyncio.Protocol):
             body = body[1 : len(body) - body[0]]
         self._take(stream, body)
         if flags & _END_STREAM:
-            self._end(number, GrpcError(UNKNOWN, "the call ended without a status"))
+            self._end(number, GrpcError(grpc.UNKNOWN, "the call ended without a status"))
 
     def _take(self, stream: _Stream, body: bytes) -> None:
         """Hand on every message that is complete."""
@@ -346,7 +345,7 @@ class Connection(asyncio.Protocol):
 
     def _check_answer(self, number: int, headers: dict[str, str]) -> None:
         if headers.get(":status") != "200":  # a proxy's answer
-            self._end(number, GrpcError(UNAVAILABLE, f"HTTP status {headers.get(':status')}"))
+            self._end(number, GrpcError(grpc.UNAVAILABLE, f"HTTP status {headers.get(':status')}"))
 
     def _decoded(self, block: bytes) -> dict[str, str]:
         found = self._known.get(block)
@@ -394,5 +393,5 @@ def _text(text: bytes) -> bytes:
 
 
 def _status(trailers: dict[str, Any]) -> GrpcError | None:
-    code = int(trailers.get("grpc-status", UNKNOWN))
+    code = int(trailers.get("grpc-status", grpc.UNKNOWN))
     return GrpcError(code, unquote(trailers.get("grpc-message", ""))) if code else None
