@@ -318,7 +318,7 @@ class SimServer:
             self.log_work.tear()
         self.folder.tearing = False
         if self.store is not None or hasattr(self, "engine"):
-            size = self.engine.file_bytes
+            size = (self.path / DATA_FILE).stat().st_size  # not asked of an engine that a failed start has closed
             synced = self.checkpoints.synced
             self.engine.close()
             self.store = self.replica = None
