@@ -377,6 +377,12 @@ class Writing(Reading):
         if item.lease:
             self._attach(key, item.lease)
 
+    def begin_log(self, keys: list[bytes]) -> None:
+        """Where `place` made the data, the log begins with the newest revision, at which these keys were put."""
+        ops = b"".join(log_op(PUT, 0, key) for key in keys)
+        self._put(_pack_revision(self.revision), ops, True, True, False, self.databases.log)
+        self.changed = True
+
     def close_revision(self) -> int:
         """Make what changed since the last call one revision; returns the revision the store is now at."""
         if self._ops:

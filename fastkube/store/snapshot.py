@@ -102,24 +102,37 @@ def load_changes(engine: Engine, changes: Iterable[Change], leases: Mapping[int,
     with engine.env.begin() as txn:
         revision = max(compacted, engine.state(txn).revision)
     coming = iter(changes)
+    newest: list[bytes] = []  # what was put at `revision`
     while page := list(itertools.islice(coming, _PAGE_CHANGES)):
-        revision = max(revision, page[-1].revision)
-        _load_page(engine, page, {}, revision)
-    _load_page(engine, [], leases, revision)
-    return revision
-
-
-def _load_page(engine: Engine, page: list[Change], leases: Mapping[int, int], revision: int) -> None:
+        for change in page:
+            if change.revision > revision:
+                revision, newest = change.revision, []
+            if change.revision == revision and change.item is not None:
+                newest.append(change.key)
+        _load_page(engine, page, revision)
     while True:
         try:
             with engine.env.begin(write=True) as txn:
                 writing = Writing(txn, engine.databases, engine.state(txn))
                 for lease, ttl_s in leases.items():
                     writing.grant_lease(lease, ttl_s)
+                writing.advance(revision)
+                writing.compact(revision)
+                writing.begin_log(newest)
+                writing.save_state()
+            return revision
+        except lmdb.MapFullError:
+            engine.grow(engine.map_bytes * 2)
+
+
+def _load_page(engine: Engine, page: list[Change], revision: int) -> None:
+    while True:
+        try:
+            with engine.env.begin(write=True) as txn:
+                writing = Writing(txn, engine.databases, engine.state(txn))
                 for change in page:
                     writing.place(change.key, change.item)
                 writing.advance(revision)
-                writing.compact(revision)
                 writing.save_state()
             return
         except lmdb.MapFullError:

@@ -11,6 +11,7 @@ import pytest
 from fastkube.etcd.backup import load
 from fastkube.etcd.bolt import Malformed, Pair, Reader, Writer
 from fastkube.store import TO_THE_END, Delete, Item, Put, Store
+from fastkube.store.check import check
 from fastkube.store.errors import CorruptStore
 from fastkube.store.snapshot import backup
 
@@ -98,6 +99,7 @@ async def test_a_store_becomes_an_etcds_file_and_a_store_again(tmp_path: Path) -
         revision = store.revision
         known = [item for item in store.range(b"", TO_THE_END).items if item.key.startswith(b"\x01")]
     assert load(tmp_path / "file", tmp_path / "second") == f"revision {revision}: 4 keys, 1 leases"
+    assert check(tmp_path / "second").problems == []
     async with store_at(tmp_path / "second") as store:
         assert store.range(b"", TO_THE_END).items == known
         assert known[1] == Item(b"\x01a", b"2", 3, 5, 3, 0)
@@ -106,6 +108,7 @@ async def test_a_store_becomes_an_etcds_file_and_a_store_again(tmp_path: Path) -
         assert await store.put(b"\x01e", b"") == revision + 1
         await store.lease_revoke(lease)
         assert store.get(b"\x01b") is None
+    assert check(tmp_path / "second").problems == []
 
 
 def key_values(*records: tuple[int, bool, bytes]) -> list[Pair]:
@@ -121,8 +124,17 @@ async def test_older_versions_and_deletes_of_an_etcd_are_passed_over(tmp_path: P
     records = key_values((2, False, a + one), (3, False, b + one), (4, True, b), (5, False, a + two))
     made(tmp_path / "file", {b"key": records})
     assert load(tmp_path / "file", tmp_path / "store") == "revision 5: 1 keys, 0 leases"
+    assert check(tmp_path / "store").problems == []
     async with store_at(tmp_path / "store") as store:
         assert store.range(b"", TO_THE_END).items == [Item(b"\x01a", b"v", 2, 5, 2, 0)]
+
+
+def test_what_ends_with_a_delete_or_is_empty_is_sound(tmp_path: Path) -> None:
+    put, gone = b"\x0a\x01a\x10\x02\x18\x02\x20\x01", b"\x0a\x01a"
+    for name, records in (("deleted", [(2, False, put), (3, True, gone)]), ("empty", [])):
+        made(tmp_path / "file", {b"key": key_values(*records)})
+        load(tmp_path / "file", tmp_path / name)
+        assert check(tmp_path / name).problems == []
 
 
 @pytest.mark.parametrize(

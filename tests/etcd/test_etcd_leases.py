@@ -10,7 +10,8 @@ from typing import Any
 from wire import Client, of, put_op
 
 from fastkube.etcd import messages as m
-from fastkube.store import check
+from fastkube.etcd.backup import load
+from fastkube.store import Store, check
 
 NOT_FOUND = ("NOT_FOUND", "etcdserver: requested lease not found")
 
@@ -125,15 +126,20 @@ async def test_who_is_there_without_others(client: Client, url: str) -> None:
     assert await client.refused(unknown) == ("NOT_FOUND", "etcdserver: member not found")
 
 
-async def test_a_snapshot_is_a_store_with_its_checksum_behind_it(client: Client, tmp_path: Path) -> None:
+async def test_a_snapshot_is_etcds_file_with_its_checksum_behind_it(client: Client, tmp_path: Path) -> None:
     await client.put(b"s1", b"kept")
     answers = client.stream("/etcdserverpb.Maintenance/Snapshot", m.EMPTY, m.SNAPSHOT_RESPONSE, m.Empty())
     pieces = [answer async for answer in answers]
     data = b"".join(answer.blob for answer in pieces)
     assert data[-32:] == hashlib.sha256(data[:-32]).digest()
     assert pieces[0].remaining_bytes == len(data) - 32 - len(pieces[0].blob)
-    (tmp_path / "data.mdb").write_bytes(data[:-32])
-    assert check.check(tmp_path).ok
+    (tmp_path / "file").write_bytes(data[:-32])
+    load(tmp_path / "file", tmp_path / "store")
+    assert check.check(tmp_path / "store").ok
+    store = await Store.open(tmp_path / "store", sync=False)
+    kept = store.get(b"\x01s1")
+    await store.close()
+    assert kept is not None and kept.value == b"kept"
     hashed = await client.call("/etcdserverpb.Maintenance/Hash", m.EMPTY, m.HASH_RESPONSE)
     at = await client.call("/etcdserverpb.Maintenance/HashKV", m.HASH_KV_REQUEST, m.HASH_KV_RESPONSE)
     assert (hashed.hash, hashed.header.revision) == (at.hash, at.hash_revision)
