@@ -13,7 +13,7 @@ Rules:
   2. An applier is known by name and subresource; an updater also by version. Entries are in upstream's order:
      appliers before updaters, then by time and name.
   3. Fields that only the server sets (name, uid, ...) have no manager, nor have those that the written subresource
-     takes back (`Writer.ignored`: status on the main resource, spec on status) or does not take (`Writer.taken`).
+     takes back (`Writer.ignored`: status on the main resource, spec on status).
   4. An object that nobody tracks stays untracked until somebody applies to it; what it held then belongs to the manager
      `before-first-apply`.
   5. Someone who applies as `kubectl` takes over from kubectl's client-side apply: fields that stand in the
@@ -72,19 +72,16 @@ class Versions(Protocol):
 
 class Writer(NamedTuple):
     """Who writes, and how: `api_version` is the request's, `now` the wall time in seconds, `ignored` what the writes of
-    this (sub)resource never change, `taken` (patterns of `fieldsets.only`) all that they change where that is less."""
+    this (sub)resource never change."""
 
     manager: str
     api_version: str
     now: float
     subresource: str = ""
     ignored: FieldSet = STATUS
-    taken: tuple[tuple[str, ...], ...] = ()
 
     def writes(self, fields: FieldSet) -> FieldSet:
         """Those of the fields that this writer can change."""
-        if self.taken:
-            return fieldsets.only(fields, self.taken)
         return fieldsets.without(fields, self.ignored)
 
 
@@ -614,7 +611,8 @@ def _with_last_applied(obj: Object, config: Object) -> Object:
 # ---------------------------------------------------------------- scale
 
 SCALE_VERSION = "autoscaling/v1"
-_SCALE_REPLICAS = fieldsets.of_path(("f:spec", "f:replicas"))
+_PATH_IN_SCALE = ("f:spec", "f:replicas")
+_SCALE_REPLICAS = fieldsets.of_path(_PATH_IN_SCALE)
 
 Replicas = dict[str, tuple[str, ...]]
 """Where a resource has its replicas, by its versions: {"apps/v1": ("f:spec", "f:replicas")}."""
@@ -636,7 +634,9 @@ def entries_after_scale(
 ) -> list[Object]:
     """The entries of a resource after its Scale was written with the result `scaled`. `api_version` is that of the
     request to the resource."""
-    left = {who._replace(version="") for who in _read(scaled)}
+    left = {
+        who._replace(version="") for who, what in _read(scaled).items() if fieldsets.has(what.fields, _PATH_IN_SCALE)
+    }
     managed: _Managed = {}
     for who, what in _read(entries).items():
         path = replicas.get(what.api_version)

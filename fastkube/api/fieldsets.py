@@ -37,7 +37,6 @@ __all__ = [
     "is_member",
     "is_well_formed",
     "of_path",
-    "only",
     "path_text",
     "paths",
     "union",
@@ -52,29 +51,6 @@ _SELF = "."
 def is_member(node: FieldSet) -> bool:
     """Whether the node itself is in the set (not only something below it)."""
     return not node or _SELF in node
-
-
-def only(left: FieldSet, patterns: tuple[tuple[str, ...], ...]) -> FieldSet:
-    """The paths of `left` that one of the patterns begins; "*" in a pattern is any element."""
-    out: FieldSet = {}
-    for pattern in patterns:
-        out = union(out, _matching(left, pattern))
-    return out
-
-
-def _matching(left: FieldSet, pattern: tuple[str, ...]) -> FieldSet:
-    if not pattern:
-        return left
-    first, rest = pattern[0], pattern[1:]
-    out: FieldSet = {}
-    for key, node in left.items():
-        if key == _SELF or first not in ("*", key):
-            continue
-        if not rest:
-            out[key] = node
-        elif inner := _matching(node, rest):
-            out[key] = inner
-    return out
 
 
 def has(fields: FieldSet, path: tuple[str, ...]) -> bool:

@@ -23,7 +23,7 @@ from fastkube.clock import parse_rfc3339
 
 _PRINTERS: dict[str, Printer] = {**table_workloads.PRINTERS, **table_cluster.PRINTERS}
 _SCALE = (
-    ("Name", "string", "name", 0),
+    ("Name", "string", "", 0),
     ("Desired", "integer", "", 0),
     ("Available", "integer", "", 0),
     ("Age", "string", "", 0),

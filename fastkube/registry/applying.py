@@ -54,7 +54,7 @@ async def apply(
             came_or_went = error.reason == ("NotFound" if exists else "AlreadyExists")
             if not came_or_went or (registry.store.get(key) is not None) == exists:
                 raise
-    raise errors.conflict(call.rtype.storage_group, call.rtype.resource, call.name, errors.MODIFIED)
+    raise errors.conflict(call.rtype.group, call.rtype.resource, call.name, errors.MODIFIED)
 
 
 def _read(call: Call, body: bytes) -> tuple[Object, list[str]]:
@@ -87,7 +87,7 @@ def _check_unborn(call: Call, config: Object) -> None:
     uid = merging.metadata_of(config).get("uid")
     if uid:
         problem = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
-        raise errors.conflict(call.rtype.storage_group, call.rtype.resource, call.name, problem)
+        raise errors.conflict(call.rtype.group, call.rtype.resource, call.name, problem)
 
 
 def _live(call: Call, facet: Facet, item: Item) -> Object:

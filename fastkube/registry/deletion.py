@@ -191,14 +191,14 @@ async def _delete(registry: Registry, call: Call, options: DeleteOptions) -> Out
     for _ in range(_ATTEMPTS_MAX):
         item = registry.store.get(key)
         if item is None:
-            raise errors.not_found(rtype.storage_group, rtype.resource, call.name)
+            raise errors.not_found(rtype.group, rtype.resource, call.name)
         try:
             return await _try_delete(registry, call, strategy, item, options)
         except RevisionMismatch:
             continue
         finally:
             call.companions.clear()
-    raise errors.conflict(rtype.storage_group, rtype.resource, call.name, errors.MODIFIED)
+    raise errors.conflict(rtype.group, rtype.resource, call.name, errors.MODIFIED)
 
 
 async def _try_delete(
@@ -369,7 +369,7 @@ async def _begin_end(registry: Registry, call: Call, options: DeleteOptions, ste
     for _ in range(_ATTEMPTS_MAX):
         item = registry.store.get(key)
         if item is None:
-            raise errors.not_found(rtype.storage_group, rtype.resource, call.name)
+            raise errors.not_found(rtype.group, rtype.resource, call.name)
         old: Object = msgpack.unpackb(item.value)
         _check_at_once(call, old, item, options)
         if "deletionTimestamp" in old["metadata"]:
@@ -383,7 +383,7 @@ async def _begin_end(registry: Registry, call: Call, options: DeleteOptions, ste
             return Outcome(Stored(value, await registry.store.update(key, value, item.mod_revision)))
         except RevisionMismatch:
             continue
-    raise errors.conflict(rtype.storage_group, rtype.resource, call.name, errors.MODIFIED)
+    raise errors.conflict(rtype.group, rtype.resource, call.name, errors.MODIFIED)
 
 
 def _check_at_once(call: Call, obj: Object, item: Item, options: DeleteOptions) -> None:

@@ -98,15 +98,17 @@ def replacement(call: Call, facet: Facet, body: Object) -> Build:
         fresh = unused.pop() if unused else msgpack.unpackb(template)
         uid = fresh["metadata"].get("uid")
         if facet.take is None and uid and uid != old["metadata"]["uid"]:
-            key = item.key.decode()
-            if call.dry_run:  # which upstream decides above the storage
-                key = key.removeprefix("/registry")
+            from fastkube.registry.upstream_form import storage_key
+
+            key = storage_key(call.rtype, item.key)
+            if not call.dry_run:  # a dry run is decided above the storage, which adds its prefix
+                key = "/registry" + key
             problem = (
                 f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, "
                 f"AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, "
                 f"UID in object meta: {old['metadata']['uid']}"
             )
-            raise errors.conflict(call.rtype.storage_group, call.rtype.resource, call.name, problem)
+            raise errors.conflict(call.rtype.group, call.rtype.resource, call.name, problem)
         return facet.accept(call, item, fresh, claimed)
 
     return build

@@ -29,24 +29,20 @@ _RESET: dict[tuple[str, str, str], FieldSet] = {
     ("", "pods", "status"): {"f:metadata": {"f:deletionTimestamp": _LEAF, "f:ownerReferences": _LEAF}, **SPEC},
     ("apiextensions.k8s.io", "customresourcedefinitions", "status"): _SPEC_AND_METADATA,
     ("apiregistration.k8s.io", "apiservices", "status"): _SPEC_AND_METADATA,
+    ("admissionregistration.k8s.io", "validatingadmissionpolicies", "status"): _SPEC_AND_METADATA,
     ("apps", "deployments", "status"): {"f:metadata": {"f:labels": _LEAF}, **SPEC},
     (*_CSR, ""): {**SPEC, **STATUS},
     (*_CSR, "approval"): {"f:status": {"f:certificate": _LEAF}, **SPEC},
     (*_CSR, "status"): {"f:status": {"f:conditions": _LEAF}, **SPEC},
     ("flowcontrol.apiserver.k8s.io", "flowschemas", "status"): _SPEC_AND_METADATA,
     ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations", "status"): _SPEC_AND_METADATA,
+    ("networking.k8s.io", "servicecidrs", "status"): _SPEC_AND_METADATA,
     ("resource.k8s.io", "resourceclaims", "status"): _SPEC_AND_METADATA,
+    ("scheduling.k8s.io", "podgroups", "status"): _SPEC_AND_METADATA,
+    ("storage.k8s.io", "volumeattachments", "status"): _SPEC_AND_METADATA,
+    **dict.fromkeys((("", "pods", "ephemeralcontainers"), ("", "pods", "resize")), _NOTHING),
 }
 """What writes to a (group, resource, subresource) never change, where that is not status, or spec for /status."""
-
-_CONTAINERS = ("f:containers", "f:initContainers")
-_TAKEN: dict[str, tuple[tuple[str, ...], ...]] = {
-    "ephemeralcontainers": (("f:spec", "f:ephemeralContainers"),),
-    "resize": tuple(
-        ("f:spec", containers, "*", key) for containers in _CONTAINERS for key in ("f:resources", "f:resizePolicy")
-    ),
-}
-"""All that writes to a subresource of Pods change."""
 
 
 class Versions:
@@ -75,7 +71,7 @@ def writer_of(call: Call, strategy: Strategy) -> Writer:
         else:
             ignored = STATUS if strategy.has_status else _NOTHING
     version = rtype.api_version(call.version)
-    return Writer(call.field_manager, version, call.now, subresource, ignored, _TAKEN.get(subresource, ()))
+    return Writer(call.field_manager, version, call.now, subresource, ignored)
 
 
 def schema_of(call: Call) -> Schema:

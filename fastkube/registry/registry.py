@@ -140,7 +140,7 @@ class Registry:
         key = rtype.key(call.namespace, call.name)
         item = listing.read_item(self.store, key, call.query.get("resourceVersion", ""))
         if item is None:
-            raise errors.not_found(rtype.storage_group, rtype.resource, call.name)
+            raise errors.not_found(rtype.group, rtype.resource, call.name)
         stored = Stored(item.value, item.mod_revision)
         return facets.facet_of(self, call).answer(call, stored) if call.subresource else stored
 
@@ -200,7 +200,7 @@ class Registry:
                 return stored
         if base:
             raise _no_unique_name(call, metadata["name"])
-        raise errors.conflict(call.rtype.storage_group, call.rtype.resource, metadata["name"], errors.MODIFIED)
+        raise errors.conflict(call.rtype.group, call.rtype.resource, metadata["name"], errors.MODIFIED)
 
     async def create_cast(self, call: Call, cast: Cast | Foretold) -> int:
         """`create` of an object that is made already; its revision. Raises 409 AlreadyExists."""
@@ -396,7 +396,7 @@ class Registry:
         for _ in range(_UPDATE_ATTEMPTS_MAX):
             item = self.store.get(key)
             if item is None:
-                raise errors.not_found(rtype.storage_group, rtype.resource, call.name)
+                raise errors.not_found(rtype.group, rtype.resource, call.name)
             learning = change is not None and change.foretell(item) is None
             try:
                 stored = await self._try_update(call, key, item, build, rules, change if learning else None)
@@ -406,7 +406,7 @@ class Registry:
                 call.companions.clear()
             if stored is not None:
                 return stored
-        raise errors.conflict(rtype.storage_group, rtype.resource, call.name, errors.MODIFIED)
+        raise errors.conflict(rtype.group, rtype.resource, call.name, errors.MODIFIED)
 
     async def _try_update(
         self, call: Call, key: bytes, item: Item, build: Build, rules: Rules, change: Change | None
@@ -516,14 +516,14 @@ def _generic(rtype: ResourceType) -> Strategy:
 
 
 def _already_exists(call: Call, name: str, taken: Item) -> ApiError:
-    error = errors.already_exists(call.rtype.storage_group, call.rtype.resource, name)
+    error = errors.already_exists(call.rtype.group, call.rtype.resource, name)
     if b"\xb1deletionTimestamp" in taken.value and "deletionTimestamp" in unpack(taken.value)["metadata"]:
         error.message = f"object is being deleted: {error.message}"
     return error
 
 
 def _no_unique_name(call: Call, name: str) -> ApiError:
-    error = errors.already_exists(call.rtype.storage_group, call.rtype.resource, name)
+    error = errors.already_exists(call.rtype.group, call.rtype.resource, name)
     error.message += ", the server was not able to generate a unique name for the object"
     error.details = {**(error.details or {}), "retryAfterSeconds": 1}
     return error

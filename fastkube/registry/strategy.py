@@ -9,7 +9,7 @@ objects (allotting a cluster IP, quota) is admission or a `Companions` hook of t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +91,19 @@ class Call:
     has_empties: bool = False
 
 
+ALL_METADATA = ("annotations", "deletionTimestamp", "finalizers", "generation", "labels", "ownerReferences")
+"""What `Strategy.kept_on_status` is for kinds whose status is all that /status changes."""
+
+
+def keep(new: Object, old: Object, keys: Iterable[str]) -> None:
+    """Takes these fields over from the old object, absent ones too."""
+    for key in keys:
+        if key in old:
+            new[key] = old[key]
+        else:
+            new.pop(key, None)
+
+
 class Strategy:
     """The behaviour of a kind without peculiarities; kinds that differ subclass it (fastkube/registry/strategies)."""
 
@@ -109,6 +122,9 @@ class Strategy:
 
     metadata_last = False
     """Faults of a new object's metadata are told only where there are no others."""
+
+    kept_on_status: tuple[str, ...] = ()
+    """The metadata that a write of /status cannot change."""
 
     allow_create_on_update = False
     """PUT (and apply) to a name that does not exist creates it."""
@@ -153,12 +169,8 @@ class Strategy:
 
     def prepare_for_status_update(self, call: Call, new: Object, old: Object) -> None:
         """On /status only status (and metadata that upstream takes there) changes: spec is kept from the old object."""
-        for key in set(new) | set(old):
-            if key not in ("status", "metadata", "apiVersion", "kind"):
-                if key in old:
-                    new[key] = old[key]
-                else:
-                    new.pop(key, None)
+        keep(new, old, set(new).union(old).difference(("status", "metadata", "apiVersion", "kind")))
+        keep(new["metadata"], old["metadata"], self.kept_on_status)
 
     def spec_changed(self, new: Object, old: Object) -> bool:
         """Whether metadata.generation rises."""

@@ -120,11 +120,16 @@ class UpstreamForm:
         return None
 
 
+def storage_key(rtype: ResourceType, key: bytes) -> str:
+    """Where kube-apiserver keeps what we keep at `key`, without its prefix."""
+    return f"/{_name(rtype)}/{key[len(rtype.key_prefix) :].decode()}"
+
+
 def _name(rtype: ResourceType) -> str:
     older = _OLDER_NAMES.get((rtype.group, rtype.resource))
     if older is not None:
         return older
-    return f"{rtype.group}/{rtype.resource}" if rtype.group in _WITH_GROUP else rtype.resource
+    return f"{rtype.group}/{rtype.resource}" if rtype.custom or rtype.group in _WITH_GROUP else rtype.resource
 
 
 def _read(value: bytes) -> dict[str, Any]:

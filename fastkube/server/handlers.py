@@ -51,6 +51,17 @@ Result = Answer | Awaitable[Answer | Streamed]
 _STREAM_FROM_BYTES = 1024 * 1024
 _GZIP_LEVEL = 1
 _EXPORT = "the export parameter, deprecated since v1.14, is no longer supported"
+_WITHOUT_TABLE = frozenset(
+    (
+        ("apiservices", "status"),
+        ("certificatesigningrequests", "approval"),
+        ("customresourcedefinitions", "status"),
+        ("pods", "ephemeralcontainers"),
+        ("pods", "resize"),
+        ("resourceclaims", "status"),
+    )
+)
+"""Subresources which upstream has no table of."""
 _PEOPLE = ("curl", "Wget", "Mozilla/5.0")
 
 
@@ -82,7 +93,8 @@ async def _connect_admitted(
 
 def _form(request: Request, call: Call) -> Form:
     headers = request.headers
-    form = form_for(headers.get("Accept", ""), custom=call.rtype.custom)
+    tables = not call.subresource or (call.rtype.resource, call.subresource) not in _WITHOUT_TABLE
+    form = form_for(headers.get("Accept", ""), custom=call.rtype.custom, tables=tables)
     agent = headers.get("User-Agent", "")
     if (request.query and "pretty" in request.query) or agent.startswith(_PEOPLE):
         form = form._replace(pretty=wants_pretty(request.query, agent))

@@ -62,7 +62,7 @@ class Clause(NamedTuple):
 PLAIN_JSON = Form()
 _PRETTY_JSON = Form(pretty=True)
 
-_forms: dict[tuple[str, bool, bool], Form] = {}
+_forms: dict[tuple[str, bool, bool, bool], Form] = {}
 
 
 def parse_accept(header: str) -> list[Clause]:
@@ -96,30 +96,32 @@ def _quality(text: str) -> float:
         return 1.0
 
 
-def form_for(accept: str, *, stream: bool = False, custom: bool = False) -> Form:
+def form_for(accept: str, *, stream: bool = False, custom: bool = False, tables: bool = True) -> Form:
     """The form of an object, list or watch; raises 406 when nothing acceptable can be served.
 
-    Objects of `custom` kinds have no protobuf form.
+    Objects of `custom` kinds have no protobuf form. Not `tables`: what is asked for is never shown as one.
     """
     if accept == "application/json" or not accept:
         return PLAIN_JSON
-    key = (accept, stream, custom)
+    key = (accept, stream, custom, tables)
     form = _forms.get(key)
     if form is None:
-        form = _negotiate(accept, stream, custom)
+        form = _negotiate(accept, stream, custom, tables)
         if len(_forms) >= _CACHE_MAX:
             _forms.clear()
         _forms[key] = form
     return form
 
 
-def _negotiate(accept: str, stream: bool, custom: bool) -> Form:
+def _negotiate(accept: str, stream: bool, custom: bool, tables: bool) -> Form:
     for clause in parse_accept(accept):
         media = format_of(clause)
         if media is None:
             continue
         form = _form_of(media, clause.parameters)
-        if form is not None and (form.kind or not custom or media is not PROTOBUF):
+        if form is None or (form.kind == TABLE and not tables):
+            continue
+        if form.kind or not custom or media is not PROTOBUF:
             if stream and media == YAML:
                 raise not_acceptable(stream=True)
             return form

@@ -50,9 +50,9 @@ async def test_only_the_series_of_a_new_event_goes_on(cluster: Cluster):
     assert (await cluster.patch("events", "e", {"message": "M"}))["message"] == "M"
 
 
-async def test_errors_name_the_core_group_whichever_is_asked(cluster: Cluster):
-    for resource in ("events", NEW):
-        async with refused(404, "NotFound", 'events "none" not found'):
+async def test_errors_name_the_group_of_the_request_and_the_kind_that_is_stored(cluster: Cluster):
+    for resource, named in (("events", "events"), (NEW, "events.events.k8s.io")):
+        async with refused(404, "NotFound", f'{named} "none" not found'):
             cluster.get(resource, "none")
     async with refused(422, "Invalid", 'Event "e" is invalid: type: Invalid value: "": has invalid value: Odd'):
         await cluster.create(NEW, event(type="Odd"))

@@ -37,6 +37,42 @@ async def test_an_empty_list_that_is_stored_as_null_belongs_to_its_sender(cluste
     assert list(managers(role).values()) == [{"f:rules": {}}]
 
 
+STATUS_WRITES: list[tuple[str, dict[str, Any], bool]] = [
+    ("servicecidrs.networking.k8s.io", {"cidrs": ["10.77.0.0/24"]}, False),
+    ("flowschemas.flowcontrol.apiserver.k8s.io", {"priorityLevelConfiguration": {"name": "x"}}, False),
+    ("customresourcedefinitions.apiextensions.k8s.io", {}, True),
+    (
+        "persistentvolumes",
+        {"capacity": {"storage": "1"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/"}},
+        True,
+    ),
+]
+
+
+@pytest.mark.parametrize(("resource", "spec", "taken"), STATUS_WRITES)
+async def test_what_writes_of_status_do_to_metadata(
+    cluster: Cluster, resource: str, spec: dict[str, Any], *, taken: bool
+):
+    name = "things.e.com" if resource.startswith("custom") else "x"
+    if not spec:
+        schema = {"openAPIV3Schema": {"type": "object"}}
+        version = {"name": "v1", "served": True, "storage": True, "schema": schema}
+        names = {"plural": "things", "kind": "Thing"}
+        spec = {"group": "e.com", "scope": "Cluster", "names": names, "versions": [version]}
+    await cluster.create(resource, {"metadata": {"name": name, "labels": {"a": "1"}}, "spec": spec}, namespace="")
+    patch = {"metadata": {"labels": {"a": "2"}, "annotations": {"x": "y"}}}
+    metadata = (await cluster.patch(f"{resource}/status", name, patch, namespace=""))["metadata"]
+    assert metadata["labels"] == {"a": "2" if taken else "1"} and ("annotations" in metadata) == taken
+
+
+async def test_a_scale_written_without_replicas_takes_nothing(cluster: Cluster):
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    made = {"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}}
+    await cluster.create("deployments.apps", made, field_manager="maker")
+    await cluster.patch("deployments.apps/scale", "d", {"metadata": {"annotations": {"x": "y"}}}, field_manager="other")
+    assert list(managers(cluster.get("deployments.apps", "d"))) == [("maker", "")]
+
+
 async def test_writers_of_a_pods_status_manage_only_that(cluster: Cluster):
     await cluster.create("pods", pod(), field_manager="creator")
     patch = {"metadata": {"labels": {"a": "b"}}, "spec": {"nodeName": "n"}, "status": {"podIPs": [{"ip": "10.0.0.1"}]}}
@@ -47,24 +83,27 @@ async def test_writers_of_a_pods_status_manage_only_that(cluster: Cluster):
     }
 
 
-async def test_ephemeral_containers_are_all_that_their_subresource_gives(cluster: Cluster):
+async def test_who_asks_for_an_ephemeral_container_owns_what_was_taken_back_too(cluster: Cluster):
     await cluster.create("pods", pod(), field_manager="creator")
     debugger = {"name": "d", "image": "i", "imagePullPolicy": "Always", "terminationMessagePolicy": "File"}
     patch = {"metadata": {"labels": {"a": "b"}}, "spec": {"ephemeralContainers": [debugger]}}
     patched = await cluster.patch("pods/ephemeralcontainers", "p", patch, field_manager="debug")
     fields = managers(patched)["debug", "ephemeralcontainers"]
-    assert list(fields) == ["f:spec"] and list(fields["f:spec"]) == ["f:ephemeralContainers"]
+    assert fields["f:metadata"] == {"f:labels": {".": {}, "f:a": {}}} and list(fields["f:spec"]) == [
+        "f:ephemeralContainers"
+    ]
     assert set(fields["f:spec"]["f:ephemeralContainers"]) == {".", 'k:{"name":"d"}'}
 
 
-async def test_resources_are_all_that_a_resize_gives(cluster: Cluster):
+async def test_who_resizes_owns_what_was_taken_back_too(cluster: Cluster):
     await cluster.create("pods", pod(resources={"requests": {"cpu": "1"}}), field_manager="creator")
     resources = {"requests": {"cpu": "2"}, "limits": {"cpu": "3"}}
     patch = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "resources": resources}]}}
     strategic = "application/strategic-merge-patch+json"
     patched = await cluster.patch("pods/resize", "p", patch, strategic, field_manager="vpa")
     taken = {"f:limits": {".": {}, "f:cpu": {}}, "f:requests": {"f:cpu": {}}}
-    expected = {"f:spec": {"f:containers": {'k:{"name":"c"}': {"f:resources": taken}}}}
+    labels = {"f:labels": {".": {}, "f:a": {}}}
+    expected = {"f:metadata": labels, "f:spec": {"f:containers": {'k:{"name":"c"}': {"f:resources": taken}}}}
     assert managers(patched)["vpa", "resize"] == expected
 
 

@@ -291,6 +291,16 @@ async def test_what_is_told_in_a_form_that_there_is_not(api: Api) -> None:
     yaml_table = "application/yaml;as=Table;v=v1;g=meta.k8s.io"
     missing = await api.request("GET", f"{MAPS}/missing", headers={"Accept": yaml_table})
     assert (missing.status, missing.headers["Content-Type"]) == (404, "application/json")
+    without = "/apis/apiregistration.k8s.io/v1/apiservices/v1.apps/status"
+    assert (await api.request("GET", without, headers={"Accept": table})).status == 406
+    both = await api.request("GET", without, headers={"Accept": f"{table},application/json"})
+    assert (both.status, both.json["kind"]) == (200, "APIService")
+    event = await api.request("GET", "/apis/events.k8s.io/v1/namespaces/default/events/missing")
+    assert event.json["message"] == 'events.events.k8s.io "missing" not found'
+    node = {"metadata": {"name": "n", "uid": "11111111-2222-3333-4444-555555555555"}}
+    await api.create("/api/v1/nodes", {"metadata": {"name": "n"}})
+    told = await api.request("PUT", "/api/v1/nodes/n", {"apiVersion": "v1", "kind": "Node", **node})
+    assert told.status == 409 and "Key: /registry/minions/n, " in told.json["message"]
     code, _, message = await ask(api, "PATCH", f"{MAPS}/a", '{"binaryData":{"a":"!!"}}', STRATEGIC)
     assert code == 422 and message.endswith("error decoding from json: illegal base64 data at input byte 0")
 

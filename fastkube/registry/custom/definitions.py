@@ -62,13 +62,6 @@ class CustomResourceDefinitions(Strategy):
         new["status"] = copy_of(old.get("status") or {})
         _note_storage(new)
 
-    def prepare_for_status_update(self, call: Call, new: Object, old: Object) -> None:
-        managed = new["metadata"].get("managedFields")
-        new["metadata"] = dict(old["metadata"])
-        if managed:
-            new["metadata"]["managedFields"] = managed
-        super().prepare_for_status_update(call, new, old)
-
     def validate_name(self, name: str, prefix: bool) -> list[str]:
         return names.dns1123_subdomain(name, prefix)
 

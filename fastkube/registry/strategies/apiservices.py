@@ -14,6 +14,7 @@ _GROUP_PRIORITY_MAX, _VERSION_PRIORITY_MAX = 20000, 1000
 
 
 class APIServiceStrategy(Strategy):
+    kept_on_status = ("annotations", "finalizers", "labels", "ownerReferences")
     has_generation = False
     allow_unconditional_update = False
     kube_finalizers = False

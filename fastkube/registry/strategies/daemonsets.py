@@ -45,6 +45,10 @@ class DaemonSetStrategy(WorkloadStrategy):
         changed = new["spec"]["template"] != old["spec"]["template"]
         _set_template_generation(new, _template_generation(old) + changed)
 
+    def prepare_for_status_update(self, call: Call, new: Object, old: Object) -> None:
+        super().prepare_for_status_update(call, new, old)
+        _set_template_generation(new, _template_generation(old))  # which upstream keeps in spec
+
     def validate(self, call: Call, obj: Object) -> list[Cause]:
         errs: Errors = []
         _daemon_set_spec(errs, obj["spec"])

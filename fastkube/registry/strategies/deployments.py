@@ -16,6 +16,7 @@ _SHARE = "25%"
 
 
 class DeploymentStrategy(WorkloadStrategy):
+    kept_on_status = ("labels",)
     metadata_checks = ("update",)
 
     def default(self, obj: Object) -> None:
@@ -31,14 +32,6 @@ class DeploymentStrategy(WorkloadStrategy):
             rolling.setdefault("maxSurge", _SHARE)
         spec.setdefault("revisionHistoryLimit", 10)
         spec.setdefault("progressDeadlineSeconds", 600)
-
-    def prepare_for_status_update(self, call: Call, new: Object, old: Object) -> None:
-        super().prepare_for_status_update(call, new, old)
-        labels = old["metadata"].get("labels")
-        if labels:
-            new["metadata"]["labels"] = labels
-        else:
-            new["metadata"].pop("labels", None)
 
     def spec_changed(self, new: Object, old: Object) -> bool:
         """Annotations count too: they go on to the ReplicaSets."""

@@ -12,7 +12,7 @@ from fastkube.errors import Cause
 from fastkube.registry.strategies import checks
 from fastkube.registry.strategies.checks import Errors, equal
 from fastkube.registry.strategies.go_values import shown
-from fastkube.registry.strategy import Call, Object, Strategy
+from fastkube.registry.strategy import ALL_METADATA, Call, Object, Strategy
 
 _GROUP = "flowcontrol.apiserver.k8s.io"
 _EXEMPT, _CATCH_ALL = "exempt", "catch-all"
@@ -44,6 +44,7 @@ def _conditions(errs: Errors, obj: Object) -> None:
 
 
 class FlowSchemaStrategy(Strategy):
+    kept_on_status = ALL_METADATA
     metadata_checks = ("whole",)
 
     def default(self, obj: Object) -> None:
@@ -207,6 +208,7 @@ _NOT_NEGATIVE = "must be a non-negative integer"
 
 
 class PriorityLevelConfigurationStrategy(Strategy):
+    kept_on_status = ALL_METADATA
     metadata_checks = ("whole",)
 
     def default(self, obj: Object) -> None:

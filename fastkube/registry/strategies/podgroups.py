@@ -12,7 +12,7 @@ from fastkube.api.names import path_segment
 from fastkube.errors import Cause
 from fastkube.registry.strategies import checks
 from fastkube.registry.strategies.checks import Errors
-from fastkube.registry.strategy import Call, Object, Strategy
+from fastkube.registry.strategy import ALL_METADATA, Call, Object, Strategy
 
 TEMPLATES_MAX = 8
 _SWITCHED_OFF = ("schedulingConstraints", "resourceClaims", "disruptionMode", "priorityClassName", "priority")
@@ -50,6 +50,7 @@ class WorkloadStrategy(Strategy):
 
 
 class PodGroupStrategy(Strategy):
+    kept_on_status = ALL_METADATA
     has_generation = False
 
     def default(self, obj: Object) -> None:

@@ -23,6 +23,7 @@ _COMPUTE = ("cpu", "memory")
 
 
 class PodStrategy(Strategy):
+    kept_on_status = ("ownerReferences",)
     graceful = True
 
     def __init__(self) -> None:
@@ -60,11 +61,6 @@ class PodStrategy(Strategy):
 
     def prepare_for_status_update(self, call: Call, new: Object, old: Object) -> None:
         super().prepare_for_status_update(call, new, old)
-        owners = old["metadata"].get("ownerReferences")
-        if owners:
-            new["metadata"]["ownerReferences"] = owners
-        else:
-            new["metadata"].pop("ownerReferences", None)
         _keep_status_parts(new.setdefault("status", {}), old.get("status") or {})
 
     def grace_period_s(self, obj: Object, requested_s: int | None) -> int:

@@ -9,7 +9,7 @@ from fastkube.errors import Cause
 from fastkube.registry.strategies import checks
 from fastkube.registry.strategies.admission_matching import default_matching, default_rules, match_resources
 from fastkube.registry.strategies.checks import Errors, Object
-from fastkube.registry.strategy import Call, Strategy
+from fastkube.registry.strategy import ALL_METADATA, Call, Strategy
 
 _ACTIONS = ("Audit", "Deny", "Warn")
 _REPEATED = (
@@ -29,6 +29,7 @@ def _default_resources(resources: Object | None) -> None:
 class PolicyStrategy(Strategy):
     """Of both kinds: `mutating` policies change objects and have no status, the others check them."""
 
+    kept_on_status = ALL_METADATA
     allow_unconditional_update = False
     metadata_checks = ("update",)
 

@@ -12,7 +12,7 @@ from fastkube.registry.strategies.checks import Errors, equal
 from fastkube.registry.strategies.devices import Names, listed, unique
 from fastkube.registry.strategies.go_values import shown
 from fastkube.registry.strategies.volume_sources import csi_driver_name
-from fastkube.registry.strategy import Call, Object, Strategy
+from fastkube.registry.strategy import ALL_METADATA, Call, Object, Strategy
 
 _USERS_MAX, _RESULTS_MAX, _BINDING_CONDITIONS_MAX, _CONDITIONS_MAX, _IPS_MAX = 256, 32, 4, 8, 16
 _DATA_MAX_BYTES = 10 * 1024
@@ -21,6 +21,7 @@ _is_uuid = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 
 
 class ResourceClaimStrategy(Strategy):
+    kept_on_status = ALL_METADATA
     has_generation = False
 
     def default(self, obj: Object) -> None:

@@ -62,6 +62,7 @@ def _system(errs: Errors, name: str, value: int, is_default: bool) -> None:
 
 
 class RuntimeClassStrategy(Strategy):
+    allow_create_on_update = True
     kube_finalizers = False
     has_generation = False
     has_status = False

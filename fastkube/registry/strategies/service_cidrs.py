@@ -8,10 +8,11 @@ from fastkube.errors import Cause
 from fastkube.registry.strategies import checks
 from fastkube.registry.strategies.checks import Errors
 from fastkube.registry.strategies.go_values import shown
-from fastkube.registry.strategy import Call, Object, Strategy
+from fastkube.registry.strategy import ALL_METADATA, Call, Object, Strategy
 
 
 class ServiceCIDRStrategy(Strategy):
+    kept_on_status = ALL_METADATA
     has_generation = False
 
     def validate(self, call: Call, obj: Object) -> list[Cause]:

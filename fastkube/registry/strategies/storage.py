@@ -15,7 +15,7 @@ from fastkube.registry.strategies.pod_scheduling import topology_terms
 from fastkube.registry.strategies.pod_warnings import DEPRECATED_NODE_LABELS
 from fastkube.registry.strategies.volume_sources import csi_driver_name
 from fastkube.registry.strategies.volumes import default_volume_spec, volume_spec
-from fastkube.registry.strategy import Call, Object, Strategy
+from fastkube.registry.strategy import ALL_METADATA, Call, Object, Strategy
 
 _PARAMETERS_MAX, _PARAMETERS_MAX_BYTES = 512, 256 * 1024
 _EMPTY = "field can not be empty."
@@ -114,6 +114,7 @@ _ERROR_MAX_BYTES = 1024
 
 
 class VolumeAttachmentStrategy(Strategy):
+    kept_on_status = ALL_METADATA
     metadata_checks = ("whole",)
     has_generation = False
     allow_unconditional_update = False
@@ -122,11 +123,6 @@ class VolumeAttachmentStrategy(Strategy):
         inline = ((obj.get("spec") or {}).get("source") or {}).get("inlineVolumeSpec")
         if inline is not None:
             default_volume_spec(inline)
-
-    def prepare_for_status_update(self, call: Call, new: Object, old: Object) -> None:
-        super().prepare_for_status_update(call, new, old)
-        kept = {"managedFields": new["metadata"].get("managedFields")}
-        new["metadata"] = {**old["metadata"], **{key: value for key, value in kept.items() if value}}
 
     def validate(self, call: Call, obj: Object) -> list[Cause]:
         return _attachment(obj)
