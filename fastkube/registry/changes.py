@@ -62,6 +62,18 @@ class _Case(NamedTuple):
     constancy: int
 
 
+def may_be_like_others(call: Call, body: bytes) -> bool:
+    """Whether what a plan cannot foretell is out of the question: dry runs, audit, custom kinds, other versions."""
+    return not (
+        call.dry_run
+        or call.annotations is not None
+        or len(body) > BODY_MAX_BYTES
+        or call.rtype.custom
+        or call.rtype.stale
+        or call.version != places.BODY_VERSION
+    )
+
+
 class Change:
     """One request that changes an object: `foretell` what it makes of a version, or `learn` from what was made.
 
@@ -148,17 +160,7 @@ class Changes:
         rtype = call.rtype
         where = places.STORED.get((rtype.group, rtype.resource))
         read = READERS.get(media)
-        if (
-            where is None
-            or read is None
-            or call.subresource not in _SUBRESOURCES
-            or call.dry_run
-            or call.annotations is not None
-            or len(body) > BODY_MAX_BYTES
-            or rtype.custom
-            or rtype.stale
-            or call.version != places.BODY_VERSION
-        ):
+        if where is None or read is None or call.subresource not in _SUBRESOURCES or not may_be_like_others(call, body):
             return None
         try:
             sent = read(body, places.BODIES[rtype.group, rtype.resource])

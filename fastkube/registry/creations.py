@@ -15,7 +15,7 @@ from fastkube import _shapes
 from fastkube._codec import extract
 from fastkube._shapes import Shapeless
 from fastkube.api import codec, meta
-from fastkube.registry.changes import BODY_MAX_BYTES, READERS, is_label
+from fastkube.registry.changes import READERS, is_label, may_be_like_others
 from fastkube.registry.plans import Key, Plans, about
 from fastkube.registry.strategies import places
 
@@ -82,17 +82,7 @@ class Creations:
         rtype = call.rtype
         kind = (rtype.group, rtype.resource)
         place, read = places.STORED.get(kind), READERS.get(media)
-        if (
-            place is None
-            or read is None
-            or call.subresource
-            or call.dry_run
-            or call.annotations is not None
-            or len(body) > BODY_MAX_BYTES
-            or rtype.custom
-            or rtype.stale
-            or call.version != places.BODY_VERSION
-        ):
+        if place is None or read is None or call.subresource or not may_be_like_others(call, body):
             return None
         try:
             shape, sent = read(body, places.BODIES[kind])

@@ -153,6 +153,17 @@ def parse_selector(selector: Object | None) -> tuple[Term, ...] | None:
     return tuple(parse_term(term) for term in selector.get("nodeSelectorTerms") or ())
 
 
+def selected_nodes(selector: Object | None, nodes: NodeMasks) -> int:
+    """The nodes that a v1.NodeSelector names; all where there is none."""
+    terms = parse_selector(selector)
+    if terms is None:
+        return nodes.all
+    mask = 0
+    for term in terms:
+        mask |= term.mask(nodes)
+    return mask
+
+
 def required_nodes(spec: Object) -> RequiredNodes:
     """Of a Pod's spec."""
     affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from fastkube.api import quantity, selectors
 from fastkube.scheduler.framework import Rejected
-from fastkube.scheduler.nodeaffinity import NodeMasks, parse_selector
+from fastkube.scheduler.nodeaffinity import NodeMasks, parse_selector, selected_nodes
 from fastkube.scheduler.pods import PodInfo
 
 Object = dict[str, Any]
@@ -140,13 +140,7 @@ class VolumeStore:
     @staticmethod
     def nodes_of(volume: Object, nodes: NodeMasks) -> int:
         """The nodes that can use a volume."""
-        terms = parse_selector((volume["spec"].get("nodeAffinity") or {}).get("required"))
-        if terms is None:
-            return nodes.all
-        mask = 0
-        for term in terms:
-            mask |= term.mask(nodes)
-        return mask
+        return selected_nodes((volume["spec"].get("nodeAffinity") or {}).get("required"), nodes)
 
     def candidates(self, claim: Object) -> list[Object]:
         """Volumes that could be bound to a claim, the best first: one that is promised to it, then the smallest."""

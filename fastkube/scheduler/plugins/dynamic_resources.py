@@ -45,7 +45,7 @@ from fastkube.scheduler.framework import (
     Refusal,
     Rejected,
 )
-from fastkube.scheduler.nodeaffinity import parse_selector
+from fastkube.scheduler.nodeaffinity import selected_nodes
 from fastkube.scheduler.nodes import NodeInfo, bits
 from fastkube.scheduler.pods import PodInfo
 from fastkube.scheduler.search import FitError, NodeSearch
@@ -222,13 +222,7 @@ class DynamicResources(Plugin):
                 return 0
         except NeverReady:
             return 0
-        terms = parse_selector((claim.get("status") or {}).get("allocation", {}).get("nodeSelector"))
-        if terms is None:
-            return index.all
-        usable = 0
-        for term in terms:
-            usable |= term.mask(index)
-        return usable
+        return selected_nodes((claim.get("status") or {}).get("allocation", {}).get("nodeSelector"), index)
 
     def _by_devices(self, state: _State, candidates: int) -> tuple[int, dict[frozenset[str], int]]:
         """(nodes that lack a resource, the others by the extended resources that they leave to their devices)."""
