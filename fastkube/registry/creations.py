@@ -96,7 +96,8 @@ class Creations:
         pattern = _shapes.pattern(contents)
         if pattern is None:
             return None
-        return self._foretell(call, (about(call, media), b"", shape, pattern), contents, constancy, place)
+        key = ((*about(call, media), call.namespace), b"", shape, pattern)  # a body need not name its namespace
+        return self._foretell(call, key, contents, constancy, place)
 
     def _foretell(
         self, call: Call, key: Key, contents: list[bytes], constancy: int, place: Place

@@ -65,6 +65,14 @@ async def test_names_that_are_taken_or_made_up(api: Api) -> None:
     assert len({obj["metadata"]["name"] for obj in made}) == 6
 
 
+async def test_namespaces_are_kept_apart(api: Api) -> None:
+    await api.create("/api/v1/namespaces", {"metadata": {"name": "other"}})
+    for namespace in ("default", "other"):
+        path = f"/api/v1/namespaces/{namespace}/configmaps"
+        made = [await api.create(path, {"metadata": {"name": f"map-{number}"}}) for number in range(6)]
+        assert [obj["metadata"]["namespace"] for obj in made] == [namespace] * 6
+
+
 @pytest.mark.parametrize("query", ["?fieldManager=me", "?fieldValidation=Strict", "?pretty=true", "?dryRun=All"])
 async def test_options_count(api: Api, query: str) -> None:
     answers = [await api.request("POST", PODS + query, pod(f"pod-{number}")) for number in range(6)]
