@@ -74,9 +74,6 @@ def begin(
     registry, call, store = server.registry, plan.call, server.store
     call.now, call.name = server.clock.time(), name
     call.warnings = []
-    change = registry.change(call, plan.sent, body)
-    if change is None:
-        return None
     key = call.rtype.key(call.namespace, name)
     item = store.get(key)
     if item is None:
@@ -84,6 +81,9 @@ def begin(
         if new is None or new.key != key:
             return None
         return write(Writing(server, plan, plan.created, new, connection, head), lambda: store.create(key, new.value))
+    change = registry.change(call, plan.sent, body)
+    if change is None:
+        return None
     value = change.foretell(item)
     if value is None or value == item.value or call.warnings or store.is_stale(key):
         return None

@@ -438,6 +438,47 @@ async def test_applies_to_names_that_there_were_not(twins: Twins, resource: str)
     assert len(set(twins.uids)) == len(twins.uids) > 30
 
 
+def _deployment(name: str, wanted: Any, labels: dict[str, str], *, expressed: bool) -> Object:
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}}
+    expressions = [{"key": "app", "operator": "In", "values": [wanted, "both"]}]
+    selector = {"matchExpressions": expressions} if expressed else {"matchLabels": {"app": wanted}}
+    spec = {"replicas": 1, "selector": selector, "template": template}
+    return {"metadata": {"name": name, "labels": labels}, "spec": spec}
+
+
+@pytest.mark.parametrize("expressed", [False, True], ids=["labels", "expressions"])
+async def test_selectors_are_compared_with_labels_that_differ(twins: Twins, expressed: bool) -> None:
+    dice = random.Random(5)
+    refusals = set()
+    for number in range(60):
+        label = dice.choice((f"d-{number}", f"d-{number}", f"d-{number}", "both", "Upper", "v1.0", "", "no value!"))
+        wanted = label if dice.random() < 0.7 else dice.choice((f"e-{number}", "both", 7, None))
+        labels = {"app": label, "app.kubernetes.io/name": f"n-{number}"}
+        obj = _deployment(f"d-{number}", wanted, labels, expressed=expressed)
+        if number % 2:
+            told = await twins.post("deployments.apps", obj)
+        else:
+            config = {"apiVersion": "apps/v1", "kind": "Deployment", **obj}
+            told = await twins.apply("deployments.apps", f"d-{number}", config, field_manager="one")
+        refusals.add("does not match template" in told)
+    assert refusals == {True, False}
+    assert twins.foretold > 3
+
+
+async def test_labels_that_change_are_compared_with_selectors(twins: Twins) -> None:
+    dice = random.Random(6)
+    refusals = set()
+    for number in range(60):
+        name, label = f"d-{number}", dice.choice((f"l-{number}", f"d-{number}", "both", "v1.0"))
+        await twins.create("deployments.apps", _deployment(name, label, {"app": label}, expressed=False))
+        other = dice.choice((label, label, f"m-{number}", "Upper"))
+        labels = {"app": other, "more": f"n-{number}"}
+        patch = {"metadata": {"labels": labels}, "spec": {"template": {"metadata": {"labels": labels}}}}
+        refusals.add(await twins.patch("deployments.apps", name, patch) != "")
+    assert refusals == {True, False}
+    assert twins.foretold > 5
+
+
 async def test_a_new_object_that_was_there_is_a_conflict(twins: Twins) -> None:
     for number in range(6):
         assert not await twins.post("configmaps", config_map(number))

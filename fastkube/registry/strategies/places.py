@@ -83,13 +83,20 @@ _POD: _Places = {
         b"initContainerStatuses": _CONTAINER_STATUS,
     },
 }
-_SCALED: _Places = {b"metadata": _METADATA, b"spec": {b"replicas": NUMBER}, b"status": {b"conditions": _CONDITIONS}}
+_LABELED: _Places = {**_METADATA, b"labels": {ANY: LABEL}}
+_SELECTOR: _Places = {b"matchLabels": {ANY: LABEL}, b"matchExpressions": {b"values": LABEL}}
+"""It is compared with the labels of the template, so that the pattern tells whether it matches."""
+_SCALED: _Places = {
+    b"metadata": _LABELED,
+    b"spec": {b"replicas": NUMBER, b"selector": _SELECTOR, b"template": {b"metadata": {b"labels": {ANY: LABEL}}}},
+    b"status": {b"conditions": _CONDITIONS},
+}
 _PLAIN: _Places = {b"metadata": _METADATA}
 _EVENT_METADATA: _Places = {**_METADATA, b"name": NAME}
 
 _KINDS: dict[tuple[str, str], _Places] = {
     ("", "pods"): _POD,
-    ("", "configmaps"): {**_PLAIN, b"data": {ANY: TEXT}},
+    ("", "configmaps"): {b"metadata": _LABELED, b"data": {ANY: TEXT}},
     ("apps", "deployments"): _SCALED,
     ("apps", "replicasets"): _SCALED,
     ("coordination.k8s.io", "leases"): {
