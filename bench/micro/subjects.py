@@ -238,12 +238,19 @@ def renew_leases(requests: Requests) -> Work:
             versions[metadata["name"]] = metadata["resourceVersion"]
 
     async def work(count: int) -> None:
-        nonlocal made
         names, media = [f"node-{number}" for number in range(_NODES)], "application/msgpack"
         if not made:
             await send([["POST", path, media, msgpack.packb(lease(name)), False] for name in names])
-        made, names = made + 1, names[:count]
-        await send([["PUT", f"{path}/{name}", media, msgpack.packb(lease(name)), False] for name in names])
+            for _ in range(4):
+                await renew(names)
+        await renew(names[:count])
+
+    async def renew(names: list[str]) -> None:
+        nonlocal made
+        made += 1
+        await send(
+            [["PUT", f"{path}/{name}", "application/msgpack", msgpack.packb(lease(name)), False] for name in names]
+        )
 
     return work
 

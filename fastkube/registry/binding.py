@@ -18,12 +18,18 @@ from fastkube.registry.strategy import Call, Object
 from fastkube.store import RevisionMismatch
 
 if TYPE_CHECKING:
+    from fastkube.registry.changes import Change
     from fastkube.registry.registry import Registry
     from fastkube.store import Item
 
 SUCCESS: Object = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 
 _ATTEMPTS_MAX = 100
+
+
+def change_of(registry: Registry, call: Call, media: str, body: bytes) -> Change | None:
+    """What a binding in this body changes about the Pod `call.name`; None for one that is not like any other."""
+    return registry.changes.begin_binding(call, media, body, registry.timestamp(call))
 
 
 async def bind(registry: Registry, call: Call, body: Object) -> Object:
@@ -36,7 +42,7 @@ async def bind(registry: Registry, call: Call, body: Object) -> Object:
     pods = registry.catalog.get("", "pods")
     assert pods is not None
     key = pods.key(call.namespace, call.name)
-    change = registry.changes.begin_binding(call, msgpack.packb(body), registry.timestamp(call))
+    change = change_of(registry, call, *call.sent) if call.sent is not None else None
     for _ in range(_ATTEMPTS_MAX):
         item = registry.store.get(key)
         if item is None:

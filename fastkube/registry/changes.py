@@ -36,7 +36,8 @@ BODY_MAX_BYTES = 16 * 1024
 _VALUE_MAX_BYTES = 64 * 1024
 """Larger objects may come near a limit on all that they hold."""
 
-_UPDATE = "UPDATE"
+_OPERATIONS = {"create": "CREATE"}
+"""What admission takes a change for; most are updates."""
 
 _SUBRESOURCES = ("", "status")
 READERS: dict[str, Callable[[bytes, Place], tuple[bytes, list[bytes]]]] = {
@@ -112,7 +113,7 @@ class Change:
             return None
         self._asked, self._case = item.mod_revision, None
         call, changes = self._call, self._changes
-        constancy = changes.constancy(call, _UPDATE)
+        constancy = changes.constancy(call, _OPERATIONS.get(call.verb, "UPDATE"))
         if constancy is None or len(item.value) > _VALUE_MAX_BYTES:
             return None
         try:
@@ -136,7 +137,8 @@ class Change:
     def learn(self, value: bytes) -> None:
         """The version that was asked about last has become this one."""
         case = self._case
-        if case is None or self._changes.constancy(self._call, _UPDATE) != case.constancy:
+        operation = _OPERATIONS.get(self._call.verb, "UPDATE")
+        if case is None or self._changes.constancy(self._call, operation) != case.constancy:
             return
         told = self._call.warnings[self._told :]
         self._changes.plans.learn(case.key, case.constancy, self._place, case.contents, value, told)
@@ -168,12 +170,14 @@ class Changes:
             return None
         return Change(self, call, about(call, media), where, sent, stamp)
 
-    def begin_binding(self, call: Call, body: bytes, stamp: str) -> Change | None:
-        """The same for a Binding, as admission leaves it, in msgpack."""
-        if call.dry_run or call.annotations is not None or len(body) > BODY_MAX_BYTES:
+    def begin_binding(self, call: Call, media: str, body: bytes, stamp: str) -> Change | None:
+        """The same for a Binding of the Pod `call.name`, which admission would let pass."""
+        read = READERS.get(media)
+        if read is None or not may_be_like_others(call, body) or not is_label(call.name):
             return None
         try:
-            sent = _shapes.of_msgpack(body, places.BINDING, True)
+            shape, sent = read(body, places.BINDING)
         except Shapeless:
             return None
-        return Change(self, call, about(call, codec.MSGPACK), places.STORED["", "pods"], sent, stamp)
+        sent = [b"n" + call.name.encode(), *sent]
+        return Change(self, call, about(call, media), places.STORED["", "pods"], (shape, sent), stamp)

@@ -205,7 +205,7 @@ class Registry:
     async def create_cast(self, call: Call, cast: Cast | Foretold) -> int:
         """`create` of an object that is made already; its revision. Raises 409 AlreadyExists."""
         strategy = self.strategy(call.rtype)
-        lease = await self._leases.get(strategy.ttl_s) if strategy.ttl_s else 0
+        lease = await self.lease(strategy.ttl_s)
         for _ in range(_CREATE_ATTEMPTS_MAX):
             try:
                 return await self.store.create(cast.key, cast.value, lease)
@@ -285,7 +285,7 @@ class Registry:
             return Stored(value, 0)
         if call.companions:
             return await self._put_accompanied(call, key, value, None)
-        lease = await self._leases.get(strategy.ttl_s) if strategy.ttl_s else 0
+        lease = await self.lease(strategy.ttl_s)
         return Stored(value, await self.store.create(key, value, lease))
 
     async def _put_accompanied(self, call: Call, key: bytes, value: bytes, over: Item | None) -> Stored | None:
@@ -328,7 +328,7 @@ class Registry:
             if value == item.value:
                 return Stored(value, item.mod_revision)
             strategy = self.strategy(call.rtype)
-            lease = await self._leases.get(strategy.ttl_s) if strategy.ttl_s else 0
+            lease = await self.lease(strategy.ttl_s)
             try:
                 return Stored(value, await self.store.update(key, value, item.mod_revision, lease))
             except RevisionMismatch:
@@ -452,7 +452,7 @@ class Registry:
             return Stored(value, item.mod_revision)
         if call.companions:
             return await self._put_accompanied(call, key, value, item)
-        lease = await self._leases.get(strategy.ttl_s) if strategy.ttl_s else 0
+        lease = await self.lease(strategy.ttl_s)
         stored = Stored(value, await self.store.update(key, value, item.mod_revision, lease))
         if change is not None:
             change.learn(value)
@@ -497,6 +497,10 @@ class Registry:
         return await deletion.delete_collection(self, call, selection, options)
 
     # ---------------------------------------------------------------- helpers
+
+    async def lease(self, ttl_s: int) -> int:
+        """On which an object lives so long; 0 for one that lives until it is deleted."""
+        return await self._leases.get(ttl_s) if ttl_s else 0
 
     def timestamp(self, call: Call) -> str:
         """The time of the call as metav1.Time; formatted once a second."""

@@ -66,7 +66,7 @@ class Call:
     `faults` is what decoding found already that strict field validation refuses (duplicate fields). `annotations` are
     what the audit log is told besides; None where the request is not audited. `revision` is that of the object which
     is changed or deleted, `delete_options` are those of a deletion as the client sent them. `has_empties`: the body has
-    an empty list where null is stored.
+    an empty list where null is stored. `sent` is the format and body of an action, as they came.
     """
 
     rtype: ResourceType
@@ -89,6 +89,7 @@ class Call:
     revision: int = 0
     delete_options: Object | None = None
     has_empties: bool = False
+    sent: tuple[str, bytes] | None = None
 
 
 ALL_METADATA = ("annotations", "deletionTimestamp", "finalizers", "generation", "labels", "ownerReferences")

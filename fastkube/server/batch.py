@@ -25,7 +25,7 @@ from fastkube.server.answer import Answer
 from fastkube.server.calls import BODY_MAX_BYTES
 from fastkube.server.connect import CONNECTING
 from fastkube.server.media import MSGPACK
-from fastkube.server.renewals import Renewals, Result
+from fastkube.server.repeated_writes import Result
 from fastkube.server.request import Request
 
 if TYPE_CHECKING:
@@ -84,17 +84,13 @@ async def handle_batch(server: ApiServer, request: Request, stages: tuple[Stage,
         raise errors.too_large(f"Request entity too large: limit is {BATCH_MAX_BYTES}")
     writes = _read(body)
     batch = _Batch(server, request, stages)
-    renewals = Renewals(server, request)
+    repeated = server.repeats.batches.begin(request)
     results: list[Result | None] = [None] * len(writes)
     for at, write in enumerate(writes):
-        method, target, media, content, brief = write
-        if method == "PUT" and media == _MSGPACK:
-            await renewals.prepare(target)
-            if renewals.take(at, target, content, brief):
-                continue
-        batch.begin(at, write, results)
+        if not repeated.take(at, write, results):
+            batch.begin(at, write, results)
     try:
-        for at in await renewals.write(results):
+        for at in await repeated.write(results):
             batch.begin(at, writes[at], results)
         for at, task in batch.waiting:
             results[at] = await task

@@ -286,6 +286,8 @@ async def _run(watcher: Watcher, position: int, initial: bool, announce: bool) -
 async def create(server: ApiServer, request: Request, route: Route) -> Answer:
     call, view = _begin(server, request, route)
     body = await read_body(request)
+    if call.subresource:
+        return await _act(server, request, call, view, body)
     cast = server.registry.cast(call, request.headers.get("Content-Type", ""), body)
     if isinstance(cast, Cast | Foretold):
         revision = await server.registry.create_cast(call, cast)
@@ -295,6 +297,14 @@ async def create(server: ApiServer, request: Request, route: Route) -> Answer:
     if cast is not None:
         cast.learn(stored.value, server.registry.timestamp(call))
     return await _asked_object(view, stored, 201) if view.asks else _object(view, stored, 201)
+
+
+async def _act(server: ApiServer, request: Request, call: Call, view: View, body: bytes) -> Answer:
+    call.sent = request.headers.get("Content-Type", ""), body
+    done = await server.registry.create(call, _decoded(call, request, body))
+    if call.subresource == "binding":
+        server.repeats.learn_binding(request, call, view)
+    return _object(view, done, 201)
 
 
 def _cast(view: View, cast: Cast | Foretold, revision: int) -> Answer:

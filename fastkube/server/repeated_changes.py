@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from fastkube.server.request import Request
 
 METHODS = frozenset(("PATCH", "PUT"))
-_OPTIONS = frozenset(("fieldManager", "fieldValidation", "force"))
+OPTIONS = frozenset(("fieldManager", "fieldValidation", "force"))
 _STATUS = "/status"
+_BINDING = "/binding"
 _CREATED, _OK = status_line(201), status_line(200)
 
 Target = tuple[str, str, str]
@@ -44,10 +45,14 @@ class ChangePlan(CreatePlan):
 
 
 def split(method: str, target: str) -> tuple[Target, str]:
-    """What requests to the objects of a collection have in common, and the name in this one."""
+    """What requests to the objects of a collection have in common, and the name in this one ("": the collection)."""
     path, mark, query = target.partition("?")
     rest = mark + query
-    if path.endswith(_STATUS):
+    if method == "POST":
+        if not path.endswith(_BINDING):
+            return (method, path, rest), ""
+        path, rest = path.removesuffix(_BINDING), _BINDING + rest
+    elif path.endswith(_STATUS):
         path, rest = path.removesuffix(_STATUS), _STATUS + rest
     collection, _, name = path.rpartition("/")
     return (method, collection, rest), name
@@ -57,7 +62,7 @@ def change_plan_of(request: Request, call: Call, view: View) -> ChangePlan | Non
     """What the plan's own are of; None for a request of which more depends than header, path and body."""
     if call.subresource not in ("", "status") or request.info.parts != (3 if call.subresource else 2):
         return None
-    plan = plan_of(request, call, view, ChangePlan(), _OPTIONS)
+    plan = plan_of(request, call, view, ChangePlan(), OPTIONS)
     if plan is not None:
         plan.created = plan.head
         plan.head = _OK + plan.head.removeprefix(_CREATED)

@@ -24,6 +24,7 @@ from fastkube.server import repeated_changes, repeated_creates
 from fastkube.server.answer import GZIP_MIN_BYTES, Answer, render_head
 from fastkube.server.plans import Grounds
 from fastkube.server.repeated_creates import LENGTH, CreatePlan
+from fastkube.server.repeated_writes import WritePlans
 from fastkube.server.request import Request, new_audit_id
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Repeats:
         self._store = server.store
         self._of_tokens = Plans()
         self._of_certificates: dict[tuple[str, tuple[str, ...]], Plans] = {}
+        self.batches = WritePlans(server)
         self.enabled = server.auditor is None and not server.store.is_replicated
 
     def serve(self, connection: Connection, head: RawRequestMessage) -> bytes | None:
@@ -187,6 +189,9 @@ class Repeats:
 
     def learn_create(self, request: Request, call: Call, view: View) -> None:
         """Makes a plan of a POST whose object was cast, if it can be repeated."""
+        if request.connection.transport is None:
+            self.batches.learn(request, call, view)
+            return
         if not self._may_learn_write(request, call):
             return
         plan = repeated_creates.plan_of(request, call, view, CreatePlan())
@@ -197,10 +202,18 @@ class Repeats:
             plans.creates.clear()
         plans.creates[request.head.path, request.head.raw_headers] = plan
 
+    def learn_binding(self, request: Request, call: Call, view: View) -> None:
+        """Makes a plan of a binding of a batch, if it can be repeated."""
+        if request.connection.transport is None:
+            self.batches.learn(request, call, view)
+
     def learn_change(self, request: Request, call: Call, view: View) -> None:
         """Makes a plan of a PATCH or PUT that succeeded, if it can be repeated."""
         connection = request.connection
-        if not self.enabled or connection.transport is None or not self._server.registry.foretells(call):
+        if connection.transport is None:
+            self.batches.learn(request, call, view)
+            return
+        if not self.enabled or not self._server.registry.foretells(call):
             return
         plans = connection.plans
         target, name = repeated_changes.split(request.method, request.head.path)
@@ -219,8 +232,7 @@ class Repeats:
 
     def _may_learn_write(self, request: Request, call: Call) -> bool:
         """Whether nothing about the request is its own but its path and body, and any name would do."""
-        connection = request.connection
-        if not self.enabled or connection.transport is None or not _is_impersonal(request, _PERSONAL_WRITE):
+        if not self.enabled or not _is_impersonal(request, _PERSONAL_WRITE):
             return False
         if self._server.registry.strategy(call.rtype).ttl_s:  # what keeps such an object has to be waited for
             return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import msgpack
@@ -119,6 +120,168 @@ async def test_the_client_does_without_where_there_is_no_batch(api: Api, monkeyp
             names = [f"alone-{n}" for n in range(20)]
             await asyncio.gather(*(client.create("v1/configmaps", config_map(name), "default") for name in names))
             await asyncio.gather(*(client.delete("v1/configmaps", name, "default") for name in names))
+
+
+# ---------------------------------------------------------------- writes that repeat
+
+_ROUNDS = 6
+_ONES_OWN = ("uid", "resourceVersion", "creationTimestamp", "time", "lastTransitionTime", "namespace")
+STRATEGIC = "application/strategic-merge-patch+json"
+APPLY = "application/apply-patch+yaml"
+
+
+def pod(name: str) -> dict[str, Any]:
+    spec = {"containers": [{"name": "c", "image": "i:1"}]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+
+
+def event(name: str) -> dict[str, Any]:
+    about = {"kind": "Pod", "name": f"of-{name}", "apiVersion": "v1"}
+    told = {"reason": "Scheduled", "note": f"assigned {name}", "type": "Normal", "action": "Binding"}
+    reporting = {"reportingController": "me", "reportingInstance": "me-1", "eventTime": "2026-01-02T03:04:05.000006Z"}
+    kind = {"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": name}}
+    return {**kind, **told, **reporting, "regarding": about}
+
+
+def status(number: int) -> dict[str, Any]:
+    address = f"10.0.0.{number}"
+    return {"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}}
+
+
+def bound(name: str) -> dict[str, Any]:
+    metadata, target = {"name": name}, {"kind": "Node", "name": f"node-{name}"}
+    return {"apiVersion": "v1", "kind": "Binding", "metadata": metadata, "target": target}
+
+
+REPEATED: dict[str, tuple[str, str, str, str, Any]] = {
+    "creates": ("POST", "/api/v1/namespaces/{ns}/configmaps", "", MSGPACK, lambda n: config_map(f"o-{n}", k=f"v{n}")),
+    "creates of Pods": ("POST", "/api/v1/namespaces/{ns}/pods", "", MSGPACK, lambda n: pod(f"o-{n}")),
+    "creates of Events": (
+        "POST",
+        "/apis/events.k8s.io/v1/namespaces/{ns}/events",
+        "",
+        MSGPACK,
+        lambda n: event(f"o-{n}"),
+    ),
+    "merge patches": (
+        "PATCH",
+        "/api/v1/namespaces/{ns}/pods",
+        "/o-{n}",
+        "application/merge-patch+json",
+        lambda n: {"metadata": {"annotations": {"a": f"v{n}"}}},
+    ),
+    "patches of the status": ("PATCH", "/api/v1/namespaces/{ns}/pods", "/o-{n}/status", STRATEGIC, status),
+    "applies": (
+        "PATCH",
+        "/api/v1/namespaces/{ns}/configmaps",
+        "/o-{n}?fieldManager=me&force=true",
+        APPLY,
+        lambda n: config_map(f"o-{n}", k=f"v{n}"),
+    ),
+    "bindings": ("POST", "/api/v1/namespaces/{ns}/pods", "/o-{n}/binding", MSGPACK, lambda n: bound(f"o-{n}")),
+}
+
+
+def alike(told: Any) -> Any:
+    """Without what is every object's own."""
+    if isinstance(told, dict):
+        return {key: alike(value) for key, value in told.items() if key not in _ONES_OWN}
+    return [alike(one) for one in told] if isinstance(told, list) else told
+
+
+def packed(body: dict[str, Any], media: str, namespace: str) -> bytes:
+    """An Event is where its object is."""
+    if "regarding" in body:
+        body["regarding"]["namespace"] = namespace
+    return msgpack.packb(body) if media == MSGPACK else json.dumps(body).encode()
+
+
+@pytest.mark.parametrize("what", REPEATED)
+async def test_what_repeats_comes_to_what_it_would_alone(api: Api, what: str) -> None:
+    method, collection, rest, media, body_of = REPEATED[what]
+    await api.create("/api/v1/namespaces", {"metadata": {"name": "alone"}})
+    path = {namespace: collection.format(ns=namespace) for namespace in ("default", "alone")}
+    if rest and what != "applies":
+        for namespace in path:
+            for number in range(2 * _ROUNDS):
+                await api.create(path[namespace], pod(f"o-{number}"))
+    for number in range(0, 2 * _ROUNDS, 2):
+        writes, alone = [], []
+        for n in (number, number + 1):
+            default, single = (packed(body_of(n), media, namespace) for namespace in path)
+            writes.append([method, path["default"] + rest.format(n=n), media, default, False])
+            headers = {"Content-Type": media, "Accept": MSGPACK}
+            alone.append(await api.request(method, path["alone"] + rest.format(n=n), single, headers=headers))
+        found = await results(api, writes)
+        assert [(code, alike(told)) for code, told, _ in found] == [
+            (answer.status, alike(msgpack.unpackb(answer.body))) for answer in alone
+        ]
+    batched, single = [(await api.get(path[namespace]))["items"] for namespace in ("default", "alone")]
+    assert alike(batched) == alike(single)
+    assert len(batched) == 2 * _ROUNDS
+    if what == "bindings":
+        assert {obj["spec"]["nodeName"] for obj in batched} == {f"node-o-{n}" for n in range(2 * _ROUNDS)}
+    assert {obj["metadata"]["namespace"] for obj in batched} == {"default"}
+
+
+async def test_repeated_writes_that_fail_say_why(api: Api) -> None:
+    for number in range(_ROUNDS):
+        assert [found[0] for found in await results(api, [write("POST", MAPS, config_map(f"m-{number}"))])] == [201]
+    pods = "/api/v1/namespaces/default/pods"
+    for number in range(_ROUNDS):
+        await api.create(pods, pod(f"p-{number}"))
+        await results(api, [write("POST", f"{pods}/p-{number}/binding", bound(f"p-{number}"))])
+    await api.create(pods, pod("free"))
+    found = await results(
+        api,
+        [
+            write("POST", MAPS, config_map("m-1")),
+            write("POST", MAPS, config_map("fine"), brief=True),
+            write("POST", MAPS, config_map("twice")),
+            write("POST", MAPS, config_map("twice")),
+            write("POST", MAPS, config_map("Not-A-Name")),
+            write("POST", MAPS, {**config_map("odd"), "odd": 1}),
+            write("POST", f"{pods}/p-1/binding", bound("p-1")),
+            write("POST", f"{pods}/nobody/binding", bound("nobody")),
+            write("POST", f"{pods}/free/binding", bound("p-2")),
+            write("POST", f"{pods}/free/binding", bound("free"), brief=True),
+        ],
+    )
+    codes = [code for code, _, _ in found]
+    assert codes[:2] == [409, 201]
+    assert found[1][1] is None
+    assert sorted(codes[2:4]) == [201, 409]
+    assert codes[4:] == [422, 201, 409, 404, 400, 201]
+    assert found[5][2] == ['unknown field "odd"']
+    assert (await api.get(f"{pods}/free"))["spec"]["nodeName"] == "node-free"
+
+
+async def test_a_right_that_is_taken_away_ends_what_repeats(api: Api) -> None:
+    group = "rbac.authorization.k8s.io"
+    roles = f"/apis/{group}/v1/namespaces/default"
+    rule = {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create"]}
+    await api.create(f"{roles}/roles", {"metadata": {"name": "maker"}, "rules": [rule]})
+    subject = {"kind": "User", "name": "alice", "apiGroup": group}
+    role = {"roleRef": {"apiGroup": group, "kind": "Role", "name": "maker"}, "subjects": [subject]}
+    await api.create(f"{roles}/rolebindings", {"metadata": {"name": "maker"}, **role})
+    for number in range(_ROUNDS):
+        made = [write("POST", MAPS, config_map(f"m-{number}-{n}"), brief=True) for n in range(2)]
+        assert [code for code, _, _ in await results(api, made, ALICE)] == [201, 201]
+    assert (await api.request("DELETE", f"{roles}/rolebindings/maker")).status == 200
+    assert [code for code, _, _ in await results(api, [write("POST", MAPS, config_map("late"))], ALICE)] == [403]
+    assert [code for code, _, _ in await results(api, [write("POST", MAPS, config_map("late"))])] == [201]
+
+
+async def test_a_quota_counts_what_repeats(api: Api) -> None:
+    for number in range(_ROUNDS):
+        assert [found[0] for found in await results(api, [write("POST", MAPS, config_map(f"m-{number}"))])] == [201]
+    quota = {"metadata": {"name": "few"}, "spec": {"hard": {"count/configmaps": str(_ROUNDS + 1)}}}
+    made = await api.create("/api/v1/namespaces/default/resourcequotas", quota)
+    used = {"status": {"hard": quota["spec"]["hard"], "used": {"count/configmaps": str(_ROUNDS)}}}
+    path = "/api/v1/namespaces/default/resourcequotas/few/status"
+    assert (await api.request("PUT", path, {**made, **used})).status == 200
+    writes = [write("POST", MAPS, config_map(f"n-{number}")) for number in range(3)]
+    assert sorted(code for code, _, _ in await results(api, writes)) == [201, 403, 403]
 
 
 # ---------------------------------------------------------------- renewals of leases
