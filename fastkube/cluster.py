@@ -404,7 +404,8 @@ def _socket_path() -> str:
 class Components:
     """Scheduler, controllers and simulated nodes: those whose options are given, in this event loop.
 
-    `clients` gives each its own client, since each is a user of its own.
+    `make_client` gives each its own client, since each is a user of its own. What several of them follow is watched
+    once, as one of these users.
     """
 
     def __init__(
@@ -468,23 +469,34 @@ class Components:
             await another().run()
 
     def _parts(self) -> list[tuple[str, Callable[[Client], Any]]]:
+        from fastkube.client import Feeds
+
         parts: list[tuple[str, Callable[[Client], Any]]] = []
+        # one that is alone has the server select what it follows
+        feeds = (
+            Feeds() if sum(each is not None for each in (self._scheduler, self._controllers, self._fleet)) > 1 else None
+        )
         if self._fleet is not None:
             from fastkube.nodes.fleet import Fleet
 
             fleet = self._fleet
-            parts.append(("fastkube:nodes", lambda client: Fleet(client, self._clock, fleet)))
+            parts.append(("fastkube:nodes", lambda client: Fleet(client, self._clock, fleet, feeds=feeds)))
         if self._scheduler is not None:
             from fastkube.scheduler.scheduler import Scheduler
 
             scheduler = self._scheduler
-            parts.append(("system:kube-scheduler", lambda client: Scheduler(client, self._clock, scheduler)))
+            parts.append(
+                ("system:kube-scheduler", lambda client: Scheduler(client, self._clock, scheduler, feeds=feeds))
+            )
         if self._controllers is not None:
             from fastkube.controllers.manager import ControllerManager
 
             controllers = _with_storage(self._controllers, self._fleet)
             parts.append(
-                ("system:kube-controller-manager", lambda client: ControllerManager(client, self._clock, controllers))
+                (
+                    "system:kube-controller-manager",
+                    lambda client: ControllerManager(client, self._clock, controllers, feeds=feeds),
+                )
             )
         return parts
 

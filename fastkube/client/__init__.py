@@ -10,24 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastkube.client.client import Client, Unreachable
-    from fastkube.client.informer import (
-        Informer,
-        InformerFactory,
-        drop_managed_fields,
-        make_key,
-        object_key,
-        split_key,
-    )
+    from fastkube.client.factory import InformerFactory
+    from fastkube.client.feed import Feeds
+    from fastkube.client.informer import Informer, drop_managed_fields
     from fastkube.client.kubeconfig import ConfigError, Connection
-    from fastkube.client.resource import Resource
+    from fastkube.client.resource import Resource, make_key, object_key, split_key
     from fastkube.client.watch import Watch, WatchEvent, WatchLost
     from fastkube.client.workqueue import ShutDown, WorkQueue
 
 _MODULES = {
     "client": ("Client", "Unreachable"),
-    "informer": ("Informer", "InformerFactory", "drop_managed_fields", "make_key", "object_key", "split_key"),
+    "factory": ("InformerFactory",),
+    "feed": ("Feeds",),
+    "informer": ("Informer", "drop_managed_fields"),
     "kubeconfig": ("ConfigError", "Connection"),
-    "resource": ("Resource",),
+    "resource": ("Resource", "make_key", "object_key", "split_key"),
     "watch": ("Watch", "WatchEvent", "WatchLost"),
     "workqueue": ("ShutDown", "WorkQueue"),
 }
@@ -37,6 +34,7 @@ __all__ = [
     "Client",
     "ConfigError",
     "Connection",
+    "Feeds",
     "Informer",
     "InformerFactory",
     "Resource",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
+
+Object = dict[str, Any]
 
 
 class Resource(NamedTuple):
@@ -49,3 +51,20 @@ def object_path(resource: str | Resource, namespace: str, name: str, subresource
         raise ValueError(f"the name of one of {resource} is empty")
     path = f"{collection_path(resource, namespace)}/{quote(name, safe=':')}"
     return f"{path}/{subresource}" if subresource else path
+
+
+def object_key(obj: Object) -> str:
+    """`namespace/name`, or the name alone of an object without namespace."""
+    metadata = obj["metadata"]
+    namespace = metadata.get("namespace")
+    return f"{namespace}/{metadata['name']}" if namespace else str(metadata["name"])
+
+
+def make_key(namespace: str, name: str) -> str:
+    return f"{namespace}/{name}" if namespace else name
+
+
+def split_key(key: str) -> tuple[str, str]:
+    """(namespace, name); the namespace is "" for an object without one."""
+    namespace, _, name = key.rpartition("/")
+    return namespace, name

@@ -10,7 +10,8 @@ from typing import Any
 
 from fastkube.api.meta import controller_of
 from fastkube.client import Informer, InformerFactory, object_key
-from fastkube.client.informer import Indexer, Transform
+from fastkube.client.feed import Transform
+from fastkube.client.informer import Indexer
 from fastkube.clock import Clock
 
 Object = dict[str, Any]

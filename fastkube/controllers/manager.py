@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
-from fastkube.client import Client, InformerFactory
+from fastkube.client import Client, Feeds, InformerFactory
 from fastkube.client.discovery import Discovery, discover
 from fastkube.client.events import EventRecorder
 from fastkube.client.leader import LeaderElector
@@ -75,9 +75,9 @@ class ControllerManager:
         clock: Clock,
         options: ControllerManagerOptions | None = None,
         *,
-        factory: InformerFactory | None = None,
+        feeds: Feeds | None = None,
     ) -> None:
-        """`factory`: informers to share with other users in the process; they must keep what TRANSFORMS keep."""
+        """`feeds` are those of the process, where others follow the same resources."""
         self.options = options or ControllerManagerOptions()
         self.ready = asyncio.Event()
         self.running: dict[str, Running] = {}
@@ -86,7 +86,7 @@ class ControllerManager:
             pools_of(self.options)  # a range that cannot be used is told at the start
         self._client = client
         self._clock = clock
-        self._given_factory = factory
+        self._feeds = feeds
         self._factory: InformerFactory | None = None
         self._recorder: EventRecorder | None = None
 
@@ -114,7 +114,7 @@ class ControllerManager:
         """Returns when the informers have synced and the controllers work; raises TimeoutError if they cannot."""
         discovery = await self._discover()
         facts = Facts(self._root_ca(), Signers.of(self.options), discovery)
-        self._factory = self._given_factory or InformerFactory(self._client, transforms=TRANSFORMS, topics=TOPICS)
+        self._factory = InformerFactory(self._client, transforms=TRANSFORMS, topics=TOPICS, feeds=self._feeds)
         self._recorder = EventRecorder(self._client, NAME, self._clock)
         caches = Caches(self._factory)
         for name in self._names:
@@ -146,7 +146,7 @@ class ControllerManager:
         self.running.clear()
         if self._recorder is not None:
             await self._recorder.stop()
-        if self._factory is not None and self._factory is not self._given_factory:
+        if self._factory is not None:
             await self._factory.stop()
 
     async def _discover(self) -> Discovery:

@@ -12,7 +12,7 @@ from typing import Any
 import msgpack
 
 from fastkube.client import drop_managed_fields
-from fastkube.client.informer import Transform
+from fastkube.client.feed import Transform
 
 Object = dict[str, Any]
 

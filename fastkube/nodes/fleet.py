@@ -21,7 +21,7 @@ import sys
 from collections.abc import Coroutine
 from typing import Any
 
-from fastkube.client import Client, Informer, Resource, object_key
+from fastkube.client import Client, Feeds, Informer, Resource, object_key
 from fastkube.client.discovery import ApiResource
 from fastkube.clock import Clock, rfc3339, rfc3339_micro
 from fastkube.errors import ApiError
@@ -61,8 +61,18 @@ RENEWED_TOGETHER = 256
 class Fleet:
     """`await run()` until cancelled. Raises stages.StageError for Stage files that cannot be used."""
 
-    def __init__(self, client: Client, clock: Clock, options: FleetOptions, *, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        clock: Clock,
+        options: FleetOptions,
+        *,
+        seed: int | None = None,
+        feeds: Feeds | None = None,
+    ) -> None:
+        """`feeds` are those of the process, where others follow Nodes and Pods too."""
         self._client = client
+        self._feeds = feeds
         self._clock = clock
         self._options = options
         self._now: tuple[Subject, Object]
@@ -94,9 +104,11 @@ class Fleet:
             raise
 
     async def _run(self) -> None:
-        nodes = Informer(self._client, NODES, transform=self._keep_node)
+        nodes = Informer(self._client, NODES, transform=self._keep_node, feeds=self._feeds)
         nodes.add_handler(self._node_changed, lambda _, new: self._node_changed(new), self._node_deleted)
-        pods = Informer(self._client, "v1/pods", field_selector="spec.nodeName!=", transform=self._keep_pod)
+        pods = Informer(
+            self._client, PODS, field_selector="spec.nodeName!=", transform=self._keep_pod, feeds=self._feeds
+        )
         pods.add_handler(self._pod_changed, lambda _, new: self._pod_changed(new), self._pod_deleted)
         async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             group.create_task(nodes.run())
@@ -340,7 +352,7 @@ class Fleet:
             if subject is not None:
                 subject.turn += 1
 
-        informer = Informer(self._client, found.resource)
+        informer = Informer(self._client, found.resource, feeds=self._feeds)
         informer.add_handler(changed, lambda _, new: changed(new), deleted)
         await informer.run()
 

@@ -19,7 +19,7 @@ import socket
 from collections.abc import AsyncIterator, Mapping
 
 from fastkube.api import gates
-from fastkube.client import Client, Informer, InformerFactory
+from fastkube.client import Client, Feeds, Informer, InformerFactory
 from fastkube.client.events import SeriesRecorder
 from fastkube.client.leader import LeaderElector
 from fastkube.clock import Clock
@@ -68,8 +68,10 @@ class Scheduler:
         *,
         config: SchedulerConfig | None = None,
         plugins: Mapping[str, PluginClass] | None = None,
+        feeds: Feeds | None = None,
     ) -> None:
-        """`config` stands for the file that the options name; `plugins` for those that are installed.
+        """`config` stands for the file that the options name; `plugins` for those that are installed; `feeds` are
+        those of the process.
 
         Raises ConfigError.
         """
@@ -82,7 +84,7 @@ class Scheduler:
         self._clock = clock
         self._options = options
         self.cache = Cache(options.scheduler_seed or random.getrandbits(48))
-        self.informers = InformerFactory(client, transforms={PODS: PodTrimmer()})
+        self.informers = InformerFactory(client, transforms={PODS: PodTrimmer()}, feeds=feeds)
         self.handle = LiveHandle(self, self.cache, clock, self._lister, client)
         self.handle.gates = self._gates
         self._turn = [0]

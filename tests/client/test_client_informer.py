@@ -12,7 +12,7 @@ import pytest
 from toyserver import ToyServer
 
 from fastkube.client import Client, Informer, InformerFactory, codec
-from fastkube.client import informer as informer_module
+from fastkube.client import feed as feed_module
 
 Object = dict[str, Any]
 
@@ -59,7 +59,7 @@ async def running(informer: Informer) -> AsyncIterator[Informer]:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(informer_module, "BACKOFF_S", (0.01, 0.05))
+    monkeypatch.setattr(feed_module, "BACKOFF_S", (0.01, 0.05))
 
 
 @pytest.mark.parametrize("speaks_msgpack", [True, False], ids=["msgpack", "json"])
