@@ -18,16 +18,14 @@ What is in the journal and cannot be committed is taken out of it again, before 
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import lmdb
 
 from fastkube.store.command import Result, apply
-from fastkube.store.engine import Engine
-from fastkube.store.errors import DISK_FULL, NoSpace, StoreFailed, StoreUnavailable
+from fastkube.store.engine import Engine, lacks_space
+from fastkube.store.errors import NoSpace, StoreFailed, StoreUnavailable
 from fastkube.store.mvcc import Writing
 from fastkube.store.records import Event, State
 from fastkube.store.replica import Proposal
@@ -42,7 +40,6 @@ _HEADROOM_DIVISOR = 8
 _COUNT_EVERY = 16
 _COUNT_AT_BYTES = 1 << 20
 _SCARCE_BYTES = 64 << 20
-_SPACE_FLOOR_BYTES = 1 << 20
 
 
 class Batch:
@@ -208,8 +205,7 @@ class Committer:
         self._on_grow()
 
     def _failure(self, error: Exception) -> StoreUnavailable:
-        code = getattr(error, "code" if isinstance(error, lmdb.Error) else "errno", 0)
-        if code in DISK_FULL or (code == errno.EIO and self._disk_is_full()):
+        if lacks_space(error, self._engine.path):
             failure = NoSpace(f"{self._engine.path}: nothing was written: {error}")
         else:
             return self._failed(error, "the store no longer takes writes")
@@ -220,8 +216,3 @@ class Committer:
         failure = StoreFailed(f"{self._engine.path}: {what}: {error!r}")
         failure.__cause__ = error
         return failure
-
-    def _disk_is_full(self) -> bool:
-        """LMDB reports a write that was cut short as an I/O error."""
-        free = os.statvfs(self._engine.path)
-        return free.f_bavail * free.f_frsize < _SPACE_FLOOR_BYTES

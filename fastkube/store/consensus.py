@@ -18,7 +18,8 @@ The rules of _raft (D1 to D8) are kept here, and these:
  4. The log is kept from the last checkpoint of the store on (checkpoint.py), and some more for followers that are
     behind. One that needs older entries gets a snapshot; meanwhile nothing is compacted.
  5. The log cannot be written: for want of space, nothing new is taken and the write is tried again; for any other
-    reason this member falls silent, and the others go on. The same holds when committed entries cannot be applied.
+    reason this member falls silent, and the others go on. The same holds when committed entries cannot be applied,
+    or a snapshot cannot be installed.
 """
 
 from __future__ import annotations
@@ -31,12 +32,15 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import lmdb
+
 from fastkube._raft import LEADER, ROLE_NAMES, Raft, Ready, SoftState
 from fastkube._raftlog import CONF_CHANGE, SNAPSHOT, Entry, HardState, Message, entries_bytes
 from fastkube.clock import Clock
 from fastkube.store.calling import Calling
 from fastkube.store.changing import Changing
 from fastkube.store.checkpoint import Pin
+from fastkube.store.engine import lacks_space
 from fastkube.store.errors import (
     DISK_FULL,
     NoSpace,
@@ -449,7 +453,7 @@ class RaftReplica:
                 arrived = await self._parts.transport.send_snapshot(message.to, path, message)
             finally:
                 _remove(path)
-        except (OSError, StoreError) as error:
+        except (OSError, lmdb.Error, StoreError) as error:
             log.warning("%s: no snapshot for %x: %s", self._name, message.to, error)
         finally:
             self._snapshots_out -= 1
@@ -474,16 +478,18 @@ class RaftReplica:
             await self._clock.sleep(self._timing.heartbeat_s / 10)
         self._checkpointing = None
         path = Path(snapshot.data.decode())
+        await self._host.begin_install()
         try:
-            await self._host.begin_install(_size(path))
-            await self._work(lambda: self._host.load(path, snapshot.index, snapshot.term))
-            pin = self._parts.checkpoints.begin()
-            await self._work(lambda: self._parts.checkpoints.record(pin))
-            self._parts.checkpoints.end(pin, True)
+            await self._with_space(lambda: self._load(path, snapshot.index, snapshot.term))
+            await self._with_space(self._record)
             packed = self._host.end_install(snapshot.index)
-        except (OSError, StoreError) as error:
+        except (OSError, lmdb.Error, StoreError) as error:
+            self._host.abort_install()
             self.fail(StoreFailed(f"{self._parts.folder}: a snapshot could not be installed: {error}"))
             return
+        except asyncio.CancelledError:
+            self._host.abort_install()
+            raise
         finally:
             _remove(path)
         self._changing.membership = Membership.from_bytes(packed)
@@ -494,6 +500,31 @@ class RaftReplica:
         self._log_bytes = 0
         hard_state = ready.hard_state or self._hard_state
         self._submit_write(Write(hard_state, ready.entries, (snapshot.index, snapshot.term)))
+
+    async def _with_space(self, step: Callable[[], Awaitable[None]]) -> None:
+        """A step of an installation, tried again for as long as the disk is full (rule 5)."""
+        while True:
+            try:
+                return await step()
+            except (OSError, lmdb.Error) as error:
+                if not lacks_space(error, self._parts.folder):
+                    raise
+                self.no_space = NoSpace(f"{self._parts.folder}: no room to install a snapshot: {error}")
+                log.error("%s", self.no_space)
+            await self._clock.sleep(_RETRY_S)
+
+    async def _load(self, path: Path, index: int, term: int) -> None:
+        self._host.make_room(_size(path))
+        await self._work(lambda: self._host.load(path, index, term))
+
+    async def _record(self) -> None:
+        checkpoints, recorded = self._parts.checkpoints, False
+        pin = checkpoints.begin()
+        try:
+            await self._work(lambda: checkpoints.record(pin))
+            recorded = True
+        finally:
+            checkpoints.end(pin, recorded)
 
     def _work(self, job: Callable[[], None]) -> asyncio.Future[None]:
         """A job away from the loop, to be awaited."""

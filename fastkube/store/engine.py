@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import lmdb
 
-from fastkube.store.errors import CorruptStore, StoreLocked
+from fastkube.store.errors import DISK_FULL, CorruptStore, StoreLocked
 from fastkube.store.records import FIRST_REVISION, FORMAT, STATE, State
 
 DATA_FILE = "data.mdb"
@@ -35,6 +35,7 @@ _INITIAL_MAP_BYTES = 1 << 30
 _SPARE_MAP_BYTES = 64 << 20  # beyond the size limit: for deletes, compaction, and pages that readers still hold
 _COVER_BYTES = 16 << 20  # how far the file is extended at a time
 _PAGES_PER_VALUE = 4  # bytes of pages a byte of values may take: itself, its older version, and the pages' slack
+_SPACE_FLOOR_BYTES = 1 << 20
 _MAX_READERS = 1022
 _DATABASES = ("current", "history", "log", "leases", "lease_keys", "meta")
 
@@ -229,3 +230,12 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def lacks_space(error: Exception, path: Path) -> bool:
+    """Whether the disk that `path` is on was full. LMDB reports a write that was cut short as an I/O error."""
+    code = getattr(error, "code" if isinstance(error, lmdb.Error) else "errno", 0)
+    if code != errno.EIO:
+        return code in DISK_FULL
+    free = os.statvfs(path)
+    return free.f_bavail * free.f_frsize < _SPACE_FLOOR_BYTES

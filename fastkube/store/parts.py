@@ -48,14 +48,20 @@ class Host(Protocol):
 
     def on_lead(self, leads: bool) -> None: ...
 
-    async def begin_install(self, size: int) -> None:
-        """Nothing is applied from here to the end; makes room for a copy of `size` bytes."""
+    async def begin_install(self) -> None:
+        """Nothing is applied from here to `end_install` or `abort_install`."""
+
+    def make_room(self, size: int) -> None:
+        """For a copy of `size` bytes beside the data that are there. Raises OSError and lmdb.Error."""
 
     def load(self, path: Path, index: int, term: int) -> None:
-        """In any thread: replace all data by that of a snapshot, in one transaction."""
+        """In any thread: all data become a snapshot's, in one transaction. Raises lmdb.Error, CorruptStore."""
 
     def end_install(self, index: int) -> bytes:
         """See it; the membership in it."""
+
+    def abort_install(self) -> None:
+        """Go on with what is there: the member ends, or has failed."""
 
 
 class Transport(Protocol):

@@ -576,13 +576,16 @@ class Store(ReadHalf):
         if self.consensus is not None:
             self.consensus.grown()
 
-    async def begin_install(self, size: int) -> None:
-        """Nothing is applied from here to `end_install`; there is room for a copy of `size` bytes beside the old."""
+    async def begin_install(self) -> None:
+        """Nothing is applied from here to `end_install` or `abort_install`."""
         while self._busy:
             waiter: asyncio.Future[None] = self._loop.create_future()
             self._idle_once.append(waiter)
             await waiter
         self._busy = True
+
+    def make_room(self, size: int) -> None:
+        """For a copy of `size` bytes beside the old data. Raises OSError, lmdb.Error."""
         needed = self._engine.file_bytes + 2 * size + _SPACE_BYTES
         if needed > self._engine.map_bytes:
             self._engine.grow(needed)
@@ -592,6 +595,10 @@ class Store(ReadHalf):
     def load(self, path: Path, index: int, term: int) -> None:
         """Replace everything by what the snapshot has, in one transaction. Raises CorruptStore, lmdb.Error."""
         load_snapshot(self._engine, path, index, term)
+
+    def abort_install(self) -> None:
+        self._busy = False
+        self._wake_waiters()
 
     def end_install(self, index: int) -> bytes:
         """Go on with the new data. Watches continue from its log, as far back as that goes."""

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from fastkube._raftlog import Message
-from fastkube.store.errors import StoreError, StoreUnavailable, error_from_wire, error_to_wire
+from fastkube.store.errors import DISK_FULL, StoreError, StoreUnavailable, error_from_wire, error_to_wire
 from fastkube.store.members import Membership, parse_peer_url
 from fastkube.store.wire import LENGTH, MAX_FRAME_BYTES, frame, message_from_wire, message_to_wire, unpack
 
@@ -244,7 +244,12 @@ class TlsTransport:
                 other.unlink(missing_ok=True)
         offset = partial.stat().st_size if partial.exists() else 0
         writer.write(frame(_OFFSET, offset))
-        await _save_chunks(reader, partial, offset)
+        try:
+            await _save_chunks(reader, partial, offset)
+        except OSError as error:
+            if error.errno in DISK_FULL:  # the log needs what is left more than what is begun here
+                partial.unlink(missing_ok=True)
+            raise
         found = await asyncio.to_thread(_digest, partial)
         whole = found == (size, digest)
         if whole and self._receiver is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import math
 import random
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -41,20 +42,30 @@ class SimLoop(asyncio.BaseEventLoop):
     def _write_to_self(self) -> None:
         pass
 
-    def next_time(self) -> float | None:
-        """In the world's time; None when there is nothing to do."""
+    def next_time(self) -> float:
+        """In the world's time; infinity when there is nothing to do."""
         if self._ready:  # type: ignore[attr-defined]
             return self._world.now
         scheduled = self._scheduled  # type: ignore[attr-defined]
         while scheduled and scheduled[0]._cancelled:
             heapq.heappop(scheduled)._scheduled = False
-        return scheduled[0]._when / self._rate if scheduled else None
+        return scheduled[0]._when / self._rate if scheduled else math.inf
 
     def run_once(self) -> None:
+        """asyncio's turn of a loop, without what is for waiting: what is due, then all that was ready when it began."""
+        scheduled, ready = self._scheduled, self._ready  # type: ignore[attr-defined]
+        end = self._world.now * self._rate + self._clock_resolution
+        while scheduled and scheduled[0]._when < end:
+            handle = heapq.heappop(scheduled)
+            handle._scheduled = False
+            ready.append(handle)
         before = asyncio.events._get_running_loop()
         asyncio.events._set_running_loop(self)
         try:
-            self._run_once()  # type: ignore[attr-defined]
+            for _ in range(len(ready)):
+                handle = ready.popleft()
+                if not handle._cancelled:
+                    handle._run()
         finally:
             asyncio.events._set_running_loop(before)
 
@@ -119,14 +130,12 @@ class World:
             act()
 
     def _next(self) -> tuple[float, Callable[[], None]] | None:
-        best: tuple[float, Callable[[], None]] | None = None
-        if self._queue:
-            best = (self._queue[0][0], self._pop)
+        soonest, act = (self._queue[0][0], self._pop) if self._queue else (math.inf, None)
         for loop in self.loops:
             when = loop.next_time()
-            if when is not None and (best is None or when < best[0]):
-                best = (when, loop.run_once)
-        return best
+            if when < soonest:
+                soonest, act = when, loop.run_once
+        return None if act is None else (soonest, act)
 
     def _pop(self) -> None:
         heapq.heappop(self._queue)[2]()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import msgpack
 from simloop import SimClock, SimLoop, World
 
@@ -123,14 +124,59 @@ class SimWork:
             job()
 
 
+class SimEnvironment:
+    """LMDB's; a transaction that finds the disk full when it is committed, as LMDB does, is undone."""
+
+    def __init__(self, env: Any, server: SimServer) -> None:
+        self._env = env
+        self._server = server
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._env, name)
+
+    def begin(self, *words: Any, write: bool = False, **options: Any) -> Any:
+        txn = self._env.begin(*words, write=write, **options)
+        return _FullTransaction(txn) if write and self._server.fills_late else txn
+
+
+class _FullTransaction:
+    def __init__(self, txn: Any) -> None:
+        self._txn = txn
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._txn, name)
+
+    def __enter__(self) -> _FullTransaction:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self._txn.abort()
+        if error is None:
+            raise _full()
+
+    def commit(self) -> None:
+        self._txn.abort()
+        raise _full()
+
+
+def _full() -> lmdb.Error:
+    error = lmdb.DiskError("mdb_txn_commit: No space left on device")
+    error.code = 28
+    return error
+
+
 class SimCheckpoints(Checkpoints):
     """Remembers what the disk has of the data file, for when the machine loses power."""
 
-    def __init__(self, engine: Engine, boot: str) -> None:
-        super().__init__(engine, boot)
+    def __init__(self, engine: Engine, server: SimServer) -> None:
+        super().__init__(engine, server.boot)
+        self._server = server
         self.synced = b""
 
     def _write(self, pin: Any) -> None:
+        server = self._server
+        if server.store is not None and (server.data_full or server.fills_late):
+            raise OSError(28, "No space left on device")
         with open(self._engine.path / DATA_FILE, "rb") as data:
             self.synced = data.read(self._engine.file_bytes)
         super()._write(pin)
@@ -160,7 +206,7 @@ class SimReplication:
         world = net.world
         server.engine = engine
         server.watch_space(engine)
-        checkpoints = server.checkpoints = SimCheckpoints(engine, server.boot)
+        checkpoints = server.checkpoints = SimCheckpoints(engine, server)
         identity = Identity(net.cluster, server.id)
         if RaftLog.exists(server.folder):
             log, recovered = recover(engine, server.folder, identity, _SEGMENT_BYTES)
@@ -256,12 +302,14 @@ class SimServer:
         self.replica: Any = None
         self.broken: set[int] = set()
         self.data_full = False
+        self.fills_late = False
 
     def empty_disks(self) -> None:
-        self.folder.full = self.data_full = False
+        self.folder.full = self.data_full = self.fills_late = False
 
     def watch_space(self, engine: Engine) -> None:
-        """The data's disk: LMDB asks for room before a transaction, and finds none while `data_full`."""
+        """The data's disk: no room is found before a transaction while `data_full`, at its end while `fills_late`."""
+        engine.env = SimEnvironment(engine.env, self)  # type: ignore[assignment]
         cover = engine.cover
 
         def covered(coming_bytes: int, file_bytes: int) -> None:

@@ -328,6 +328,8 @@ class Simulation:
         server = self._pick()
         server.folder.full = self.random.random() < 0.7
         server.data_full = not server.folder.full or self.random.random() < 0.5
+        server.fills_late = server.data_full and self.random.random() < 0.5
+        server.data_full &= not server.fills_late
         self.world.later(self.random.uniform(0.2, 3.0), server.empty_disks)
 
     def _compact(self) -> None:

@@ -83,10 +83,15 @@ class EtcdReplica:
         folder = store.path / _INCOMING
         engine, revision, _ = await filled(self._source, folder, self._index + 1)
         engine.close()
-        await store.begin_install((folder / DATA_FILE).stat().st_size)
-        self._index += 1
-        await asyncio.to_thread(store.load, folder / DATA_FILE, self._index, 0)
-        store.end_install(self._index)
+        await store.begin_install()
+        try:
+            store.make_room((folder / DATA_FILE).stat().st_size)
+            await asyncio.to_thread(store.load, folder / DATA_FILE, self._index + 1, 0)
+            self._index += 1
+            store.end_install(self._index)
+        except BaseException:
+            store.abort_install()  # the follower tries again
+            raise
         shutil.rmtree(folder, ignore_errors=True)
         self.applied(self._index)
         return revision
