@@ -29,7 +29,7 @@ _ATTEMPTS_MAX = 100
 
 def change_of(registry: Registry, call: Call, media: str, body: bytes) -> Change | None:
     """What a binding in this body changes about the Pod `call.name`; None for one that is not like any other."""
-    return registry.changes.begin_binding(call, media, body, registry.timestamp(call))
+    return registry.changes.begin_binding(call, media, body, registry.timestamp(call), registry.admission.bearing)
 
 
 async def bind(registry: Registry, call: Call, body: Object) -> Object:

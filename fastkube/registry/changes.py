@@ -36,6 +36,8 @@ BODY_MAX_BYTES = 16 * 1024
 _VALUE_MAX_BYTES = 64 * 1024
 """Larger objects may come near a limit on all that they hold."""
 
+_NODE = _shapes.FAMILIES[_shapes.NODE]
+
 _OPERATIONS = {"create": "CREATE"}
 """What admission takes a change for; most are updates."""
 
@@ -134,6 +136,11 @@ class Change:
         self._case = _Case(key, contents, constancy)
         return None
 
+    @property
+    def unknown(self) -> Key | None:
+        """Of which plan there is none yet for the version that was asked about last."""
+        return self._case.key if self._case is not None else None
+
     def learn(self, value: bytes) -> None:
         """The version that was asked about last has become this one."""
         case = self._case
@@ -170,8 +177,10 @@ class Changes:
             return None
         return Change(self, call, about(call, media), where, sent, stamp)
 
-    def begin_binding(self, call: Call, media: str, body: bytes, stamp: str) -> Change | None:
-        """The same for a Binding of the Pod `call.name`, which admission would let pass."""
+    def begin_binding(
+        self, call: Call, media: str, body: bytes, stamp: str, bearing: Callable[[Call, str], tuple[str, ...]]
+    ) -> Change | None:
+        """The same for a Binding of the Pod `call.name`. `bearing` is admission's."""
         read = READERS.get(media)
         if read is None or not may_be_like_others(call, body) or not is_label(call.name):
             return None
@@ -179,5 +188,9 @@ class Changes:
             shape, sent = read(body, places.BINDING)
         except Shapeless:
             return None
+        nodes = [content[1:].decode() for content in sent if content.startswith(_NODE)]
+        if len(nodes) != 1:
+            return None
+        told = (*about(call, media), *bearing(call, nodes[0]))
         sent = [b"n" + call.name.encode(), *sent]
-        return Change(self, call, about(call, media), places.STORED["", "pods"], (shape, sent), stamp)
+        return Change(self, call, told, places.STORED["", "pods"], (shape, sent), stamp)

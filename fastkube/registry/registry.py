@@ -72,6 +72,9 @@ class Admission(Protocol):
         """A number that stays the same while any new object of the same shape would be treated the same; None where
         that depends on more. `operation` is CREATE or UPDATE."""
 
+    def bearing(self, call: Call, node: str) -> tuple[str, ...]:
+        """What else it depends on where a Pod is bound to this node."""
+
 
 class Attendant(Protocol):
     """Keeps other stored things in step with a kind's objects, in the same transaction (`call.companions`).
@@ -228,12 +231,12 @@ class Registry:
             call.warnings += begun.warnings
         return begun
 
-    def recast(self, call: Call, media: str, body: bytes) -> Cast | Foretold | None:
+    def recast(self, call: Call, media: str, body: bytes) -> Cast | Foretold | Draft | None:
         """`cast` for a call that was cast before, and only if there is nothing to warn about."""
         if (call.rtype.group, call.rtype.resource) == POD:
             return self.moulds.recast(call, media, body, self.timestamp(call))
         found = self.creations.begin(call, media, body, self.timestamp(call))
-        return found if isinstance(found, Foretold) and not found.warnings else None
+        return None if isinstance(found, Foretold) and found.warnings else found
 
     def _fill_system_fields(self, call: Call, metadata: Object) -> None:
         """What only the server may say about a new object."""

@@ -13,7 +13,7 @@ is not told. A brief write that succeeds answers with an empty body. Reads and c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgpack
@@ -25,7 +25,7 @@ from fastkube.server.answer import Answer
 from fastkube.server.calls import BODY_MAX_BYTES
 from fastkube.server.connect import CONNECTING
 from fastkube.server.media import MSGPACK
-from fastkube.server.repeated_writes import Result
+from fastkube.server.repeated_writes import GOES, WAITS, RepeatedWrites, Result
 from fastkube.server.request import Request
 
 if TYPE_CHECKING:
@@ -86,18 +86,32 @@ async def handle_batch(server: ApiServer, request: Request, stages: tuple[Stage,
     batch = _Batch(server, request, stages)
     repeated = server.repeats.batches.begin(request)
     results: list[Result | None] = [None] * len(writes)
-    for at, write in enumerate(writes):
-        if not repeated.take(at, write, results):
-            batch.begin(at, write, results)
+    left: Sequence[int] = range(len(writes))
     try:
-        for at in await repeated.write(results):
-            batch.begin(at, writes[at], results)
-        for at, task in batch.waiting:
-            results[at] = await task
-    except asyncio.CancelledError:
+        while left:
+            left = await _round(batch, repeated, writes, left, results)
+    except BaseException:
         batch.cancel()
         raise
     return Answer(200, msgpack.packb(results), MSGPACK)
+
+
+async def _round(
+    batch: _Batch, repeated: RepeatedWrites, writes: list[_Write], left: Sequence[int], results: list[Result | None]
+) -> list[int]:
+    """Writes what can be written; the places of those that are to come again."""
+    later = []
+    for at in left:
+        verdict = repeated.take(at, writes[at], results)
+        if verdict == GOES:
+            batch.begin(at, writes[at], results)
+        elif verdict == WAITS:
+            later.append(at)
+    for at in await repeated.write(results):
+        batch.begin(at, writes[at], results)
+    await batch.finish(results)
+    repeated.end_round()
+    return later
 
 
 class _Batch:
@@ -123,6 +137,12 @@ class _Batch:
             results[at] = _result(server, one, outcome, brief)
         else:
             self.waiting.append((at, asyncio.ensure_future(_finish(server, one, outcome, rest, brief))))
+
+    async def finish(self, results: list[Result | None]) -> None:
+        """Waits for all that were begun."""
+        for at, task in self.waiting:
+            results[at] = await task
+        self.waiting.clear()
 
     def cancel(self) -> None:
         for _, task in self.waiting:

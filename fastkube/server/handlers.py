@@ -296,14 +296,14 @@ async def create(server: ApiServer, request: Request, route: Route) -> Answer:
     stored = await server.registry.create(call, _decoded(call, request, body))
     if cast is not None:
         cast.learn(stored.value, server.registry.timestamp(call))
+    server.repeats.learn_batched(request, call, view)
     return await _asked_object(view, stored, 201) if view.asks else _object(view, stored, 201)
 
 
 async def _act(server: ApiServer, request: Request, call: Call, view: View, body: bytes) -> Answer:
     call.sent = request.headers.get("Content-Type", ""), body
     done = await server.registry.create(call, _decoded(call, request, body))
-    if call.subresource == "binding":
-        server.repeats.learn_binding(request, call, view)
+    server.repeats.learn_batched(request, call, view)
     return _object(view, done, 201)
 
 

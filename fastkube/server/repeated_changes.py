@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fastkube.registry.changes import is_label
-from fastkube.registry.creations import Foretold
+from fastkube.registry.creations import Draft, Foretold
 from fastkube.server.answer import status_line
 from fastkube.server.repeated_creates import CreatePlan, Writing, plan_of, write
 
@@ -83,7 +83,7 @@ def begin(
     item = store.get(key)
     if item is None:
         new = registry.recast(call, plan.sent, body) if plan.info.verb == "patch" else None
-        if new is None or new.key != key:
+        if new is None or isinstance(new, Draft) or new.key != key:
             return None
         return write(Writing(server, plan, plan.created, new, connection, head), lambda: store.create(key, new.value))
     change = registry.change(call, plan.sent, body)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
+from fastkube.registry.creations import Draft
 from fastkube.server.answer import Answer, Streamed, render_head
 from fastkube.server.media import JSON
 from fastkube.server.plans import Grounds
@@ -157,7 +158,7 @@ def begin(server: ApiServer, plan: CreatePlan, connection: Connection, head: Raw
     registry, call = server.registry, plan.call
     call.now = server.clock.time()
     cast = registry.recast(call, plan.sent, body)
-    if cast is None:
+    if cast is None or isinstance(cast, Draft):
         return None
     store = server.store
     return write(Writing(server, plan, plan.head, cast, connection, head), lambda: store.create(cast.key, cast.value))

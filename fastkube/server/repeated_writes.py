@@ -17,14 +17,16 @@ import msgpack
 
 from fastkube.registry import binding
 from fastkube.registry.changes import is_label
+from fastkube.registry.creations import Draft
 from fastkube.server.media import MSGPACK
 from fastkube.server.repeated_changes import OPTIONS, split
 from fastkube.store import ABSENT, StoreError, Write
 
 if TYPE_CHECKING:
     from fastkube.registry.changes import Change
+    from fastkube.registry.plans import Key
     from fastkube.registry.registry import Registry
-    from fastkube.registry.strategy import Call, UserInfo
+    from fastkube.registry.strategy import Call
     from fastkube.server.app import ApiServer
     from fastkube.server.forms import View
     from fastkube.server.metrics import Series
@@ -32,12 +34,15 @@ if TYPE_CHECKING:
     from fastkube.server.request import Request
 
 _PLANS_MAX = 1024
+_LESSONS = 3
+"""One like others is remembered, the next leaves a plan, and one more shows that it is right (registry/plans.py)."""
 _SENDERS_MAX = 256
 
 Result = tuple[int, bytes, list[str]]
 
 _Sender = tuple[str, tuple[str, ...], str, str]
-_Plans = dict[tuple["Target", str], "WritePlan"]
+_Plans = dict[tuple["Target", str], "WritePlan | None"]
+"""None for writes of which nothing can be told before."""
 
 
 class WritePlan:
@@ -61,6 +66,12 @@ class WritePlan:
     remotes: object
 
 
+class Unknown(NamedTuple):
+    """A write that is like others of which too few have been seen."""
+
+    unknown: Key
+
+
 class Made(NamedTuple):
     """What a write comes to. `expected` is the store's; `is_nothing`: the object stays as it is at that revision."""
 
@@ -71,8 +82,12 @@ class Made(NamedTuple):
     is_nothing: bool = False
 
 
-Maker = Callable[["Registry", WritePlan, bytes], Made | None]
-"""What a body with such a plan comes to; None where that is not known."""
+Maker = Callable[["Registry", WritePlan, bytes], Made | Unknown | None]
+"""What a body with such a plan comes to; None for one that is like no other."""
+
+Verdict = int
+TAKEN, GOES, WAITS = range(3)
+"""It is done, or will be with the others; it has to go the whole way; it is to come again in the next round."""
 
 
 class WritePlans:
@@ -84,26 +99,27 @@ class WritePlans:
 
     def begin(self, request: Request) -> RepeatedWrites:
         """For the writes of one batch."""
-        return RepeatedWrites(self._server, self._of.get(_sender(request), {}))
+        return RepeatedWrites(self._server, self._plans_of(request))
 
     def learn(self, request: Request, call: Call, view: View) -> None:
         """Makes a plan of a write of a batch that succeeded, if it can be repeated."""
-        server = self._server
-        if server.auditor is not None:
+        if self._server.auditor is not None:
             return
         target, name = split(request.method, request.head.path)
-        sender, key = _sender(request), (target, request.headers["Content-Type"])
-        plans = self._of.get(sender)
-        if plans is not None and key in plans and holds(server, plans[key]):
+        key, plans = (target, request.headers["Content-Type"]), self._plans_of(request)
+        known = plans.get(key)
+        if known is not None and holds(self._server, known):
             return
-        plan = self._plan_of(request, call, view, name)
-        if plan is None:
-            return
-        if plans is None or len(plans) >= _PLANS_MAX:
-            if len(self._of) >= _SENDERS_MAX:
-                self._of.clear()
-            plans = self._of[sender] = {}
-        plans[key] = plan
+        if len(plans) >= _PLANS_MAX:
+            plans.clear()
+        plans[key] = self._plan_of(request, call, view, name)
+
+    def _plans_of(self, request: Request) -> _Plans:
+        user = request.user
+        sender = user.name, user.groups, user.uid, request.headers.get("User-Agent", "")
+        if len(self._of) >= _SENDERS_MAX and sender not in self._of:
+            self._of.clear()
+        return self._of.setdefault(sender, {})
 
     def _plan_of(self, request: Request, call: Call, view: View, name: str) -> WritePlan | None:
         """None for a write of which more depends than the name in its path and its body."""
@@ -128,7 +144,8 @@ class WritePlans:
 
 
 class RepeatedWrites:
-    """Those of one batch: `take` each, then `write` them all."""
+    """Those of one batch, in rounds: `take` each, `write` them all, and let the others go their way; what was waiting
+    for something to be learned from these comes again."""
 
     def __init__(self, server: ApiServer, plans: _Plans) -> None:
         self._server = server
@@ -137,30 +154,56 @@ class RepeatedWrites:
         self._time = server.clock.time()
         self._valid: set[WritePlan] = set()
         self._taken: list[tuple[int, bool, WritePlan, Made]] = []
+        self._lessons: dict[Any, int] = {}
+        """How many have gone the whole way in this round of those that leave the same plan."""
+        self._over: set[Any] = set()
+        """Of which enough went in an earlier round."""
 
-    def take(self, at: int, write: Any, results: list[Result | None]) -> bool:
-        """Whether the write at this place of the batch is done already, or will be with the others."""
+    def take(self, at: int, write: Any, results: list[Result | None]) -> Verdict:
+        """What becomes of the write at this place of the batch."""
         method, target, media, body, brief = write
-        key, name = split(method, target)
-        plan = self._plans.get((key, media))
-        if plan is None or not self._holds(plan) or (name and not is_label(name)):
-            return False
+        collection, name = split(method, target)
+        key = (collection, media)
+        plan = self._plans.get(key)
+        if plan is None and key in self._plans:
+            return GOES
+        if plan is None or not self._holds(plan):
+            return self._teaches(key, 1)
+        if name and not is_label(name):
+            return GOES
         call = plan.call
         call.now, call.name, call.warnings = self._time, name, []
         made = plan.make(self._server.registry, plan, body)
-        if made is None or call.warnings:
-            return False
+        if not isinstance(made, Made):
+            return GOES if made is None else self._teaches(made.unknown, _LESSONS)
+        if call.warnings:
+            return GOES
         if made.is_nothing:
             results[at] = self._result(brief, plan, made, made.expected)
         else:
             self._taken.append((at, brief, plan, made))
-        return True
+        return TAKEN
+
+    def _teaches(self, unknown: Any, lessons: int) -> Verdict:
+        """Of those that would leave the same plan a few go the whole way, and the others wait for it."""
+        gone = self._lessons.get(unknown, 0)
+        if unknown in self._over:
+            return GOES
+        if gone == lessons:
+            return WAITS
+        self._lessons[unknown] = gone + 1
+        return GOES
+
+    def end_round(self) -> None:
+        """Whatever those that went have taught is known."""
+        self._over.update(self._lessons)
+        self._lessons.clear()
 
     async def write(self, results: list[Result | None]) -> list[int]:
         """Puts the results in their places; returns those of the writes that have to go the whole way."""
-        if not self._taken:
+        taken, self._taken, writes = self._taken, [], []
+        if not taken:
             return []
-        taken, writes = self._taken, []
         try:
             for _, _, plan, (_, key, value, expected, _) in taken:
                 lease = await self._server.registry.lease(plan.ttl_s) if plan.ttl_s else 0
@@ -199,11 +242,6 @@ def holds(server: ApiServer, plan: WritePlan) -> bool:
     )
 
 
-def _sender(request: Request) -> _Sender:
-    user: UserInfo = request.user
-    return user.name, user.groups, user.uid, request.headers.get("User-Agent", "")
-
-
 def _success(view: View) -> Callable[[bytes, int], bytes]:
     """An action answers the same whatever it is done to."""
     answer = view.one(msgpack.packb(binding.SUCCESS), 0)
@@ -213,18 +251,19 @@ def _success(view: View) -> Callable[[bytes, int], bytes]:
 # ---------------------------------------------------------------- what writes come to
 
 
-def _create(registry: Registry, plan: WritePlan, body: bytes) -> Made | None:
+def _create(registry: Registry, plan: WritePlan, body: bytes) -> Made | Unknown | None:
     new = registry.recast(plan.call, plan.media, body)
+    if isinstance(new, Draft):
+        return Unknown(new.key)
     return None if new is None else Made(201, new.key, new.value, ABSENT)
 
 
-def _change(registry: Registry, plan: WritePlan, body: bytes) -> Made | None:
-    call = plan.call
-    change = registry.change(call, plan.media, body)
-    return None if change is None else _changed(registry, call, change, 200)
+def _change(registry: Registry, plan: WritePlan, body: bytes) -> Made | Unknown | None:
+    change = registry.change(plan.call, plan.media, body)
+    return None if change is None else _changed(registry, plan.call, change, 200)
 
 
-def _patch(registry: Registry, plan: WritePlan, body: bytes) -> Made | None:
+def _patch(registry: Registry, plan: WritePlan, body: bytes) -> Made | Unknown | None:
     """An apply may make a new object."""
     call = plan.call
     change = registry.change(call, plan.media, body)
@@ -233,27 +272,25 @@ def _patch(registry: Registry, plan: WritePlan, body: bytes) -> Made | None:
     made = _changed(registry, call, change, 200)
     if made is not None or not change.is_of_nothing:
         return made
-    new = registry.recast(call, plan.media, body)
-    key = call.rtype.key(call.namespace, call.name)
-    return None if new is None or new.key != key else Made(201, key, new.value, ABSENT)
+    new = _create(registry, plan, body)
+    return new if isinstance(new, Unknown) or (new and new.key == call.rtype.key(call.namespace, call.name)) else None
 
 
-def _bind(registry: Registry, plan: WritePlan, body: bytes) -> Made | None:
-    call = plan.call
-    change = binding.change_of(registry, call, plan.media, body)
-    return None if change is None else _changed(registry, call, change, 201)
+def _bind(registry: Registry, plan: WritePlan, body: bytes) -> Made | Unknown | None:
+    change = binding.change_of(registry, plan.call, plan.media, body)
+    return None if change is None else _changed(registry, plan.call, change, 201)
 
 
-def _changed(registry: Registry, call: Call, change: Change, code: int) -> Made | None:
+def _changed(registry: Registry, call: Call, change: Change, code: int) -> Made | Unknown | None:
     key = call.rtype.key(call.namespace, call.name)
     item = registry.store.get(key)
     if item is None:
         change.is_of_nothing = True
         return None
     value = change.foretell(item)
-    if value is None or registry.store.is_stale(key):
-        return None
-    return Made(code, key, value, item.mod_revision, value == item.value)
+    if value is None:
+        return None if change.unknown is None else Unknown(change.unknown)
+    return None if registry.store.is_stale(key) else Made(code, key, value, item.mod_revision, value == item.value)
 
 
 _MAKERS: dict[tuple[str, str], Maker] = {

@@ -190,7 +190,7 @@ class Repeats:
     def learn_create(self, request: Request, call: Call, view: View) -> None:
         """Makes a plan of a POST whose object was cast, if it can be repeated."""
         if request.connection.transport is None:
-            self.batches.learn(request, call, view)
+            self.learn_batched(request, call, view)
             return
         if not self._may_learn_write(request, call):
             return
@@ -202,8 +202,8 @@ class Repeats:
             plans.creates.clear()
         plans.creates[request.head.path, request.head.raw_headers] = plan
 
-    def learn_binding(self, request: Request, call: Call, view: View) -> None:
-        """Makes a plan of a binding of a batch, if it can be repeated."""
+    def learn_batched(self, request: Request, call: Call, view: View) -> None:
+        """Makes a plan of a write of a batch, if it can be repeated."""
         if request.connection.transport is None:
             self.batches.learn(request, call, view)
 
@@ -211,7 +211,7 @@ class Repeats:
         """Makes a plan of a PATCH or PUT that succeeded, if it can be repeated."""
         connection = request.connection
         if connection.transport is None:
-            self.batches.learn(request, call, view)
+            self.learn_batched(request, call, view)
             return
         if not self.enabled or not self._server.registry.foretells(call):
             return

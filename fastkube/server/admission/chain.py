@@ -131,6 +131,8 @@ class _Steps(NamedTuple):
     """Whether that holds for all of them."""
     exceptions: tuple[Callable[[str], bool], ...]
     """For which namespaces it does not hold all the same."""
+    bearings: tuple[Callable[[str], tuple[str, ...]], ...]
+    """What else it depends on where a Pod is bound to a node."""
 
 
 class Chain:
@@ -203,6 +205,10 @@ class Chain:
             return None
         return self._lookups.changes
 
+    def bearing(self, call: Call, node: str) -> tuple[str, ...]:
+        """`registry.Admission`'s."""
+        return tuple(told for bearing in self._steps_for(call, CREATE).bearings for told in bearing(node))
+
     def _steps_of(self, call: Call, obj: Object | None, old: Object | None) -> _Steps:
         return self._steps_for(call, operation_of(call, obj, old))
 
@@ -223,6 +229,7 @@ class Chain:
             mutating if any(isinstance(plugin, DynamicMutator) for plugin in mutating) else (),
             all(plugin.by_shape for plugin in caring),
             tuple(plugin.by_more for plugin in caring if type(plugin).by_more is not Plugin.by_more),
+            tuple(plugin.bearing for plugin in caring if type(plugin).bearing is not Plugin.bearing),
         )
 
 

@@ -56,6 +56,10 @@ class Plugin:
         """Where `by_shape` is set: whether for objects of this namespace it depends on more."""
         return False
 
+    def bearing(self, node: str) -> tuple[str, ...]:
+        """Where `by_shape` is set: what else it depends on when a Pod is bound to this node."""
+        return ()
+
     def mutate(self, call: Call, obj: Any, old: Object | None) -> Awaitable[None] | None:
         """`obj` is an Object, or None for a delete; a plugin that handles no deletes says Object."""
         return None

@@ -230,6 +230,7 @@ class PodTopologyLabels(Plugin):
 
     name = "PodTopologyLabels"
     mutates = True
+    by_shape = True
 
     def __init__(self, lookups: Lookups) -> None:
         self._nodes = lookups.nodes
@@ -241,11 +242,15 @@ class PodTopologyLabels(Plugin):
         target = obj.get("target") or {}
         if target.get("kind") not in (None, "", "Node"):
             return
-        node = self._nodes.get("", target.get("name") or "")
-        if node is None:
-            return
-        labels = node["metadata"].get("labels") or {}
-        found = {key: labels[key] for key in _TOPOLOGY_LABELS if key in labels}
+        found = self._labels(target.get("name") or "")
         if found:
             metadata = obj["metadata"]
             metadata["labels"] = {**(metadata.get("labels") or {}), **found}
+
+    def bearing(self, node: str) -> tuple[str, ...]:
+        return tuple(told for label in self._labels(node).items() for told in label)
+
+    def _labels(self, name: str) -> dict[str, str]:
+        node = self._nodes.get("", name)
+        labels = (node["metadata"].get("labels") or {}) if node is not None else {}
+        return {key: labels[key] for key in _TOPOLOGY_LABELS if key in labels}
