@@ -253,7 +253,7 @@ class Peer(asyncio.Protocol):
         answer = method.handler(request)
         if answer.__class__ is Later:
             assert isinstance(answer, Later)
-            answer.future.add_done_callback(partial(self._on_done, stream, method, answer.finish))
+            answer.future.add_done_callback(partial(self._on_done, stream, method, answer))
         elif isinstance(answer, tuple):
             self.connection.reply(stream, method.response.encode(answer))
         else:
@@ -261,16 +261,19 @@ class Peer(asyncio.Protocol):
             stream.context = task
             task.add_done_callback(partial(self._on_done, stream, method, None))
 
-    def _on_done(self, stream: Stream, method: Call, finish: Any, future: asyncio.Future[Any]) -> None:
+    def _on_done(self, stream: Stream, method: Call, later: Later | None, future: asyncio.Future[Any]) -> None:
         if stream.closed or future.cancelled():
             if not future.cancelled():
                 future.exception()  # it is told to nobody any more
             return
         try:
             result = future.result()
-            answer = result if finish is None else finish(result)
+            answer = result if later is None else later.finish(result)
             self.connection.reply(stream, method.response.encode(answer))
         except Exception as error:
+            if later is not None and (again := later.again(error)) is not None:
+                again.future.add_done_callback(partial(self._on_done, stream, method, again))
+                return
             self._refuse(stream, error)
         self.touch()
 

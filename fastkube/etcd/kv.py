@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
-from fastkube.etcd import messages, refusals
+from fastkube.etcd import messages, refusals, swaps
 from fastkube.etcd.keys import bounds, shown, shown_all, stored
 from fastkube.etcd.messages import (
     BY_CREATE,
@@ -30,6 +31,7 @@ from fastkube.etcd.messages import (
     TxnResponse,
 )
 from fastkube.etcd.node import Answer, Later, Node
+from fastkube.etcd.swaps import as_write
 from fastkube.store import (
     KEEP,
     Compacted,
@@ -42,6 +44,7 @@ from fastkube.store import (
     RangeResult,
     Txn,
     TxnResult,
+    Write,
     grpc,
 )
 from fastkube.store import PutResponse as PutResult
@@ -123,11 +126,20 @@ class KV:
 
     def txn(self, request: TxnRequest) -> Answer:
         _check_txn(request, self._node.max_txn_ops)
+        if (write := as_write(request)) is not None:
+            return self._swap(request, write)
         txn = _txn_op(request)
         reads = only_reads(txn.success + txn.failure)
         if reads and not _is_serializable(request) and (barrier := self._store.read_barrier()) is not None:
             return self._node.current(barrier, lambda: self._txn(request, txn))
         return self._txn(request, txn)
+
+    def _swap(self, request: TxnRequest, write: Write) -> Later:
+        key, value, expected, lease = write
+        assert value is not None
+        store, node = self._store, self._node
+        future = store.update(key, value, expected, lease) if expected else store.create(key, value, lease)
+        return Later(future, partial(swaps.done, node), lambda: self._txn(request, _txn_op(request)))
 
     def _txn(self, request: TxnRequest, txn: Txn) -> Later:
         node = self._node

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from fastkube.clock import Clock
 from fastkube.etcd.messages import Header
-from fastkube.store import Store
+from fastkube.store import Store, StoreError, StoreUnavailable
 
 DEFAULT_PEER_URL = "http://localhost:2380"
 """What etcd says of a member that was told nothing; ids are derived from it."""
@@ -22,10 +22,19 @@ PROGRESS_INTERVAL_S = 600.0
 
 
 class Later(NamedTuple):
-    """An answer that the store still works on: `finish` makes it of what the future brings."""
+    """An answer that the store still works on: `finish` makes it of what the future brings.
+
+    Where a refusal is not the answer, `otherwise` begins again another way.
+    """
 
     future: asyncio.Future[Any]
     finish: Callable[[Any], tuple[Any, ...]]
+    otherwise: Callable[[], Later] | None = None
+
+    def again(self, error: Exception) -> Later | None:
+        """What goes on after this error; None: it is the answer."""
+        refused = isinstance(error, StoreError) and not isinstance(error, StoreUnavailable)
+        return self.otherwise() if refused and self.otherwise is not None else None
 
 
 Answer: TypeAlias = tuple[Any, ...] | Later | Awaitable[tuple[Any, ...]]
@@ -84,5 +93,11 @@ class Node:
 async def settled(answer: Answer) -> tuple[Any, ...]:
     """An answer, waited for if need be."""
     if isinstance(answer, Later):
-        return answer.finish(await answer.future)
+        try:
+            result = await answer.future
+        except StoreError as refusal:
+            if (again := answer.again(refusal)) is None:
+                raise
+            return await settled(again)
+        return answer.finish(result)
     return answer if isinstance(answer, tuple) else await answer

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from wire import Client, compare, delete_op, of, put_op, range_op, txn_op
 
@@ -62,6 +64,33 @@ async def test_compares_of_every_target_over_keys_and_ranges(client: Client) -> 
     assert (await client.txn([compare("lease", b"t3/", "=", lease, b"t30")], [])).succeeded
     assert not (await client.txn([compare("version", b"t3/", "=", 2, b"t30")], [])).succeeded
     assert (await client.txn([compare("create", b"t3/none", "=", 0, b"t3/none0")], [])).succeeded
+
+
+@pytest.mark.parametrize("more", [[], [range_op(b"t0/other")]], ids=["alone", "with a read"])
+async def test_one_write_on_one_condition_answers_as_a_transaction_of_more(client: Client, more: list[Any]) -> None:
+    """One put on a condition of its own key takes a shorter way, one beside another operation does not."""
+    key = b"t9/%d" % len(more)
+    free, read = [compare("create", key, "=", 0)], [range_op(key)]
+    lease = (await client.grant(60)).id
+    made = await client.txn(free, [put_op(key, b"1", lease=lease), *more], read)
+    assert made.succeeded and made.responses[0].put == m.PutResponse(m.Header(revision=made.header.revision))
+    for target in ("create", "mod", "version"):
+        refused = await client.txn([compare(target, key, "=", 0)], [put_op(key, b"2"), *more], read)
+        assert not refused.succeeded and refused.responses[0].range.kvs[0].value == b"1"
+        assert refused.header.revision == made.header.revision
+    silent = await client.txn(free, [put_op(key, b"2", lease=7), *more])
+    assert not silent.succeeded and silent.responses == [], "a lease is not looked for where nothing is put"
+    told = await client.refused(client.txn([compare("mod", key + b"x", "=", 0)], [put_op(key + b"x", lease=7), *more]))
+    assert told == ("NOT_FOUND", "etcdserver: requested lease not found")
+    newer = await client.txn([compare("mod", key, "=", made.header.revision)], [put_op(key, b"3"), *more])
+    assert newer.succeeded and newer.header.revision == made.header.revision + 1
+    old = await client.txn([compare("mod", key, "=", made.header.revision)], [put_op(key, b"4"), *more], read)
+    assert not old.succeeded and old.responses[0].range.kvs[0].value == b"3"
+    for target, value in (("version", 2), ("create", made.header.revision), ("mod", -1)):
+        other = await client.txn([compare(target, key, "=", value)], [put_op(key, b"5", prev_kv=True), *more])
+        assert other.succeeded is (target != "mod")
+    item = (await client.range(key)).kvs[0]
+    assert (item.value, item.version, item.lease) == (b"5", 4, 0)
 
 
 async def test_puts_that_keep_the_value_or_the_lease(client: Client) -> None:
