@@ -791,6 +791,124 @@ def _next(content: bytes) -> bytes:
     return b"g%d" % (int(content[1:]) + 1)
 
 
+# ---------------------------------------------------------------- ends of objects
+
+
+@cython.final
+@cython.cclass
+class End:
+    """What an encoded object's metadata says of its end. `is_held`: it has finalizers; `deleted_at` None: it is not
+    terminating, and has `grace_s` 0."""
+
+    uid = cython.declare(str, visibility="readonly")
+    is_held = cython.declare(cython.bint, visibility="readonly")
+    deleted_at = cython.declare(object, visibility="readonly")
+    grace_s = cython.declare(cython.ulonglong, visibility="readonly")
+    _value = cython.declare(bytes)
+    # Where metadata begins and ends, how many pairs it has, and where its pairs begin
+    _start = cython.declare(cython.Py_ssize_t)
+    _stop = cython.declare(cython.Py_ssize_t)
+    _pairs = cython.declare(cython.ulonglong)
+    _first = cython.declare(cython.Py_ssize_t)
+    # Of deletionTimestamp, deletionGracePeriodSeconds and generation: where the value lies
+    _spans = cython.declare(dict)
+    _generation = cython.declare(cython.ulonglong)
+
+    def __init__(self, value: bytes):
+        """Raises Shapeless for what is no object."""
+        self.uid = ""
+        self.is_held = False
+        self.deleted_at = None
+        self.grace_s = self._generation = 0
+        self._value = value
+        self._spans = {}
+        splitter = _Splitter(value, False)
+        left: cython.ulonglong = self._enter(splitter)
+        while left > 0:
+            left -= 1
+            if _key(splitter) == b"metadata":
+                self._start = splitter.at
+                self._pairs = self._enter(splitter)
+                self._first = splitter.at
+                self._read(splitter)
+                self._stop = splitter.at
+                return
+            splitter.skip()
+        raise Shapeless("no metadata")
+
+    @cython.cfunc
+    @cython.exceptval(check=True)
+    def _enter(self, splitter: _Splitter) -> cython.ulonglong:
+        if splitter.head() != 3:
+            raise Shapeless("no map")
+        return splitter.number
+
+    @cython.cfunc
+    @cython.exceptval(-1)
+    def _read(self, splitter: _Splitter) -> cython.int:
+        left: cython.ulonglong = self._pairs
+        while left > 0:
+            left -= 1
+            key: bytes = _key(splitter)
+            start: cython.Py_ssize_t = splitter.at
+            kind: cython.int = splitter.head()
+            number: cython.ulonglong = splitter.number if kind else 0
+            text: cython.Py_ssize_t = splitter.at
+            splitter.at = start
+            splitter.skip()
+            if key == b"finalizers":
+                self.is_held = kind == 2 and number > 0
+            elif key == b"uid" and kind == 1:
+                self.uid = _piece(self._value, text, splitter.at).decode()
+            elif key == b"deletionTimestamp" and kind == 1:
+                self.deleted_at = _piece(self._value, text, splitter.at).decode()
+                self._spans[key] = (start, splitter.at)
+            elif key == b"deletionGracePeriodSeconds":
+                self.grace_s = number if kind == 4 else 0
+                self._spans[key] = (start, splitter.at)
+            elif key == b"generation" and kind == 4 and number > 0:
+                self._generation = number
+                self._spans[key] = (start, splitter.at)
+        return 0
+
+    def terminating(self, deleted_at: bytes, grace_s: cython.ulonglong) -> bytes:
+        """The object with this deletionTimestamp and grace period; its generation rises if it had none before."""
+        told: list = [(b"deletionTimestamp", _HEADS[len(deleted_at)] + deleted_at)]
+        told.append((b"deletionGracePeriodSeconds", _packed_number(grace_s)))
+        if self.deleted_at is None and self._generation > 0:
+            told.append((b"generation", _packed_number(self._generation + 1)))
+        added: list = []
+        changed: list = []
+        for key, packed in told:
+            span = self._spans.get(key)
+            if span is None:
+                added.append(_HEADS[len(key)] + key + packed)
+            else:
+                changed.append((span, packed))
+        pairs: cython.ulonglong = self._pairs + len(added)
+        out: list = [_piece(self._value, 0, self._start)]
+        out.append(bytes((0x80 | pairs,)) if pairs < 16 else b"\xde" + int(pairs).to_bytes(2, "big"))
+        at: cython.Py_ssize_t = self._first
+        for span, packed in sorted(changed):
+            out.append(_piece(self._value, at, span[0]))
+            out.append(packed)
+            at = span[1]
+        out.append(_piece(self._value, at, self._stop))
+        out += added
+        out.append(_piece(self._value, self._stop, len(self._value)))
+        return b"".join(out)
+
+
+@cython.cfunc
+def _key(splitter: _Splitter) -> bytes:
+    """The key that comes next."""
+    if splitter.head() != 1:
+        raise Shapeless("a key is no string")
+    start: cython.Py_ssize_t = splitter.at
+    splitter.at += splitter.number
+    return _piece(splitter.source, start, splitter.at)
+
+
 @cython.cfunc
 @cython.exceptval(-1)
 def _fill(out: list, mark: bytes, content: bytes) -> cython.int:

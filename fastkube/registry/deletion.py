@@ -12,8 +12,11 @@ Rules:
   1. A propagation policy is a finalizer: "orphan" or "foregroundDeletion", and neither for background. The garbage
      collector acts on it and takes it away.
   2. A second delete may only shorten the grace period and exchange those two finalizers.
-  3. A grace period of 0 writes the terminating state first and then removes it, so that watchers see both.
+  3. A grace period of 0 writes the terminating state and removes it, in one write, so that watchers see both.
   4. Terminating counts as a change of the object: its generation rises, once.
+
+Most objects are held by nothing, and nobody but the registry is asked about their end: then it is made in the encoded
+object (endings.py).
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgpack
@@ -29,11 +33,11 @@ from fastkube import errors
 from fastkube.api import field, schema
 from fastkube.clock import parse_rfc3339, rfc3339
 from fastkube.errors import ApiError, Cause
-from fastkube.registry import listing
+from fastkube.registry import endings, listing
 from fastkube.registry.answers import Outcome, Page, Stored
 from fastkube.registry.custom import establishing
 from fastkube.registry.strategy import Call, Object, Strategy
-from fastkube.store import RevisionMismatch
+from fastkube.store import KeyMissing, RevisionMismatch
 
 if TYPE_CHECKING:
     from fastkube.api.catalog import ResourceType
@@ -49,11 +53,8 @@ _META, _META_SCHEME = "meta.k8s.io/v1", "pkg/apis/meta/internalversion/scheme/re
 """What DeleteOptions are without an apiVersion, and where upstream keeps their type, as its messages name the place."""
 
 _ATTEMPTS_MAX = 100
-_COLLECTION_WORKERS = 32
+_COLLECTION_WORKERS = 128
 """Objects of a collection that are deleted at the same time, so that they share commits."""
-
-_ORPHANING = frozenset((("", "replicationcontrollers"), ("batch", "jobs")))
-"""Kinds whose dependents stay when no policy is given: what their v1 API always did."""
 
 _ORPHANED_PODS = (
     "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set "
@@ -62,28 +63,6 @@ _ORPHANED_PODS = (
 
 _NOT_COLLECTED = frozenset((("", "events"), ("events.k8s.io", "events")))
 """Kinds for which propagation policies mean nothing."""
-
-_ANSWERED_WHOLE = frozenset(
-    (
-        ("", "persistentvolumeclaims"),
-        ("", "persistentvolumes"),
-        ("", "pods"),
-        ("", "podtemplates"),
-        ("", "resourcequotas"),
-        ("", "serviceaccounts"),
-        ("", "services"),
-        ("resource.k8s.io", "deviceclasses"),
-        ("resource.k8s.io", "resourceclaims"),
-        ("resource.k8s.io", "resourceclaimtemplates"),
-        ("resource.k8s.io", "resourceslices"),
-        ("storage.k8s.io", "csidrivers"),
-        ("storage.k8s.io", "csinodes"),
-        ("storage.k8s.io", "storageclasses"),
-        ("storage.k8s.io", "volumeattachments"),
-        ("storage.k8s.io", "volumeattributesclasses"),
-    )
-)
-"""Kinds whose deletion is answered with the object; the others answer a Status."""
 
 
 @dataclass(slots=True)
@@ -168,7 +147,7 @@ async def delete(registry: Registry, call: Call, options: DeleteOptions) -> Outc
     call.delete_options = options.to_object()
     _warn_of_orphans(call, options)
     await registry.admission.mutate(call, None, None)
-    first = _IN_TWO_STEPS.get((call.rtype.group, call.rtype.resource))
+    first = IN_TWO_STEPS.get((call.rtype.group, call.rtype.resource))
     if first is not None:
         outcome = await _begin_end(registry, call, options, first)
         if outcome is not None:
@@ -194,7 +173,7 @@ async def _delete(registry: Registry, call: Call, options: DeleteOptions) -> Out
             raise errors.not_found(rtype.group, rtype.resource, call.name)
         try:
             return await _try_delete(registry, call, strategy, item, options)
-        except RevisionMismatch:
+        except (RevisionMismatch, KeyMissing):
             continue
         finally:
             call.companions.clear()
@@ -206,6 +185,10 @@ async def _try_delete(
 ) -> Outcome:
     """One attempt on `item`; raises RevisionMismatch when it changed meanwhile."""
     rtype = call.rtype
+    ending = endings.foretell(registry, call, options, item)
+    if ending is not None:
+        revision = endings.revision_of(await ending.write(registry.store, item))
+        return Outcome(ending.result(rtype, call.name, revision))
     old: Object = msgpack.unpackb(item.value)
     _check_preconditions(rtype, old, item, options)
     call.revision = item.mod_revision
@@ -213,44 +196,24 @@ async def _try_delete(
     new: Object = {**old, "metadata": dict(old["metadata"])}
     graceful = strategy.graceful and _shorten_life(call, registry, strategy, new, options)
     if graceful is None:  # a deletion is pending, and this one does not hasten it
-        return _answer(rtype, old, item.value, item.mod_revision)
+        return Outcome(endings.result_of(rtype, call.name, old["metadata"]["uid"], item.value, item.mod_revision))
     _set_policy(rtype, new["metadata"], options)
     held = bool(new["metadata"].get("finalizers"))
     if held and not graceful:
         _mark_terminating(call, registry, new["metadata"])
     removed_now = not held and not (graceful and new["metadata"]["deletionGracePeriodSeconds"] > 0)
     value, revision = item.value, item.mod_revision
-    if (graceful or held) and new != old:
+    changed = (graceful or held) and new != old
+    if changed:
         value = msgpack.packb(new)
-        if not call.dry_run:
-            revision = await registry.store.update(item.key, value, item.mod_revision)
     if not removed_now:
+        if changed and not call.dry_run:
+            revision = await registry.store.update(item.key, value, item.mod_revision)
         code = 202 if options.orphan_dependents is False else 200
         return Outcome(Stored(value, revision), code)
     if not call.dry_run:
-        written = item._replace(value=value, mod_revision=revision)
-        try:
-            revision = await registry.remove(call, item.key, written, new)
-        except RevisionMismatch:
-            # others may have written once the object was terminating, and thereby have removed it in our stead
-            if written.mod_revision == item.mod_revision or registry.store.get(item.key) is not None:
-                raise
-    return _answer(rtype, new, value, revision)
-
-
-def _answer(rtype: ResourceType, obj: Object, value: bytes, revision: int) -> Outcome:
-    if (rtype.group, rtype.resource) in _ANSWERED_WHOLE:
-        return Outcome(Stored(value, revision))
-    metadata = obj["metadata"]
-    details = {"name": metadata["name"], "group": rtype.group, "kind": rtype.resource, "uid": metadata["uid"]}
-    status = {
-        "kind": "Status",
-        "apiVersion": "v1",
-        "metadata": {},
-        "status": "Success",
-        "details": {name: text for name, text in details.items() if text},
-    }
-    return Outcome(status)
+        revision = await registry.remove(call, item.key, item, new, value if changed else None)
+    return Outcome(endings.result_of(rtype, call.name, new["metadata"]["uid"], value, revision))
 
 
 def _check_preconditions(rtype: ResourceType, obj: Object, item: Item, options: DeleteOptions) -> None:
@@ -275,25 +238,15 @@ def _shorten_life(
 ) -> bool | None:
     """Gives a graceful object its deletion time. False: it may go at once; None: nothing changes by this delete."""
     metadata = obj["metadata"]
-    requested = options.grace_period_s
-    if requested is not None and requested < 0:
-        requested = 1
-    if "deletionTimestamp" not in metadata:
-        period = strategy.grace_period_s(obj, requested)
-        now = call.now or registry.clock.time()
-        metadata["deletionTimestamp"] = rfc3339(now + period)
-        metadata["deletionGracePeriodSeconds"] = period
+    deleted_at, pending = metadata.get("deletionTimestamp"), metadata.get("deletionGracePeriodSeconds") or 0
+    left = endings.life_left(
+        call.now or registry.clock.time(), options, deleted_at, pending, partial(strategy.grace_period_s, obj)
+    )
+    if not isinstance(left, endings.Left):
+        return left
+    metadata["deletionTimestamp"], metadata["deletionGracePeriodSeconds"] = rfc3339(left.until), left.grace_s
+    if deleted_at is None:
         _raise_generation(metadata)
-        return True
-    pending = metadata.get("deletionGracePeriodSeconds") or 0
-    if pending == 0:
-        return False
-    pending = max(pending, 1)
-    if requested is None or requested >= pending:
-        return None
-    begun = parse_rfc3339(metadata["deletionTimestamp"]) - pending
-    metadata["deletionTimestamp"] = rfc3339(begun + requested)
-    metadata["deletionGracePeriodSeconds"] = requested
     return True
 
 
@@ -339,7 +292,7 @@ def _policy_finalizer(identity: tuple[str, str], finalizers: list[str], options:
     for name in finalizers:
         if name in (ORPHAN, FOREGROUND):
             return name
-    return ORPHAN if identity in _ORPHANING else ""
+    return ORPHAN if identity in endings.ORPHANING else ""
 
 
 def is_finished(strategy: Strategy, new: Object, old: Object) -> bool:
@@ -408,7 +361,7 @@ def _end_definition(registry: Registry, call: Call, old: Object, _options: Delet
     return establishing.begin_end(old, registry.timestamp(call))
 
 
-_IN_TWO_STEPS: dict[tuple[str, str], _FirstStep] = {
+IN_TWO_STEPS: dict[tuple[str, str], _FirstStep] = {
     ("", "namespaces"): _FirstStep(_end_namespace, lambda old: bool((old.get("spec") or {}).get("finalizers"))),
     ("apiextensions.k8s.io", "customresourcedefinitions"): _FirstStep(_end_definition, lambda _: False),
 }

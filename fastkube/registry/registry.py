@@ -26,7 +26,18 @@ from fastkube import errors
 from fastkube.api import conversion, meta
 from fastkube.clock import Clock, rfc3339
 from fastkube.errors import ApiError
-from fastkube.registry import binding, decoding, deletion, facets, listing, ownership, patching, subresources, updating
+from fastkube.registry import (
+    binding,
+    decoding,
+    deletion,
+    endings,
+    facets,
+    listing,
+    ownership,
+    patching,
+    subresources,
+    updating,
+)
 from fastkube.registry.answers import Outcome, Page, Stored
 from fastkube.registry.changes import Change, Changes
 from fastkube.registry.creations import Creations, Draft, Foretold
@@ -43,6 +54,7 @@ from fastkube.store import Compare, Delete, KeyExists, KeyMissing, Put, Revision
 
 if TYPE_CHECKING:
     from fastkube.api.catalog import Catalog, ResourceType
+    from fastkube.registry.endings import Ending
     from fastkube.registry.tokens import TokenSigner
     from fastkube.store import Item, Store
 
@@ -74,6 +86,9 @@ class Admission(Protocol):
 
     def bearing(self, call: Call, node: str) -> tuple[str, ...]:
         """What else it depends on where a Pod is bound to this node."""
+
+    def ignores(self, call: Call, operation: str) -> bool:
+        """Whether no plugin looks at such a request."""
 
 
 class Attendant(Protocol):
@@ -468,8 +483,9 @@ class Registry:
         call.companions.clear()
         await self.remove(call, key, item, old)
 
-    async def remove(self, call: Call, key: bytes, item: Item, old: Object) -> int:
-        """Deletes the object (and what accompanies it) if it is still `item`; the revision of the deletion.
+    async def remove(self, call: Call, key: bytes, item: Item, old: Object, last: bytes | None = None) -> int:
+        """Deletes the object (and what accompanies it) if it is still `item`; the revision of the deletion. `last`: a
+        version that watchers see before, of a kind that nothing accompanies.
 
         Raises RevisionMismatch when it is not.
         """
@@ -478,10 +494,7 @@ class Registry:
             attendant.on_delete(call, old)
         try:
             if not call.companions:
-                try:
-                    return (await self.store.delete(key, item.mod_revision)).delete_revision
-                except KeyMissing:
-                    raise RevisionMismatch(key, None) from None
+                return await self._remove_alone(key, item, last)
             unchanged = Compare(key, "mod", "=", item.mod_revision)
             ops = [Delete(key), *call.companions.ops]
             result = await self.store.txn([unchanged, *call.companions.compares], ops)
@@ -491,7 +504,30 @@ class Registry:
             raise RevisionMismatch(key, self.store.get(key))
         return result.revision
 
+    async def _remove_alone(self, key: bytes, item: Item, last: bytes | None) -> int:
+        try:
+            if last is not None:
+                return (await self.store.retire(key, last, item.mod_revision)).delete_revision
+            return (await self.store.delete(key, item.mod_revision)).delete_revision
+        except KeyMissing:
+            raise RevisionMismatch(key, None) from None
+
+    def ends_alone(self, call: Call) -> bool:
+        """Whether one delete is all it takes, nobody else is asked and nothing else changes."""
+        kind = (call.rtype.group, call.rtype.resource)
+        return (
+            kind not in self._attendants
+            and kind not in deletion.IN_TWO_STEPS
+            and self.admission.ignores(call, "DELETE")
+        )
+
     # ---------------------------------------------------------------- delete
+
+    def foretell_end(self, call: Call, options: DeleteOptions) -> tuple[Item, Ending] | None:
+        """The object that a delete is about and its end, if no closer look is needed."""
+        item = self.store.get(call.rtype.key(call.namespace, call.name))
+        ending = endings.foretell(self, call, options, item) if item is not None else None
+        return (item, ending) if item is not None and ending is not None else None
 
     async def delete(self, call: Call, options: DeleteOptions) -> Outcome:
         return await deletion.delete(self, call, options)

@@ -217,6 +217,9 @@ class SealedStore(OpenedReads, Store):
     def delete(self, key: bytes, expected_mod_revision: int = 0) -> asyncio.Future[Deleted]:
         return self._relay(super().delete(key, expected_mod_revision))
 
+    def retire(self, key: bytes, value: bytes, expected_mod_revision: int) -> asyncio.Future[Deleted]:
+        return self._relay(super().retire(key, self._sealed(key, value), expected_mod_revision))
+
     def write(self, writes: Iterable[Write]) -> asyncio.Future[list[Any]]:
         sealed = [
             each if each.value is None else each._replace(value=self._sealed(each.key, each.value)) for each in writes

@@ -136,6 +136,9 @@ class Strategy:
     graceful = False
     """Deletion is in two steps (Pods): a grace period first, removal when whoever runs the object says so."""
 
+    grace_depends_on: tuple[tuple[str, str], ...] = ()
+    """What of spec and status `grace_period_s` looks at, where another than 0 is asked for."""
+
     ttl_s = 0
     """How long objects live before they vanish by themselves (Events), in seconds; 0 is for ever."""
 
@@ -178,7 +181,7 @@ class Strategy:
         return bool(new.get("spec") != old.get("spec"))
 
     def grace_period_s(self, obj: Object, requested_s: int | None) -> int:
-        """Asked where `graceful` is set: how long the object may still run, in seconds; 0 removes it at once."""
+        """Asked where `graceful` is set: how many seconds the object may still run; 0 (also for 0): it goes at once."""
         return requested_s or 0
 
     def removable(self, obj: Object) -> bool:

@@ -344,8 +344,11 @@ async def patch(server: ApiServer, request: Request, route: Route) -> Answer:
 
 async def delete(server: ApiServer, request: Request, route: Route) -> Answer:
     call, view = _begin(server, request, route)
-    options = await _delete_options(request, call)
+    body = await read_body(request)
+    options = _delete_options(request, call, body)
     result, code = await server.registry.delete(call, options)
+    if code == 200:
+        server.repeats.learn_delete(request, call, view, body, options)
     if isinstance(result, Stored):
         return await _asked_object(view, result, code) if view.asks else _object(view, result, code)
     return Answer(code, view.encode(result), view.form.media)
@@ -354,7 +357,7 @@ async def delete(server: ApiServer, request: Request, route: Route) -> Answer:
 async def delete_collection(server: ApiServer, request: Request, route: Route) -> Answer | Streamed:
     call, view = _begin(server, request, route)
     selection = _list_options(call, request)
-    options = await _delete_options(request, call)
+    options = _delete_options(request, call, await read_body(request))
     page = await server.registry.delete_collection(call, selection, options)
     if view.asks:
         return await _asked_page(server, request, view, page)
@@ -362,8 +365,7 @@ async def delete_collection(server: ApiServer, request: Request, route: Route) -
     return answer if isinstance(answer, Answer) else await answer
 
 
-async def _delete_options(request: Request, call: Call) -> DeleteOptions:
-    body = await read_body(request)
+def _delete_options(request: Request, call: Call, body: bytes) -> DeleteOptions:
     if not body:
         return DeleteOptions.parse(request.query)
     options, dry_run = DeleteOptions.read(codec.decode_options(body, request.headers.get("Content-Type", "")))

@@ -11,28 +11,36 @@ still to come or fits no mould, a name that is taken.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from fastkube.registry.creations import Draft
 from fastkube.server.answer import Answer, Streamed, render_head
 from fastkube.server.media import JSON
 from fastkube.server.plans import Grounds
 from fastkube.server.request import Request, new_audit_id
-from fastkube.store import KeyExists, RevisionMismatch, StoreError
+from fastkube.store import KeyExists, KeyMissing, RevisionMismatch, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aiohttp.http_parser import RawRequestMessage
 
-    from fastkube.registry.creations import Foretold
-    from fastkube.registry.moulds import Cast
     from fastkube.registry.strategy import Call, UserInfo
     from fastkube.server.app import ApiServer
     from fastkube.server.connection import Connection
     from fastkube.server.fair_queues import Level
     from fastkube.server.forms import View
     from fastkube.server.request import RequestInfo
+
+
+class Made(Protocol):
+    """What is written: `value` is what is stored, `json` what a client is shown."""
+
+    @property
+    def value(self) -> bytes: ...
+
+    def json(self, revision: int) -> bytes: ...
+
 
 OPTIONS = frozenset(("fieldManager", "fieldValidation"))
 """Of a query that has more than these, more depends."""
@@ -82,7 +90,7 @@ class Writing:
         server: ApiServer,
         plan: CreatePlan,
         first: bytes,
-        cast: Cast | Foretold,
+        cast: Made,
         connection: Connection,
         head: RawRequestMessage,
     ) -> None:
@@ -92,7 +100,7 @@ class Writing:
         self._cast = cast
         self._request = Request(connection, head, server.now())
 
-    def begun(self, done: asyncio.Future[int]) -> None:
+    def begun(self, done: asyncio.Future[Any]) -> None:
         """Counts the request among those that are under way."""
         server, request, plan = self._server, self._request, self._plan
         request.info, request.user, request.seat, request.task = plan.info, plan.user, plan.level, done
@@ -108,12 +116,17 @@ class Writing:
     def _code(self) -> int:
         return int(self._first[9:12])
 
-    def __call__(self, done: asyncio.Future[int]) -> None:
+    def _revision(self, result: Any) -> int:
+        """That which the store's answer tells."""
+        revision: int = result
+        return revision
+
+    def __call__(self, done: asyncio.Future[Any]) -> None:
         failure = asyncio.CancelledError() if done.cancelled() else done.exception()
         if failure is not None:
             self._failed(failure)
             return
-        revision, encode = done.result(), self._plan.encode
+        revision, encode = self._revision(done.result()), self._plan.encode
         try:
             body = self._cast.json(revision) if encode is None else encode(self._cast.value, revision)
         except Exception as problem:
@@ -137,7 +150,9 @@ class Writing:
 
     def _failed(self, failure: BaseException) -> None:
         server, request = self._server, self._request
-        if isinstance(failure, KeyExists | RevisionMismatch):  # nothing is written: the long way says why, or finds one
+        if isinstance(
+            failure, KeyExists | KeyMissing | RevisionMismatch
+        ):  # nothing is written: the long way says why, or finds one
             server.running.discard(request)
             if request.seat is not None:
                 request.seat.release()
@@ -164,7 +179,7 @@ def begin(server: ApiServer, plan: CreatePlan, connection: Connection, head: Raw
     return write(Writing(server, plan, plan.head, cast, connection, head), lambda: store.create(cast.key, cast.value))
 
 
-def write(writing: Writing, submit: Callable[[], asyncio.Future[int]]) -> bytes | None:
+def write(writing: Writing, submit: Callable[[], asyncio.Future[Any]]) -> bytes | None:
     """Takes a seat and submits; b"" when the write is under way, None when it has to go the long way."""
     level = writing.level
     if level is not None and not level.try_take():

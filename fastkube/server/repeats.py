@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fastkube.registry.strategy import UserInfo
-from fastkube.server import repeated_changes, repeated_creates
+from fastkube.server import repeated_changes, repeated_creates, repeated_deletes
 from fastkube.server.answer import GZIP_MIN_BYTES, Answer, render_head
 from fastkube.server.plans import Grounds
 from fastkube.server.repeated_creates import LENGTH, CreatePlan
@@ -30,11 +30,13 @@ from fastkube.server.request import Request, new_audit_id
 if TYPE_CHECKING:
     from aiohttp.http_parser import RawRequestMessage
 
+    from fastkube.registry.deletion import DeleteOptions
     from fastkube.registry.strategy import Call
     from fastkube.server.app import ApiServer
     from fastkube.server.connection import Connection
     from fastkube.server.forms import View
     from fastkube.server.repeated_changes import ChangePlan, Target
+    from fastkube.server.repeated_deletes import DeletePlan
 
 _PLANS_MAX = 1024
 _IDENTITIES_MAX = 256
@@ -53,13 +55,14 @@ Header = tuple[tuple[bytes, bytes], ...]
 class Plans:
     """Plans by the path of the collection and the header; of reads by what stands around the name as well."""
 
-    __slots__ = ("changes", "creates", "reads", "whole")
+    __slots__ = ("changes", "creates", "deletes", "reads", "whole")
 
     def __init__(self) -> None:
         self.whole: dict[tuple[bytes, bytes], Plan] = {}
         self.reads: dict[tuple[str, Header], Plan] = {}
         self.creates: dict[tuple[str, Header], CreatePlan] = {}
         self.changes: dict[tuple[Target, Header], ChangePlan] = {}
+        self.deletes: dict[tuple[Target, Header], DeletePlan] = {}
 
 
 class Plan(Grounds):
@@ -102,6 +105,8 @@ class Repeats:
             return repeated_creates.begin(self._server, create, connection, head)
         if head.method in repeated_changes.METHODS:
             return self._change(plans, connection, head)
+        if head.method == "DELETE":
+            return self._delete(plans, connection, head)
         collection, _, name = head.path.rpartition("/")
         plan = plans.reads.get((collection, head.raw_headers))
         if plan is None or head.method != "GET":
@@ -151,6 +156,13 @@ class Repeats:
         if plan is None or not self._holds(plan):
             return None
         return repeated_changes.begin(self._server, plan, connection, head, name)
+
+    def _delete(self, plans: Plans, connection: Connection, head: RawRequestMessage) -> bytes | None:
+        target, name = repeated_changes.split(head.method, head.path)
+        plan = plans.deletes.get((target, head.raw_headers))
+        if plan is None or not self._holds(plan):
+            return None
+        return repeated_deletes.begin(self._server, plan, connection, head, name)
 
     def _holds(self, plan: Grounds) -> bool:
         """Whether all that a plan rests on is as it was."""
@@ -229,6 +241,19 @@ class Repeats:
         if len(plans.changes) >= _PLANS_MAX:
             plans.changes.clear()
         plans.changes[key] = plan
+
+    def learn_delete(self, request: Request, call: Call, view: View, body: bytes, options: DeleteOptions) -> None:
+        """Makes a plan of a DELETE of an object that succeeded, if it can be repeated."""
+        target, name = repeated_changes.split(request.method, request.head.path)
+        if name != call.name or not self._may_learn_write(request, call) or not self._server.registry.ends_alone(call):
+            return
+        plan = repeated_deletes.delete_plan_of(request, call, view, body, options)
+        if plan is None or not self._rest(plan, request):
+            return
+        plans = self._plans_for(request)
+        if len(plans.deletes) >= _PLANS_MAX:
+            plans.deletes.clear()
+        plans.deletes[target, request.head.raw_headers] = plan
 
     def _may_learn_write(self, request: Request, call: Call) -> bool:
         """Whether nothing about the request is its own but its path and body, and any name would do."""

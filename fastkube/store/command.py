@@ -36,6 +36,7 @@ from fastkube.store.ops import (
     Range,
     RangeResult,
     Response,
+    Retire,
     Txn,
     TxnResult,
     Write,
@@ -88,7 +89,7 @@ class Mirrored(NamedTuple):
     revision: int
 
 
-Command: TypeAlias = Write | Txn | GrantLease | RevokeLease | CheckpointLease | Compact | SetMembers | Mirrored
+Command: TypeAlias = Write | Retire | Txn | GrantLease | RevokeLease | CheckpointLease | Compact | SetMembers | Mirrored
 Result: TypeAlias = int | Deleted | TxnResult | StoreError
 """A revision, unless the command says more (a delete, a transaction) or was refused."""
 
@@ -125,6 +126,17 @@ def _delete_one(store: Writing, key: bytes, expected: int) -> Result:
         return RevisionMismatch(key, prev)
     store.delete(prev)
     return Deleted(*prev, store.close_revision())
+
+
+def _retire(store: Writing, command: Retire) -> Result:
+    key, value, expected = command
+    prev = store.get(key)
+    if prev is None:
+        return KeyMissing(key)
+    if prev.mod_revision != expected:
+        return RevisionMismatch(key, prev)
+    last = store.retire(prev, value)
+    return Deleted(*last, store.revision)
 
 
 class _Decided(NamedTuple):
@@ -328,6 +340,7 @@ def _compact(store: Writing, command: Compact) -> Result:
 
 _APPLY: dict[type, Callable[..., Result]] = {
     Write: _write,
+    Retire: _retire,
     Txn: _txn,
     GrantLease: _grant_lease,
     RevokeLease: _revoke_lease,

@@ -104,6 +104,11 @@ class FrontendStore(StoreReader):
         check_write(Write(key, None, expected_mod_revision or ANY))
         return self._ask("delete", key, expected_mod_revision)
 
+    def retire(self, key: bytes, value: bytes, expected_mod_revision: int) -> asyncio.Future[Deleted]:
+        """As `Store.retire`."""
+        check_write(Write(key, value, expected_mod_revision))
+        return self._ask("retire", key, value, expected_mod_revision)
+
     def write(self, writes: Iterable[Write]) -> asyncio.Future[list[Any]]:
         """As `Store.write`."""
         return self._ask("write", list(writes))

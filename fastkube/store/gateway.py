@@ -29,6 +29,7 @@ class Gateway:
             "create": store.create,
             "update": store.update,
             "delete": store.delete,
+            "retire": store.retire,
             "txn": store.txn,
             "lease_grant": store.lease_grant,
             "lease_revoke": store.lease_revoke,

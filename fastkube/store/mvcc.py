@@ -364,6 +364,23 @@ class Writing(Reading):
         self._ops.append(log_op(DELETE, prev.mod_revision, key))
         self.events.append(_new(Event, (DELETE, key, b"", revision, 0, 0, 0, prev)))
 
+    def retire(self, prev: Item, value: bytes) -> Item:
+        """`put` of a last version and its `delete`, each a revision of its own; the version. It is never current."""
+        key, revision = prev.key, self.revision + 1
+        last = Item(key, value, prev.create_revision, revision, prev.version + 1, 0)
+        self._to_history(prev, revision)
+        self._to_history(last, revision + 1)
+        self.txn.delete(key, b"", self.databases.current)
+        if prev.lease:
+            self._detach(key, prev.lease)
+        self._ops.append(log_op(PUT, prev.mod_revision, key))
+        self.events.append(Event(PUT, key, value, revision, last.create_revision, last.version, 0, prev))
+        self.close_revision()
+        self._ops.append(log_op(DELETE, revision, key))
+        self.events.append(Event(DELETE, key, b"", revision + 1, 0, 0, 0, last))
+        self.close_revision()
+        return last
+
     def place(self, key: bytes, item: Item | None) -> None:
         """Have this version of a key, or none, without history: revisions are another store's."""
         prev = self.get(key)

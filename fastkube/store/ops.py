@@ -86,6 +86,14 @@ class Write(NamedTuple):
     lease: int = 0
 
 
+class Retire(NamedTuple):
+    """A last version over the one of revision `expected`, and its end: two revisions, so that watches tell of both."""
+
+    key: bytes
+    value: bytes
+    expected: int
+
+
 class PutResponse(NamedTuple):
     prev: Item | None
     revision: int

@@ -15,7 +15,8 @@ What callers may rely on:
  1. A write that returned is on the disk. A write that raised a condition's error (KeyExists, ...) was not done.
  2. A read sees every write that was acknowledged before it, and none that is not durable. Where several servers
     replicate the store, one that was acknowledged by another is seen once `read_barrier` has been waited for.
- 3. Each write is one revision (a transaction too, however many keys it changes); revisions have no gaps.
+ 3. Each write is one revision (a transaction too, however many keys it changes; only `retire` is two); revisions have
+    no gaps.
  4. No queue grows without a limit: a write too many is refused with Overloaded.
  5. After a failed commit no write is taken, `status` says why, and reads go on. A full disk is not the end: writes are
     refused with NoSpace while it lasts, deletes and compaction are still tried.
@@ -57,6 +58,7 @@ from fastkube.store.ops import (
     TO_THE_END,
     Compare,
     Op,
+    Retire,
     Txn,
     TxnResult,
     Write,
@@ -221,6 +223,11 @@ class Store(ReadHalf):
         """Delete a key; what it was, and when it ended. Raises KeyMissing, RevisionMismatch."""
         write = Write(key, None, expected_mod_revision or ANY)
         return self._submit((write,), check_write(write))
+
+    def retire(self, key: bytes, value: bytes, expected_mod_revision: int) -> asyncio.Future[Deleted]:
+        """Replace a version by a last one and delete that; both, or nothing. Raises KeyMissing, RevisionMismatch."""
+        size = check_write(Write(key, value, expected_mod_revision))
+        return self._submit((Retire(key, value, expected_mod_revision),), size)
 
     def write(self, writes: Iterable[Write]) -> asyncio.Future[list[Result]]:
         """Independent writes, each with its own revision; for each its result, or its refusal as a StoreError."""

@@ -20,12 +20,12 @@ from fastkube.store.command import (
     RevokeLease,
     SetMembers,
 )
-from fastkube.store.ops import Compare, Delete, Op, Put, Range, Txn, Write
+from fastkube.store.ops import Compare, Delete, Op, Put, Range, Retire, Txn, Write
 
 LENGTH = struct.Struct(">I")
 MAX_FRAME_BYTES = 512 << 20
 
-_COMMANDS: tuple[type, ...] = (Write, Txn, GrantLease, RevokeLease, Compact, CheckpointLease, SetMembers)
+_COMMANDS: tuple[type, ...] = (Write, Txn, GrantLease, RevokeLease, Compact, CheckpointLease, SetMembers, Retire)
 _COMMAND_TAGS = {command: tag for tag, command in enumerate(_COMMANDS)}
 _OPS: tuple[type, ...] = (Put, Delete, Range, Txn)
 _OP_TAGS = {op: tag for tag, op in enumerate(_OPS)}

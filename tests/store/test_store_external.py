@@ -83,6 +83,19 @@ async def test_writes_and_their_refusals(store: Store) -> None:
     assert [type(each) for each in results] == [int, KeyExists, int]
 
 
+async def test_a_last_version_is_seen_before_the_end(store: Store) -> None:
+    a = MAPS + b"a"
+    first = await store.create(a, value("1"))
+    with pytest.raises(RevisionMismatch):
+        await store.retire(a, value("2"), first + 1000)
+    with pytest.raises(KeyMissing):
+        await store.delete(MAPS + b"b")
+    gone = await store.retire(a, value("2"), first)
+    assert (gone.value, store.get(a)) == (value("2"), None)
+    events = store.events(a, None, first + 1).events
+    assert [(event.type, event.prev and event.prev.value) for event in events] == [(0, value("1")), (1, value("2"))]
+
+
 async def test_writes_of_one_key_in_one_call_keep_their_order(store: Store) -> None:
     chain = [Write(MAPS + b"chain", value(str(number)), ANY if number else 0) for number in range(40)]
     others = [Write(MAPS + b"other%d" % number, value("1"), 0) for number in range(40)]

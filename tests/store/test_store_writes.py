@@ -56,6 +56,43 @@ async def test_create_update_and_delete_count_revisions_and_versions(store: Stor
     assert store.get(b"a") == Item(b"a", b"3", 6, 6, 1, 0)
 
 
+async def test_a_last_version_and_its_end_are_two_revisions_or_nothing(store: Store) -> None:
+    assert await store.create(b"a", b"1") == 2
+    with pytest.raises(RevisionMismatch):
+        await store.retire(b"a", b"2", 1)
+    with pytest.raises(KeyMissing):
+        await store.retire(b"b", b"2", 2)
+    with pytest.raises(InvalidRequest):
+        await store.retire(b"", b"2", 2)
+    assert store.revision == 2
+    assert await store.retire(b"a", b"2", 2) == (b"a", b"2", 2, 3, 2, 0, 4)
+    assert store.get(b"a") is None
+    assert [store.get(b"a", revision) for revision in (2, 3, 4)] == [
+        Item(b"a", b"1", 2, 2, 1, 0),
+        Item(b"a", b"2", 2, 3, 2, 0),
+        None,
+    ]
+    events = store.events(b"a", None, 3).events
+    assert [(event.type, event.revision, event.prev and event.prev.value) for event in events] == [
+        (0, 3, b"1"),
+        (1, 4, b"2"),
+    ]
+    assert (await store.check()).ok
+
+
+async def test_writers_at_once_retire_a_key_once(store: Store) -> None:
+    revision = await store.create(b"a", b"1")
+    both = await asyncio.gather(
+        store.retire(b"a", b"2", revision),
+        store.update(b"a", b"3", revision),
+        store.retire(b"a", b"4", revision),
+        store.create(b"a", b"5"),
+        return_exceptions=True,
+    )
+    assert [type(each).__name__ for each in both] == ["Deleted", "RevisionMismatch", "KeyMissing", "int"]
+    assert store.revision == revision + 3
+
+
 async def test_a_write_whose_condition_fails_changes_nothing(store: Store) -> None:
     revision = await store.create(b"a", b"1")
     with pytest.raises(KeyExists) as exists:

@@ -25,6 +25,7 @@ _COMPUTE = ("cpu", "memory")
 class PodStrategy(Strategy):
     kept_on_status = ("ownerReferences",)
     graceful = True
+    grace_depends_on = (("spec", "nodeName"), ("spec", "terminationGracePeriodSeconds"), ("status", "phase"))
 
     def __init__(self) -> None:
         self._judged: tuple[Object, bytes | None] = (

@@ -209,6 +209,11 @@ class Chain:
         """`registry.Admission`'s."""
         return tuple(told for bearing in self._steps_for(call, CREATE).bearings for told in bearing(node))
 
+    def ignores(self, call: Call, operation: str) -> bool:
+        """`registry.Admission`'s."""
+        steps = self._steps_for(call, operation)
+        return not (steps.mutations or steps.validations)
+
     def _steps_of(self, call: Call, obj: Object | None, old: Object | None) -> _Steps:
         return self._steps_for(call, operation_of(call, obj, old))
 

@@ -19,12 +19,13 @@ from typing import Any
 
 from fastkube.clock import Clock, RealClock
 from fastkube.store.committer import Batch
-from fastkube.store.errors import NoSpace, StoreError, StoreFailed
+from fastkube.store.errors import KeyMissing, NoSpace, StoreError, StoreFailed
 from fastkube.store.external.client import Client
 from fastkube.store.external.mirror import Source
 from fastkube.store.external.options import EtcdOptions
 from fastkube.store.external.replica import EtcdReplica, filled
 from fastkube.store.external.translation import Translation
+from fastkube.store.records import Deleted
 from fastkube.store.replica import Proposal
 from fastkube.store.store import LeaseInfo, Store
 
@@ -62,6 +63,17 @@ class EtcdStore(Store):
     @property
     def is_replicated(self) -> bool:
         return True
+
+    def retire(self, key: bytes, value: bytes, expected_mod_revision: int) -> asyncio.Future[Deleted]:
+        """As `Store.retire`, but in two steps: etcd puts and deletes no key in one transaction."""
+        return asyncio.ensure_future(self._retire(key, value, expected_mod_revision))
+
+    async def _retire(self, key: bytes, value: bytes, expected: int) -> Deleted:
+        revision = await self.update(key, value, expected)
+        try:
+            return await self.delete(key, revision)
+        except KeyMissing:  # somebody else removed what was on its way out
+            return Deleted(key, value, 0, revision, 0, 0, self.revision)
 
     async def lease_keepalive(self, lease: int) -> int:
         return await self._remote.keep_alive(lease)
