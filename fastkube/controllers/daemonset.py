@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from fastkube.api.placement import node_matches, untolerated
 from fastkube.client import object_key
 from fastkube.controllers.actions import Action, Create, Requeue, Tell, Together, status_update
 from fastkube.controllers.caches import Caches
@@ -27,7 +28,6 @@ from fastkube.controllers.common import (
     pod_from_template,
     seconds,
 )
-from fastkube.controllers.placement import node_matches, untolerated
 from fastkube.controllers.pod_topics import ADOPTABLE, OWNED
 from fastkube.controllers.replicaset import delete_pod
 from fastkube.controllers.revisions import POD_HASH, REVISIONS, History, cleanup, history

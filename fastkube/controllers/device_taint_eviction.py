@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from fastkube.api.placement import tolerates
 from fastkube.client import object_key
 from fastkube.controllers.actions import GONE, Action, Delete, Patch, Requeue, Tell
 from fastkube.controllers.caches import Caches
 from fastkube.controllers.common import PODS, Object, Objects, is_finished, is_terminating, make_condition, seconds
-from fastkube.controllers.placement import tolerates
 from fastkube.controllers.resourceclaim import CLAIMS
 from fastkube.controllers.runner import Context, Controller, Watch, nothing
 

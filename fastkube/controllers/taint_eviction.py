@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from fastkube.api.placement import tolerates
 from fastkube.client import object_key, split_key
 from fastkube.controllers.actions import GONE, Action, Delete, Patch, Remember, Requeue, Tell
 from fastkube.controllers.caches import Caches
 from fastkube.controllers.common import PODS, Object, Objects, is_finished, is_terminating, make_condition, seconds
-from fastkube.controllers.placement import tolerates
 from fastkube.controllers.pod_topics import SPEC
 from fastkube.controllers.runner import Context, Controller, Watch
 

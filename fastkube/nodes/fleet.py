@@ -21,15 +21,16 @@ import sys
 from collections.abc import Coroutine
 from typing import Any
 
-from fastkube.client import Client, Feeds, Informer, Resource, object_key
+from fastkube.client import Client, Feeds, Informer, object_key
 from fastkube.client.discovery import ApiResource
 from fastkube.clock import Clock, rfc3339, rfc3339_micro
 from fastkube.errors import ApiError
 from fastkube.nodes import stages, status, template_functions
+from fastkube.nodes.admitting import NODES, Admission
 from fastkube.nodes.kubelet import Kubelet
 from fastkube.nodes.lifecycle import CONCURRENCY, Later, Lifecycle, Over, Subject
-from fastkube.nodes.made import KWOK_NODE, SIMULATED, Made, made_nodes, node_address, node_object, subnet
-from fastkube.nodes.members import PODS, FleetNode, FleetPod
+from fastkube.nodes.made import Made, made_nodes, node_address, node_object, subnet
+from fastkube.nodes.members import PODS, FleetNode, FleetPod, slim_node
 from fastkube.nodes.options import FleetOptions
 from fastkube.nodes.script import Script
 from fastkube.nodes.script_words import ScriptError, is_scripted
@@ -37,9 +38,6 @@ from fastkube.nodes.script_words import ScriptError, is_scripted
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
 
-FAILED = "fastkube.io/failed"
-"""Annotation of a node that has failed: nothing is heard of it, and nothing happens on it, until it is taken off."""
-NODES = Resource("", "v1", "nodes")
 LEASES = "coordination.k8s.io/v1/leases"
 LEASE_NAMESPACE = "kube-node-lease"
 STARTED = (
@@ -90,7 +88,9 @@ class Fleet:
         self._fresh: dict[str, Object] = {}
         self._node_subjects: dict[str, Subject] = {}
         self._slots = self._lifecycle.slots
+        self._admission = Admission(client, clock, self._lifecycle, self._pods, go_on=self._go_on, names=self._names_of)
         self._kubelet: Kubelet
+        self._kept: Informer
         self.ready = asyncio.Event()
         """Set when every made node is registered and the Pods are watched."""
 
@@ -106,7 +106,7 @@ class Fleet:
     async def _run(self) -> None:
         nodes = Informer(self._client, NODES, transform=self._keep_node, feeds=self._feeds)
         nodes.add_handler(self._node_changed, lambda _, new: self._node_changed(new), self._node_deleted)
-        pods = Informer(
+        pods = self._kept = Informer(
             self._client, PODS, field_selector="spec.nodeName!=", transform=self._keep_pod, feeds=self._feeds
         )
         pods.add_handler(self._pod_changed, lambda _, new: self._pod_changed(new), self._pod_deleted)
@@ -127,6 +127,7 @@ class Fleet:
                 group.create_task(self._follow(about, life))
             group.create_task(self._renew())
             await pods.synced.wait()
+            self._admission.begin()
             self.ready.set()
             if self._options.resource_metrics:
                 await self._quietly(self._kubelet.metrics.register(self._kubelet.port))
@@ -149,7 +150,7 @@ class Fleet:
                 raise ValueError(f"node {made.name}: {error.message}") from error
             log.warning("node %s exists and is not simulated", made.name)
             return
-        self._node_added(_slim_node(written))
+        self._node_added(slim_node(written))
 
     def _node_added(self, slim: Object) -> None:
         name = slim["metadata"]["name"]
@@ -157,7 +158,7 @@ class Fleet:
             return
         cidr, place = slim["cidr"], len(self._nodes)
         network = int(ipaddress.ip_network(cidr).network_address) if cidr else subnet(self._options, place)
-        node = FleetNode(name, slim["address"] or node_address(place), network)
+        node = FleetNode(name, slim["address"] or node_address(place), network, slim["about"])
         self._nodes[name] = node
         if not cidr or not slim["address"] or not slim["port"]:
             node.status_due = 0.0  # made by hand: its status comes with the next renewal
@@ -174,7 +175,7 @@ class Fleet:
     def _keep_node(self, obj: Object, _kept: Object | None) -> Object:
         if self._staged_nodes:
             self._fresh[obj["metadata"]["uid"]] = obj
-        return _slim_node(obj)
+        return slim_node(obj)
 
     def _node_changed(self, slim: Object) -> None:
         metadata = slim["metadata"]
@@ -183,6 +184,7 @@ class Fleet:
             return
         self._node_added(slim)
         node = self._nodes[metadata["name"]]
+        node.about = slim["about"]
         if metadata["failed"] is not node.failed:
             node.failed = metadata["failed"]
             self._lifecycle.start(self._quietly(self._fall(node) if node.failed else self._rise(node, metadata)))
@@ -285,7 +287,11 @@ class Fleet:
             pod = self._pods[uid] = FleetPod(uid, node.name)
             pod.ip = node.reserve((obj.get("status") or {}).get("podIP"))
         pod.turn += 1
-        if node.failed:
+        self._go_on(pod, obj)
+
+    def _go_on(self, pod: FleetPod, obj: Object) -> None:
+        node = self._nodes.get(pod.node)
+        if node is None or node.failed or not self._admission.admits(pod, node, obj):
             return
         if status.awaits_ephemeral(obj):
             self._lifecycle.put(pod, stages.START_EPHEMERAL, obj, 0.0)
@@ -294,6 +300,9 @@ class Fleet:
         else:
             self._choose(pod, self._life, obj)
 
+    def _names_of(self, uid: str) -> Object | None:
+        return next((each for each in self._kept.list() if each["metadata"]["uid"] == uid), None)
+
     def _pod_deleted(self, slim: Object) -> None:
         uid = slim["metadata"]["uid"]
         self._fresh.pop(uid, None)
@@ -301,6 +310,7 @@ class Fleet:
         if pod is None:
             return
         pod.turn += 1
+        self._admission.leave(pod)
         node = self._nodes.get(pod.node)
         if node and pod.ip is not None:
             node.give_back(pod.ip)
@@ -440,21 +450,3 @@ class Fleet:
 
 def _some(address: str) -> list[str]:
     return [address] if address else []
-
-
-def _slim_node(obj: Object) -> Object:
-    """What is kept of a node: its names, whether it is the fleet's and has failed, and where it is."""
-    metadata, told = obj["metadata"], obj.get("status") or {}
-    labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
-    endpoint = (told.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}
-    addresses = (each["address"] for each in told.get("addresses") or () if each["type"] == "InternalIP")
-    return {
-        "metadata": {
-            **{key: metadata[key] for key in ("name", "uid", "resourceVersion")},
-            "simulated": labels.get(SIMULATED) == "true" or annotations.get(KWOK_NODE) == "fake",
-            "failed": FAILED in annotations,
-        },
-        "cidr": (obj.get("spec") or {}).get("podCIDR") or "",
-        "address": next(addresses, ""),
-        "port": endpoint.get("Port") or 0,
-    }

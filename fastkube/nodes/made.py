@@ -19,6 +19,8 @@ Object = dict[str, Any]
 
 SIMULATED = "fastkube.io/simulated"
 KWOK_NODE = "kwok.x-k8s.io/node"
+FAILED = "fastkube.io/failed"
+"""Annotation of a node that has failed: nothing is heard of it, and nothing happens on it, until it is taken off."""
 COUNT, ZONES = "fastkube.io/count", "fastkube.io/zones"
 ZONE, REGION = "topology.kubernetes.io/zone", "topology.kubernetes.io/region"
 _NODE_INFO = {
@@ -104,6 +106,7 @@ def node_object(made: Made, options: FleetOptions, now: str, kubelet_port: int, 
         "status": {
             "addresses": addresses(made.name, node_address(made.place)),
             "daemonEndpoints": {"kubeletEndpoint": {"Port": kubelet_port}},
+            "features": {"supplementalGroupsPolicy": True},
             **told,
             "capacity": capacity,
             "allocatable": {**capacity, **(told.get("allocatable") or {})},

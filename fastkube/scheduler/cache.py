@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from fastkube import _columns, _sched
-from fastkube.scheduler import resources
+from fastkube.api import resources
 from fastkube.scheduler.nodes import NodeIndex, NodeInfo
 from fastkube.scheduler.podgroups import PodGroups
 from fastkube.scheduler.pods import PodInfo, PodParser, PodSpec

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastkube.api import field, names
+from fastkube.api.resources import is_extended
 from fastkube.errors import Cause
 from fastkube.scheduler.config_fields import duration_s
 from fastkube.scheduler.options import CONTENT_TYPES
-from fastkube.scheduler.resources import is_extended
 
 if TYPE_CHECKING:
     from fastkube.scheduler.config import ExtenderConfig, LeaderElectionConfig, ProfileConfig, SchedulerConfig

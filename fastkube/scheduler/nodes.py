@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fastkube.scheduler import resources
+from fastkube.api import resources
 from fastkube.scheduler.pods import PodInfo, Taint, normalized_image
 
 Object = dict[str, Any]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from fastkube import _sched
-from fastkube.scheduler import resources
+from fastkube.api import resources
 from fastkube.scheduler.cache import Cache
 from fastkube.scheduler.framework import PlanDraft, Plugin, PodKind, Reason, Reasons, ScreenDraft
 from fastkube.scheduler.metrics import Timing

@@ -13,22 +13,14 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from fastkube.api import selectors
+from fastkube.api import resources, selectors
 from fastkube.api.selectors import LabelSelector
 from fastkube.clock import parse_rfc3339
-from fastkube.scheduler import resources
 from fastkube.scheduler.nodeaffinity import RequiredNodes, Term, preferred_nodes, required_nodes
 
 Object = dict[str, Any]
 
 DEFAULT_SCHEDULER = "default-scheduler"
-ANY_IP = "0.0.0.0"
-
-
-class HostPort(NamedTuple):
-    ip: str
-    protocol: str
-    port: int
 
 
 class Toleration(NamedTuple):
@@ -138,7 +130,7 @@ class PodSpec:
         self.required: RequiredNodes = required_nodes(spec)
         self.preferred: tuple[tuple[int, Term], ...] = preferred_nodes(affinity.get("nodeAffinity"))
         self.tolerations = tuple(_toleration(each) for each in spec.get("tolerations") or ())
-        self.ports = tuple(_host_ports(spec))
+        self.ports = tuple(resources.host_ports(spec))
         self.features = required_features(spec)
         self.containers = len(spec.get("containers") or ()) + len(spec.get("initContainers") or ())
         self.images = tuple(image for image in _images(spec) if image)
@@ -164,15 +156,6 @@ def _toleration(told: Object) -> Toleration:
     return Toleration(
         told.get("key") or "", told.get("operator") or "Equal", told.get("value") or "", told.get("effect") or ""
     )
-
-
-def _host_ports(spec: Object) -> Iterable[HostPort]:
-    """Of containers and sidecars; other init containers are gone when it matters."""
-    sidecars = [each for each in spec.get("initContainers") or () if each.get("restartPolicy") == "Always"]
-    for container in (*(spec.get("containers") or ()), *sidecars):
-        for port in container.get("ports") or ():
-            if port.get("hostPort"):
-                yield HostPort(port.get("hostIP") or ANY_IP, port.get("protocol") or "TCP", int(port["hostPort"]))
 
 
 def _images(spec: Object) -> Iterable[str]:

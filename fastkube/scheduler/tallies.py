@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from fastkube import _columns, _sched
+from fastkube.api.resources import ANY_IP, HostPort
 from fastkube.api.selectors import EQUALS, IN, LabelSelector
 from fastkube.scheduler.nodes import NodeInfo
-from fastkube.scheduler.pods import ANY_IP, HostPort, LabelClass, PodSpec, PodTerm
+from fastkube.scheduler.pods import LabelClass, PodSpec, PodTerm
 
 _K = TypeVar("_K")
 _T = TypeVar("_T")

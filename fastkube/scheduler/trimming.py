@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from fastkube.scheduler import resources
+from fastkube.api import resources
 from fastkube.scheduler.pods import VOLUME_SOURCES
 
 Object = dict[str, Any]

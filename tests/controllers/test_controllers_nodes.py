@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from kubeobjects import NOW, flat, obj, pod, writes
 
+from fastkube.api.placement import node_matches, tolerates
 from fastkube.clock import rfc3339
 from fastkube.controllers import node_lifecycle, taint_eviction
 from fastkube.controllers.actions import Delete, Patch, Remember, Requeue, Tell
 from fastkube.controllers.node_lifecycle import NOT_READY, UNREACHABLE, NodeView, Silent, WholeView
 from fastkube.controllers.options import ControllerManagerOptions
-from fastkube.controllers.placement import node_matches, tolerates
 
 Object = dict[str, Any]
 OPTIONS = ControllerManagerOptions()

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from schedobjects import HOST, ZONE, expression, node, pod, spread
 
+from fastkube.api import resources
 from fastkube.scheduler import config as configs
-from fastkube.scheduler import resources
 from fastkube.scheduler.explain import explain
 from fastkube.scheduler.offline import OfflineScheduler
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from fastkube import _sched
+from fastkube.api.resources import ports_conflict
 from fastkube.scheduler.events import ASSIGNED_POD, NODE, Action, ClusterEvent, Interest
 from fastkube.scheduler.framework import PlanDraft, Plugin, PodKind, Reason
-from fastkube.scheduler.pods import ANY_IP, HostPort, PodInfo
+from fastkube.scheduler.pods import PodInfo
 
 
 class NodePorts(Plugin):
@@ -22,11 +23,4 @@ class NodePorts(Plugin):
     def wakes(self, pod: PodInfo, event: ClusterEvent) -> bool:
         if event.resource == NODE:
             return True
-        return any(conflict(ours, theirs) for ours in pod.spec.ports for theirs in event.old.spec.ports)
-
-
-def conflict(one: HostPort, other: HostPort) -> bool:
-    """Whether two Pods on one node could not both have these."""
-    if (one.protocol, one.port) != (other.protocol, other.port):
-        return False
-    return one.ip == other.ip or ANY_IP in (one.ip, other.ip)
+        return any(ports_conflict(ours, theirs) for ours in pod.spec.ports for theirs in event.old.spec.ports)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastkube import _sched
-from fastkube.scheduler import resources
+from fastkube.api import resources
 from fastkube.scheduler.dra.extended import IMPLICIT_PREFIX
 from fastkube.scheduler.events import (
     ASSIGNED_POD,

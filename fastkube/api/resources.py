@@ -10,7 +10,7 @@ The sums are upstream's (component-helpers, resource.PodRequests):
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastkube.api import quantity
 
@@ -161,3 +161,31 @@ def resized(spec: Object, status: Object) -> list[Any]:
     if told:
         told.append(("infeasible", _is_infeasible(status), None))
     return told
+
+
+# ---------------------------------------------------------------- ports of the host
+
+
+ANY_IP = "0.0.0.0"
+
+
+class HostPort(NamedTuple):
+    ip: str
+    protocol: str
+    port: int
+
+
+def host_ports(spec: Object) -> Iterable[HostPort]:
+    """Of containers and sidecars; other init containers are gone when it matters."""
+    sidecars = [each for each in spec.get("initContainers") or () if each.get("restartPolicy") == "Always"]
+    for container in (*(spec.get("containers") or ()), *sidecars):
+        for port in container.get("ports") or ():
+            if port.get("hostPort"):
+                yield HostPort(port.get("hostIP") or ANY_IP, port.get("protocol") or "TCP", int(port["hostPort"]))
+
+
+def ports_conflict(one: HostPort, other: HostPort) -> bool:
+    """Whether two Pods on one node could not both have these."""
+    if (one.protocol, one.port) != (other.protocol, other.port):
+        return False
+    return one.ip == other.ip or ANY_IP in (one.ip, other.ip)
