@@ -213,13 +213,13 @@ class _Writer:
         if write.patch is not None:
             try:
                 await self._client.patch(
-                    self._resource, metadata["name"], write.patch, metadata["namespace"], kind="strategic"
+                    self._resource, metadata["name"], write.patch, metadata["namespace"], kind="strategic", brief=True
                 )
                 return
             except ApiError as error:
                 if error.code != 404:
                     raise
-        await self._client.create(self._resource, write.event, metadata["namespace"])
+        await self._client.create(self._resource, write.event, metadata["namespace"], brief=True)
 
 
 def _terminating(error: ApiError) -> bool:

@@ -10,7 +10,9 @@ what nothing foretells, what warns, what another writer overtakes, what the stor
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgpack
@@ -96,10 +98,11 @@ class WritePlans:
     def __init__(self, server: ApiServer) -> None:
         self._server = server
         self._of: dict[_Sender, _Plans] = {}
+        self._turns = asyncio.Lock()
 
     def begin(self, request: Request) -> RepeatedWrites:
         """For the writes of one batch."""
-        return RepeatedWrites(self._server, self._plans_of(request))
+        return RepeatedWrites(self._server, self._plans_of(request), self._turns)
 
     def learn(self, request: Request, call: Call, view: View) -> None:
         """Makes a plan of a write of a batch that succeeded, if it can be repeated."""
@@ -147,9 +150,10 @@ class RepeatedWrites:
     """Those of one batch, in rounds: `take` each, `write` them all, and let the others go their way; what was waiting
     for something to be learned from these comes again."""
 
-    def __init__(self, server: ApiServer, plans: _Plans) -> None:
+    def __init__(self, server: ApiServer, plans: _Plans, turns: asyncio.Lock) -> None:
         self._server = server
         self._plans = plans
+        self._turns = turns
         self._started = server.now()
         self._time = server.clock.time()
         self._valid: set[WritePlan] = set()
@@ -193,6 +197,14 @@ class RepeatedWrites:
             return WAITS
         self._lessons[unknown] = gone + 1
         return GOES
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """A turn of the loop in which no other large batch has its own."""
+        async with self._turns:
+            self._valid.clear()  # what plans rest on may have changed
+            yield
+            await asyncio.sleep(0)
 
     def end_round(self) -> None:
         """Whatever those that went have taught is known."""
