@@ -37,6 +37,7 @@ from fastkube.store import (
 from fastkube.store.mvcc import Chunk
 from fastkube.store.ops import Op
 from fastkube.store.reader import ReadHalf
+from fastkube.store.replica import Waiter
 from fastkube.store.watch import DEFAULT_BUFFER, Callback, Lost
 
 _ROOT = b"/registry/"
@@ -182,12 +183,12 @@ class SealedStore(OpenedReads, Store):
     def _relay(self, inner: asyncio.Future[_T]) -> asyncio.Future[_T]:
         """The future with its result, or its refusal, opened."""
         outer: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+        self._relay_to(outer, inner)
+        return outer
 
+    def _relay_to(self, outer: Waiter, inner: asyncio.Future[_T]) -> None:
         def done(finished: asyncio.Future[_T]) -> None:
             if outer.done():
-                return
-            if finished.cancelled():
-                outer.cancel()
                 return
             try:
                 refusal = finished.exception()
@@ -201,15 +202,20 @@ class SealedStore(OpenedReads, Store):
                 outer.set_exception(result)
 
         inner.add_done_callback(done)
-        return outer
 
     # ---------------------------------------------------------------- writes
 
     def create(self, key: bytes, value: bytes, lease: int = 0) -> asyncio.Future[int]:
         return self._relay(super().create(key, self._sealed(key, value), lease))
 
+    def create_for(self, waiter: Waiter, key: bytes, value: bytes) -> None:
+        self._relay_to(waiter, super().create(key, self._sealed(key, value)))
+
     def update(self, key: bytes, value: bytes, expected_mod_revision: int, lease: int = 0) -> asyncio.Future[int]:
         return self._relay(super().update(key, self._sealed(key, value), expected_mod_revision, lease))
+
+    def update_for(self, waiter: Waiter, key: bytes, value: bytes, expected_mod_revision: int) -> None:
+        self._relay_to(waiter, super().update(key, self._sealed(key, value), expected_mod_revision))
 
     def put(self, key: bytes, value: bytes, lease: int = 0) -> asyncio.Future[int]:
         return self._relay(super().put(key, self._sealed(key, value), lease))

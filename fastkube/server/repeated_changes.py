@@ -85,7 +85,7 @@ def begin(
         new = registry.recast(call, plan.sent, body) if plan.info.verb == "patch" else None
         if new is None or isinstance(new, Draft) or new.key != key:
             return None
-        return write(Writing(server, plan, plan.created, new, connection, head), lambda: store.create(key, new.value))
+        return write(Writing(server, plan, plan.created, new, connection, head), store.create_for, key, new.value)
     change = registry.change(call, plan.sent, body)
     if change is None:
         return None
@@ -93,6 +93,5 @@ def begin(
     if value is None or value == item.value or call.warnings or store.is_stale(key):
         return None
     made = Foretold(key, name.encode(), value, [])
-    return write(
-        Writing(server, plan, plan.head, made, connection, head), lambda: store.update(key, value, item.mod_revision)
-    )
+    writing = Writing(server, plan, plan.head, made, connection, head)
+    return write(writing, store.update_for, key, value, item.mod_revision)

@@ -81,9 +81,12 @@ def plan_of(request: Request, call: Call, view: View, plan: _P, options: frozens
 
 
 class Writing:
-    """A write under way; called when the store is done with it. `first` begins the head of its answer."""
+    """A write under way, and the store's Waiter for it. `first` begins the head of its answer.
 
-    __slots__ = ("_cast", "_first", "_plan", "_request", "_server")
+    It is answered in the turn of the loop in which the store is done with it, before the watchers are told.
+    """
+
+    __slots__ = ("_cast", "_done", "_first", "_plan", "_request", "_server")
 
     def __init__(
         self,
@@ -99,14 +102,14 @@ class Writing:
         self._first = first
         self._cast = cast
         self._request = Request(connection, head, server.now())
+        self._done = False
 
-    def begun(self, done: asyncio.Future[Any]) -> None:
+    def begun(self) -> None:
         """Counts the request among those that are under way."""
         server, request, plan = self._server, self._request, self._plan
-        request.info, request.user, request.seat, request.task = plan.info, plan.user, plan.level, done
+        request.info, request.user, request.seat, request.task = plan.info, plan.user, plan.level, self
         request.deadline = request.started + server.options.request_timeout_s
         server.running.add(request)
-        done.add_done_callback(self)
 
     @property
     def level(self) -> Level | None:
@@ -121,18 +124,42 @@ class Writing:
         revision: int = result
         return revision
 
-    def __call__(self, done: asyncio.Future[Any]) -> None:
-        failure = asyncio.CancelledError() if done.cancelled() else done.exception()
-        if failure is not None:
-            self._failed(failure)
-            return
-        revision, encode = self._revision(done.result()), self._plan.encode
+    def done(self) -> bool:
+        return self._done
+
+    def follow(self, future: asyncio.Future[Any]) -> None:
+        """For a write that has a future."""
+        future.add_done_callback(self._heard)
+
+    def _heard(self, future: asyncio.Future[Any]) -> None:
+        if not self._done:
+            failure = future.exception()
+            if failure is None:
+                self.set_result(future.result())
+            else:
+                self._failed(failure)
+
+    def set_result(self, result: Any) -> None:
+        self._done = True
+        encode = self._plan.encode
         try:
+            revision = self._revision(result)
             body = self._cast.json(revision) if encode is None else encode(self._cast.value, revision)
         except Exception as problem:
-            self._failed(problem)
+            self.set_exception(problem)
         else:
             self._answer(body)
+
+    def set_exception(self, failure: Exception) -> None:
+        """What is said of it is no business of the store's, which has others to tell."""
+        self._done = True
+        asyncio.get_running_loop().call_soon(self._failed, failure)
+
+    def cancel(self) -> None:
+        """Its time is over, though the store may still do it."""
+        if not self._done:
+            self._done = True
+            self._failed(asyncio.CancelledError())
 
     def _answer(self, body: bytes) -> None:
         server, request, plan = self._server, self._request, self._plan
@@ -175,22 +202,22 @@ def begin(server: ApiServer, plan: CreatePlan, connection: Connection, head: Raw
     cast = registry.recast(call, plan.sent, body)
     if cast is None or isinstance(cast, Draft):
         return None
-    store = server.store
-    return write(Writing(server, plan, plan.head, cast, connection, head), lambda: store.create(cast.key, cast.value))
+    writing = Writing(server, plan, plan.head, cast, connection, head)
+    return write(writing, server.store.create_for, cast.key, cast.value)
 
 
-def write(writing: Writing, submit: Callable[[], asyncio.Future[Any]]) -> bytes | None:
+def write(writing: Writing, submit: Callable[..., None], *what: Any) -> bytes | None:
     """Takes a seat and submits; b"" when the write is under way, None when it has to go the long way."""
     level = writing.level
     if level is not None and not level.try_take():
         return None
     try:
-        done = submit()
+        submit(writing, *what)
     except Exception as failure:
         if level is not None:
             level.release()
         if isinstance(failure, StoreError):
             return None
         raise
-    writing.begun(done)
+    writing.begun()
     return b""

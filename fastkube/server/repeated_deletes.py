@@ -96,4 +96,5 @@ def begin(
         return None
     item, ending = found
     ended = _Ended(plan, name, ending)
-    return write(_Deleting(server, plan, plan.head, ended, connection, head), lambda: ending.write(server.store, item))
+    deleting = _Deleting(server, plan, plan.head, ended, connection, head)
+    return write(deleting, lambda writing: writing.follow(ending.write(server.store, item)))

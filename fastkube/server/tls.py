@@ -158,15 +158,23 @@ class TlsTransport(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if data:
-            self._encrypt(data)
-            self._write(self._records())
+            try:
+                self._encrypt(data)
+            except ssl.SSLError:  # it takes no more
+                self._socket.abort()
+            else:
+                self._write(self._records())
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
         """All of them in one write, without joining them first."""
-        for data in list_of_data:
-            if data:
-                self._encrypt(data)
-        self._write(self._records())
+        try:
+            for data in list_of_data:
+                if data:
+                    self._encrypt(data)
+        except ssl.SSLError:
+            self._socket.abort()
+        else:
+            self._write(self._records())
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return self._object if name == "ssl_object" else self._socket.get_extra_info(name, default)

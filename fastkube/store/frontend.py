@@ -24,6 +24,7 @@ from fastkube.store.mvcc import View
 from fastkube.store.ops import ABSENT, ANY, Compare, Op, TxnResult, Write, check_write
 from fastkube.store.reader import StoreReader
 from fastkube.store.records import Deleted
+from fastkube.store.replica import Waiter
 from fastkube.store.snapshot import backup
 from fastkube.store.store import LeaseInfo, Status
 
@@ -41,7 +42,7 @@ class FrontendStore(StoreReader):
         self._wire = Framed(self._answered, self._lost)
         self._number = 0
         self._replicated = False
-        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._waiting: dict[int, Waiter] = {}
         self._known = Status("failed", "the writer has not been asked yet", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, False)
         self._asking: asyncio.Task[None] | None = None
 
@@ -92,12 +93,22 @@ class FrontendStore(StoreReader):
         check_write(Write(key, value, ABSENT, lease))
         return self._ask("create", key, value, lease)
 
+    def create_for(self, waiter: Waiter, key: bytes, value: bytes) -> None:
+        """As `Store.create_for`."""
+        check_write(Write(key, value, ABSENT))
+        self._ask_for(waiter, "create", key, value, 0)
+
     def update(self, key: bytes, value: bytes, expected_mod_revision: int, lease: int = 0) -> asyncio.Future[int]:
         """As `Store.update`."""
         if expected_mod_revision <= 0:
             raise InvalidRequest("an update needs the mod revision that it replaces")
         check_write(Write(key, value, expected_mod_revision, lease))
         return self._ask("update", key, value, expected_mod_revision, lease)
+
+    def update_for(self, waiter: Waiter, key: bytes, value: bytes, expected_mod_revision: int) -> None:
+        """As `Store.update_for`."""
+        check_write(Write(key, value, expected_mod_revision))
+        self._ask_for(waiter, "update", key, value, expected_mod_revision, 0)
 
     def delete(self, key: bytes, expected_mod_revision: int = 0) -> asyncio.Future[Deleted]:
         """As `Store.delete`."""
@@ -174,14 +185,18 @@ class FrontendStore(StoreReader):
     # ---------------------------------------------------------------- the wire
 
     def _ask(self, operation: str, *arguments: Any) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._ask_for(future, operation, *arguments)
+        return future
+
+    def _ask_for(self, waiter: Waiter, operation: str, *arguments: Any) -> None:
         if self._closed:
             raise StoreClosed(f"{self.path}: the store is closed")
         if not self._wire.open:
             raise StoreUnavailable("the process that writes the store is gone")
         self._number += 1
-        future = self._waiting[self._number] = self._loop.create_future()
+        self._waiting[self._number] = waiter
         self._wire.send([self._number, operation, encode(arguments)])
-        return future
 
     def _answered(self, message: Any) -> None:
         number, problem, result = message

@@ -11,25 +11,35 @@ The contract of a Replica:
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from fastkube.store.command import Command
 
 
+class Waiter(Protocol):
+    """Who is told what became of a write, in the turn of the loop in which it is known: a future, or what answers.
+
+    None of its methods raises; it is told once, and not at all once it is `done`.
+    """
+
+    def done(self) -> bool: ...
+
+    def set_result(self, result: Any, /) -> None: ...
+
+    def set_exception(self, failure: Exception, /) -> None: ...
+
+
 class Proposal:
     """Commands on their way: one, or with `many` several independent ones of one caller.
 
-    `future`, if someone here waits, gets the result (of many: the list of results). `size` is that of the values,
-    `index` the place in the log.
+    `future` (or another Waiter), if someone here waits, gets the result; of many: the list of results. `size` is that
+    of the values, `index` the place in the log.
     """
 
     __slots__ = ("commands", "future", "index", "many", "size")
 
-    def __init__(
-        self, commands: tuple[Command, ...], future: asyncio.Future[Any] | None, size: int = 0, many: bool = False
-    ) -> None:
+    def __init__(self, commands: tuple[Command, ...], future: Waiter | None, size: int = 0, many: bool = False) -> None:
         self.commands = commands
         self.many = many
         self.future = future

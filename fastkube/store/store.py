@@ -70,7 +70,7 @@ from fastkube.store.ops import (
 )
 from fastkube.store.reader import ReadHalf, StoreReader
 from fastkube.store.records import Deleted
-from fastkube.store.replica import Proposal, Replica, SingleReplica
+from fastkube.store.replica import Proposal, Replica, SingleReplica, Waiter
 from fastkube.store.snapshot import backup, difference, load_snapshot
 
 if TYPE_CHECKING:
@@ -207,12 +207,22 @@ class Store(ReadHalf):
         write = Write(key, value, ABSENT, lease)
         return self._submit((write,), check_write(write))
 
+    def create_for(self, waiter: Waiter, key: bytes, value: bytes) -> None:
+        """`create` without a future."""
+        write = Write(key, value, ABSENT)
+        self._submit_for(waiter, (write,), check_write(write))
+
     def update(self, key: bytes, value: bytes, expected_mod_revision: int, lease: int = 0) -> asyncio.Future[int]:
         """Replace the version of `expected_mod_revision`; the new revision. Raises RevisionMismatch."""
         if expected_mod_revision <= 0:
             raise InvalidRequest("an update needs the mod revision that it replaces")
         write = Write(key, value, expected_mod_revision, lease)
         return self._submit((write,), check_write(write))
+
+    def update_for(self, waiter: Waiter, key: bytes, value: bytes, expected_mod_revision: int) -> None:
+        """`update` without a future, of a revision that is one."""
+        write = Write(key, value, expected_mod_revision)
+        self._submit_for(waiter, (write,), check_write(write))
 
     def put(self, key: bytes, value: bytes, lease: int = 0) -> asyncio.Future[int]:
         """Store whatever the key had before; the new revision. Raises LeaseNotFound."""
@@ -383,14 +393,17 @@ class Store(ReadHalf):
             self._close_reads()
 
     def _submit(self, commands: tuple[Command, ...], size: int, many: bool = False) -> asyncio.Future[Any]:
-        self._admit(size)
         future: asyncio.Future[Any] = self._loop.create_future()
+        self._submit_for(future, commands, size, many)
+        return future
+
+    def _submit_for(self, waiter: Waiter, commands: tuple[Command, ...], size: int, many: bool = False) -> None:
+        self._admit(size)
         if not self._proposed:
             self._loop.call_soon(self._propose)
-        self._proposed.append(Proposal(commands, future, size, many))
+        self._proposed.append(Proposal(commands, waiter, size, many))
         self._queued += 1
         self._queued_bytes += size
-        return future
 
     def _admit(self, size: int) -> None:
         if self._closing:
@@ -655,7 +668,7 @@ def _wake(waiters: list[asyncio.Future[None]]) -> None:
     waiters.clear()
 
 
-def _fail_all(futures: Iterable[asyncio.Future[Any] | None], error: StoreUnavailable) -> None:
+def _fail_all(futures: Iterable[Waiter | None], error: StoreUnavailable) -> None:
     for future in futures:
         if future is not None and not future.done():
             future.set_exception(_again(error))

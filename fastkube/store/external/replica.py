@@ -21,7 +21,7 @@ from fastkube.store.external.http2 import GrpcError
 from fastkube.store.external.mirror import COMPACT_REVISION_KEY, Arrived, Follower, Passed, Source
 from fastkube.store.external.translation import Translation, Untranslatable
 from fastkube.store.ops import Write
-from fastkube.store.replica import Proposal
+from fastkube.store.replica import Proposal, Waiter
 from fastkube.store.store import LeaseInfo
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class EtcdReplica:
     def problem(self) -> str:
         return self._client.problem or (self._follower.problem if self._follower is not None else "")
 
-    def _commit(self, command: Mirrored | Compact, size: int = 0, future: asyncio.Future[Any] | None = None) -> None:
+    def _commit(self, command: Mirrored | Compact, size: int = 0, future: Waiter | None = None) -> None:
         self._index += 1
         proposal = Proposal((command,), future, size)
         proposal.index = self._index
