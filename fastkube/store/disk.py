@@ -18,6 +18,9 @@ from typing import Protocol
 from fastkube.store.engine import sync_directory
 from fastkube.store.work import Done
 
+BLOCK_BYTES = 4096
+"""Of every device; files of the log are made of whole ones."""
+
 _SPARE = "spare"
 _ZEROS = bytes(1 << 20)
 

@@ -23,7 +23,7 @@ import zlib
 from collections.abc import Callable
 from typing import NamedTuple
 
-from fastkube.store.disk import Folder
+from fastkube.store.disk import BLOCK_BYTES, Folder
 from fastkube.store.errors import CorruptStore
 
 SEGMENT_BYTES = 16 << 20
@@ -137,7 +137,8 @@ class Segments:
         name = f"{number:016x}{_SUFFIX}"
         record = _record(number, head, 0)
         usual = max(self.folder.spare_bytes if spare else 0, min(self._segment_bytes, _FIRST_BYTES))
-        size = max(usual, len(record) + _HEADER.size + len(coming))
+        needed = len(record) + _HEADER.size + len(coming)
+        size = max(usual, -(-needed // BLOCK_BYTES) * BLOCK_BYTES)
         self.folder.create(name, size)
         self.folder.write(name, 0, record)
         self._number = number

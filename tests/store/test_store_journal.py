@@ -185,6 +185,26 @@ async def test_what_appends_tells_when_it_is_done_and_what_went_wrong(tmp_path: 
     assert (tmp_path / "a").read_bytes()[:20] == b"00000001000200030004"
 
 
+@pytest.mark.parametrize("kind", [KernelAppender, ThreadAppender])
+async def test_records_of_any_size_follow_one_another(tmp_path: Path, kind: Any) -> None:
+    folder = RealFolder(tmp_path)
+    folder.create("a", 1 << 20)
+    loop = asyncio.get_running_loop()
+    sizes = (10, 5000, 3182, 4096, 4095, 1, 1, 300_000, 77)
+    records = [bytes((65 + number,)) * size for number, size in enumerate(sizes)]
+    written = b""
+    for reopened in range(2):
+        one = kind(folder)
+        for record in records[reopened::2]:
+            done: asyncio.Future[Exception | None] = loop.create_future()
+            one.write("a", len(written), record, done.set_result)
+            assert await asyncio.wait_for(done, 10) is None
+            written += record
+        one.close()
+        assert (tmp_path / "a").read_bytes() == written + bytes((1 << 20) - len(written))
+    folder.close()
+
+
 class FullFolder(RealFolder):
     """A disk without room for another segment."""
 
