@@ -114,20 +114,37 @@ def _items(kind: Type) -> Type:
 
 # ---------------------------------------------------------------- path elements
 
+_MARKUP = cython.declare(tuple, (("&", "\\u0026"), ("<", "\\u003c"), (">", "\\u003e")))
+
+
+@cython.cfunc
+def _go_text(json: bytes) -> str:
+    """JSON as Go writes it: what could be markup is escaped."""
+    text: str = json.decode()
+    for sign, escaped in _MARKUP:
+        if sign in text:
+            text = text.replace(sign, escaped)
+    return text
+
 
 def value_element(value):
     """The path element of a scalar in a list."""
-    return "v:" + orjson.dumps(value).decode()
+    return "v:" + _go_text(orjson.dumps(value))
 
 
 def keys_element(keys: dict):
     """The path element of an item by its keys."""
-    return "k:" + orjson.dumps(keys, option=orjson.OPT_SORT_KEYS).decode()
+    return "k:" + _go_text(orjson.dumps(keys, option=orjson.OPT_SORT_KEYS))
+
+
+@cython.cfunc
+def _is_plain(value: str) -> cython.bint:
+    return '"' not in value and "\\" not in value and "<" not in value and ">" not in value and "&" not in value
 
 
 def key_element(key: str, value: str):
     """The path element of an item that is known by one text."""
-    if value.isascii() and value.isprintable() and '"' not in value and "\\" not in value:
+    if value.isascii() and value.isprintable() and _is_plain(value):
         return 'k:{"' + key + '":"' + value + '"}'
     return keys_element({key: value})
 

@@ -16,6 +16,8 @@ NameCheck = Callable[[str, bool], list[str]]
 
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
+_UNDERSCORED = "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?"
+_UNDERSCORED_SUBDOMAIN = rf"{_UNDERSCORED}(\.{_UNDERSCORED})*"
 _WILDCARD = rf"\*\.{_SUBDOMAIN}"
 _LABEL_1035 = "[a-z]([-a-z0-9]*[a-z0-9])?"
 _QUALIFIED = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
@@ -27,6 +29,7 @@ _HTTP_HEADER = "[-A-Za-z0-9]+"
 
 _is_label = re.compile(_LABEL).fullmatch
 _is_subdomain = re.compile(_SUBDOMAIN).fullmatch
+_is_underscored = re.compile(_UNDERSCORED_SUBDOMAIN).fullmatch
 _is_wildcard = re.compile(_WILDCARD).fullmatch
 _is_label_1035 = re.compile(_LABEL_1035).fullmatch
 _is_qualified = re.compile(_QUALIFIED).fullmatch
@@ -58,6 +61,12 @@ _NOT_SUBDOMAIN = _regex_error(
     "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', "
     "and must start and end with an alphanumeric character",
     _SUBDOMAIN,
+    "example.com",
+)
+_NOT_UNDERSCORED = _regex_error(
+    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', "
+    "and must start and end with an alphanumeric character",
+    _UNDERSCORED_SUBDOMAIN,
     "example.com",
 )
 _NOT_WILDCARD = _regex_error(
@@ -148,6 +157,12 @@ def dns1035_label(name: str, prefix: bool = False) -> list[str]:
     name = _unmasked(name, prefix)
     faults = _too_long(name, _LABEL_MAX)
     return faults if _is_label_1035(name) else [*faults, _NOT_LABEL_1035]
+
+
+def underscored_subdomain(name: str) -> list[str]:
+    """A search path of DNS."""
+    faults = _too_long(name, _SUBDOMAIN_MAX)
+    return faults if _is_underscored(name) else [*faults, _NOT_UNDERSCORED]
 
 
 def wildcard_dns1123_subdomain(name: str) -> list[str]:

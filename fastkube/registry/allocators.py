@@ -115,6 +115,9 @@ class NodePorts:
         self._pool.claim(companions, port, self._key(port), owner.encode())
         return port
 
+    def is_free(self, port: int) -> bool:
+        return self._pool.is_free(port)
+
     def release(self, companions: Companions, port: int) -> None:
         companions.ops.append(DeleteOp(self._key(port)))
 
@@ -140,21 +143,26 @@ class ClusterIps:
     def close(self) -> None:
         self._pool.close()
 
-    def allot(self, companions: Companions, make: Callable[[str], Object], address: str = "") -> str:
+    def allot(
+        self, companions: Companions, make: Callable[[str], Object], address: str = "", dry_run: bool = False
+    ) -> str:
         """Claims `address`, or any that is free, for the IPAddress that `make` returns. Raises Taken and Exhausted."""
-        number = self._check(address) if address else self._pick()
+        number = self._check(address, dry_run) if address else self._pick()
         text = str(ipaddress.IPv4Address(number))
         self._pool.claim(companions, number, self.PREFIX + text.encode(), msgpack.packb(make(text)))
         return text
 
-    def _check(self, address: str) -> int:
+    def _check(self, address: str, dry_run: bool) -> int:
+        """A dry run does not look at what is taken, in upstream neither."""
         number = _parse_address(address)
         networks = self._networks()
         parsed = ipaddress.IPv4Address(number) if number is not None else None
         if number is None or parsed is None or not any(_is_host(parsed, network) for network in networks):
-            valid = ", ".join(str(network) for network in networks)
+            if parsed is None or not any(parsed in network for network in networks):
+                raise Taken("the provided network does not match the current range")
+            valid = ", ".join(str(network) for network in networks if parsed in network)
             raise Taken(f"the provided IP ({address}) is not in the valid range. The range of valid IPs is {valid}")
-        if not self._pool.is_free(number):
+        if not dry_run and not self._pool.is_free(number):
             raise Taken("provided IP is already allocated")
         return number
 

@@ -31,23 +31,28 @@ def _keep_all_but_ephemeral(call: Call, new: Object, old: Object) -> None:
 
 
 def _keep_all_but_resources(call: Call, new: Object, old: Object) -> None:
-    """Takes over the resources of each container that has the same name as before, and nothing else."""
-    spec = dict(old["spec"])
+    """Takes over resources, and nothing else. Where containers are added, removed or renamed they stay as given, for
+    validation to refuse that."""
+    given, kept = new.get("spec") or {}, old["spec"]
+    if any(len(given.get(key) or ()) != len(kept.get(key) or ()) for key in ("containers", "initContainers")):
+        return
+    spec = dict(kept)
+    spec.pop("resources", None)
     for key in ("containers", "initContainers"):
         if key in spec:
-            given = {container.get("name"): container for container in (new.get("spec") or {}).get(key) or ()}
-            spec[key] = [_resized(container, given.get(container["name"])) for container in spec[key]]
-    if "resources" in (new.get("spec") or {}):
-        spec["resources"] = new["spec"]["resources"]
+            pairs = list(zip(given.get(key) or (), spec[key], strict=True))
+            renamed = any(container.get("name") != before["name"] for container, before in pairs)
+            spec[key] = given[key] if renamed else [_resized(before, container) for container, before in pairs]
+    if "resources" in given:
+        spec["resources"] = given["resources"]
     new["spec"] = spec
     _keep_rest(new, old)
 
 
-def _resized(container: Object, given: Object | None) -> Object:
-    if given is None:
-        return container
+def _resized(container: Object, given: Object) -> Object:
     changed = dict(container)
     for key in ("resources", "resizePolicy"):
+        changed.pop(key, None)
         if key in given:
             changed[key] = given[key]
     return changed

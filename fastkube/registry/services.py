@@ -10,7 +10,7 @@ are refused, as kube-apiserver refuses them with an IPv4 --service-cluster-ip-ra
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -61,7 +61,7 @@ class ServiceAddresses:
         _settle_families(obj, spec, {})
         if needs_address(spec) and not is_headless(spec):
             self._allot_address(call, obj, spec)
-        self._allot_ports(call, obj, spec, set())
+        self._allot_ports(call, obj, spec, None)
         self._allot_health_port(call, obj, spec, 0)
 
     def on_update(self, call: Call, new: Object, old: Object) -> None:
@@ -104,7 +104,7 @@ class ServiceAddresses:
             return ip_address(address, call.namespace, obj["metadata"].get("name") or "", rfc3339(call.now))
 
         try:
-            address = self.ips.allot(call.companions, make, asked)
+            address = self.ips.allot(call.companions, make, asked, call.dry_run)
         except Taken as why:
             problem = f"failed to allocate IP {asked}: {why}"
             raise _invalid(obj, [field.invalid("spec.clusterIPs", spec["clusterIPs"], problem)]) from None
@@ -116,32 +116,39 @@ class ServiceAddresses:
 
     # ---------------------------------------------------------------- ports
 
-    def _allot_ports(self, call: Call, obj: Object, spec: Object, kept: set[int]) -> None:
-        """A node port for each port that has or wants one; one number serves all protocols of the same port."""
+    def _allot_ports(self, call: Call, obj: Object, spec: Object, kept: set[int] | None) -> None:
+        """A node port for each port that has or wants one; one number serves all protocols of the same port.
+
+        `kept` are those that the Service had, None if it is new."""
         wants = wants_node_ports(spec)
         if not wants and not (spec.get("type") == "LoadBalancer" and _node_ports(spec)):
             return
         ports: list[Object] = spec.get("ports") or []
         by_port: dict[Any, int] = {}
-        held = set(kept)
+        held = set(kept or ())
         for index, port in enumerate(ports):
             number = port.get("nodePort") or 0
             if not number and not wants:
                 continue
             if not number:
                 number = by_port.get(port.get("port"), 0) or _asked_later(ports[index:], port.get("port"))
-            if not number or number not in held:
+            known = number in held if kept is not None else by_port.get(port.get("port")) == number
+            if not number or not known:
                 path = f"spec.ports[{index}].nodePort"
-                number = self._allot_port(call, obj, path, number)
+                number = self._allot_port(call, obj, path, number, held)
                 held.add(number)
             if not port.get("nodePort"):
                 call.companions.finish.append(_forgetting(port, "nodePort"))
                 port["nodePort"] = number
             by_port.setdefault(port.get("port"), number)
 
-    def _allot_port(self, call: Call, obj: Object, path: str, number: int) -> int:
+    def _allot_port(self, call: Call, obj: Object, path: str, number: int, held: Collection[int] = ()) -> int:
         if call.dry_run and not number:  # upstream's guess: no port that a Service could have
             return max([_NODE_PORT_GUESSED, *_node_ports(obj["spec"]), *_health_ports(obj["spec"])]) + 1
+        if number in held or (call.dry_run and not self.ports.is_free(number)):
+            raise _invalid(obj, [field.invalid(path, number, "provided port is already allocated")])
+        if call.dry_run:  # nor does it look at the range then
+            return number
         try:
             return self.ports.allot(call.companions, f"{call.namespace}/{obj['metadata']['name']}", number)
         except Taken as why:
@@ -292,6 +299,8 @@ def _settle_families(obj: Object, spec: Object, was: Object) -> None:
     cluster_ips(errs, spec, was)
     _refuse(obj, errs)
     families = list(spec.get("ipFamilies") or ())
+    if spec["ipFamilyPolicy"] == "SingleStack":
+        _only_one_of_each(errs, spec, families)
     for number, address in enumerate(spec.get("clusterIPs") or ()):
         parsed = parse_ip(address)
         if parsed is None or number < len(families):
@@ -315,6 +324,13 @@ def _settle_families(obj: Object, spec: Object, was: Object) -> None:
             errs.append(field.invalid(f"spec.ipFamilies[{number}]", family, "not configured on this cluster"))
     _refuse(obj, errs)
     spec["ipFamilies"] = families or [_FAMILY]
+
+
+def _only_one_of_each(errs: list[Cause], spec: Object, families: list[str]) -> None:
+    for given, what in ((spec.get("clusterIPs") or (), "cluster IPs"), (families, "IP families")):
+        if len(given) == 2:
+            problem = f"must be 'RequireDualStack' or 'PreferDualStack' when multiple {what} are specified"
+            errs.append(field.invalid("spec.ipFamilyPolicy", "SingleStack", problem))
 
 
 def _refuse(obj: Object, causes: list[Cause]) -> None:

@@ -33,7 +33,9 @@ async def test_an_address_in_use_or_out_of_range_is_refused(cluster: Cluster):
     address = address_of(await cluster.create("services", service()))
     async with refused(422, "Invalid", f"failed to allocate IP {address}: provided IP is already allocated"):
         await cluster.create("services", service("t", clusterIP=address))
-    for outside in ("203.0.113.7", "10.96.0.0", "10.96.255.255"):
+    async with refused(422, "Invalid", "the provided network does not match the current range"):
+        await cluster.create("services", service("t", clusterIP="203.0.113.7"))
+    for outside in ("10.96.0.0", "10.96.255.255"):
         async with refused(422, "Invalid", f"The range of valid IPs is {CIDR}"):
             await cluster.create("services", service("t", clusterIP=outside))
     async with refused(422, "Invalid", "must be a valid IP address"):
@@ -112,6 +114,21 @@ async def test_a_node_port_out_of_range_is_refused(cluster: Cluster):
         await cluster.create("services", service(type="NodePort", ports=[{"port": 80, "nodePort": 80}]))
 
 
+async def test_a_dry_run_looks_at_no_range_of_node_ports(cluster: Cluster):
+    ports = [{"name": "a", "port": 80, "nodePort": 80}, {"name": "b", "port": 81, "nodePort": 80}]
+    made = await cluster.create("services", service(type="NodePort", ports=ports[:1]), dry_run=True)
+    assert made["spec"]["ports"][0]["nodePort"] == 80
+    async with refused(422, "Invalid", "spec.ports[1].nodePort: Invalid value: 80: provided port is already allocated"):
+        await cluster.create("services", service(type="NodePort", ports=ports), dry_run=True)
+
+
+async def test_a_service_of_another_name_shows_no_internal_traffic_policy(cluster: Cluster):
+    made = await cluster.create(
+        "services", service(type="ExternalName", externalName="a.example", internalTrafficPolicy="Cluster")
+    )
+    assert "internalTrafficPolicy" not in made["spec"]
+
+
 async def test_one_node_port_serves_all_protocols_of_a_port(cluster: Cluster):
     ports = [{"port": 53, "name": "t", "protocol": "TCP"}, {"port": 53, "name": "u", "protocol": "UDP"}]
     made = (await cluster.create("services", service(type="NodePort", ports=ports)))["spec"]["ports"]
@@ -152,7 +169,7 @@ async def test_a_full_range_says_so(cluster: Cluster, tmp_path: Path):
 async def test_further_cidrs_are_used_when_they_are_ready(cluster: Cluster):
     cidr = {"metadata": {"name": "more"}, "spec": {"cidrs": ["10.8.0.0/24"]}}
     await cluster.create("servicecidrs.networking.k8s.io", cidr)
-    async with refused(422, "Invalid", "is not in the valid range"):
+    async with refused(422, "Invalid", "the provided network does not match the current range"):
         await cluster.create("services", service(clusterIP="10.8.0.9"))
     ready = {
         "type": "Ready",

@@ -335,7 +335,7 @@ NEW: list[tuple[str, dict[str, Any], list[str]]] = [
         {"spec.cidrs": ["10.0.0.0/8", "11.0.0.0/8"]},
         [
             'spec.cidrs: Invalid value: ["10.0.0.0/8","11.0.0.0/8"]: may specify no more than one IP for each IP '
-            "family, i.e 192.168.0.0/24 and 2001:db8::/96"
+            "family, i.e 192.168.0.0/24 and 2001:db8::/64"
         ],
     ),
     # ---- RBAC

@@ -16,7 +16,15 @@ from functools import lru_cache
 from typing import Any
 
 from fastkube.api import field, quantity
-from fastkube.api.names import dns1123_label, dns1123_subdomain, is_label_key, label_key, percent, port_name
+from fastkube.api.names import (
+    dns1123_label,
+    dns1123_subdomain,
+    is_label_key,
+    label_key,
+    percent,
+    port_name,
+    underscored_subdomain,
+)
 from fastkube.errors import Cause
 
 Object = dict[str, Any]
@@ -91,14 +99,9 @@ def local_path(errs: Errors, path: str, value: str) -> None:
         errs.append(field.invalid(path, value, "must not start with '..'"))
 
 
-_UNDERSCORED = "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?"
-_is_search_path = re.compile(rf"{_UNDERSCORED}(\.{_UNDERSCORED})*").fullmatch
-
-
 def search_path(errs: Errors, path: str, value: str) -> None:
-    """A DNS search path: a subdomain in which labels may hold underscores, though the complaint does not say so."""
-    if len(value) > 253 or not _is_search_path(value):
-        subdomain(errs, path, value)
+    """A DNS search path: a subdomain in which labels may hold underscores."""
+    faults(errs, path, value, underscored_subdomain)
 
 
 # ---------------------------------------------------------------- numbers

@@ -120,7 +120,7 @@ def ephemeral(errs: Errors, path: str, containers: list[Object], others: Collect
         if target and target not in others:
             errs.append(field.not_found(f"{at}.targetContainerName", target))
         for key in _EPHEMERAL_FORBIDDEN:
-            if container.get(key):
+            if container.get(key) or (key != "resources" and container.get(key) is not None):
                 errs.append(field.forbidden(f"{at}.{key}", _NOT_EPHEMERAL))
         for index, mount in enumerate(container.get("volumeMounts") or ()):
             for key in ("subPath", "subPathExpr"):

@@ -57,6 +57,7 @@ def pod(errs: Errors, path: str, context: Object, spec: Object) -> None:
     _id(errs, f"{path}.runAsGroup", context.get("runAsGroup"))
     for number, group in enumerate(context.get("supplementalGroups") or ()):
         _id(errs, f"{path}.supplementalGroups[{number}]", group)
+    share_processes(errs, path, spec)
     if context.get("sysctls"):
         _sysctls(errs, f"{path}.sysctls", context["sysctls"], spec)
     change = context.get("fsGroupChangePolicy")
@@ -69,7 +70,14 @@ def pod(errs: Errors, path: str, context: Object, spec: Object) -> None:
     if groups is not None:
         checks.one_of(errs, f"{path}.supplementalGroupsPolicy", groups, ("Merge", "Strict"))
     if relabel is not None:
-        checks.one_of(errs, f"{path}.seLinuxChangePolicy", relabel, ("MountOption", "Recursive"))
+        checks.one_of(errs, f"{path}.seLinuxChangePolicy", relabel, ("Recursive",))
+
+
+def share_processes(errs: Errors, path: str, spec: Object) -> None:
+    """Upstream keeps the flags of the host's namespaces in the security context, so the fault is found there."""
+    if spec.get("hostPID") and spec.get("shareProcessNamespace"):
+        problem = "ShareProcessNamespace and HostPID cannot both be enabled"
+        errs.append(field.invalid(f"{path}.shareProcessNamespace", True, problem))
 
 
 # ---------------------------------------------------------------- profiles

@@ -26,8 +26,8 @@ def drop_switched_off(call: Call, spec: Object) -> None:
     if gates.GENERIC_WORKLOAD not in call.rtype.features:
         spec.pop("schedulingGroup", None)
     for container, _ in each(spec, ""):
-        if "lifecycle" in container:
-            container["lifecycle"].pop("stopSignal", None)
+        if "lifecycle" in container and container["lifecycle"].pop("stopSignal", None) and not container["lifecycle"]:
+            del container["lifecycle"]
     for volume in spec.get("volumes") or ():
         if volume.get("projected"):
             for source in volume["projected"].get("sources") or ():

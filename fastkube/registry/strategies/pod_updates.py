@@ -11,7 +11,7 @@ from fastkube.api import field
 from fastkube.api.names import dns1123_subdomain, label_key
 from fastkube.registry.strategies import checks, pod_scheduling, pod_security, pod_validation
 from fastkube.registry.strategies.checks import INT32_MAX, Errors, Object, equal
-from fastkube.registry.strategies.go_values import diff, shown_list
+from fastkube.registry.strategies.go_values import diff, shown, shown_list
 from fastkube.registry.strategies.pod_scheduling import REQUIRED
 from fastkube.registry.strategies.pod_validation import MIRROR
 
@@ -178,7 +178,7 @@ def _node_affinity(errs: Errors, now: Object, was: Object) -> None:
     for number, (new, old) in enumerate(zip(new_terms, old_terms, strict=True)):
         if not _only_narrowed(new, old):
             problem = "only additions are allowed (no mutations or deletions)"
-            errs.append(field.invalid(f"{path}[{number}]", shown_list("NodeSelectorTerm", [new]), problem))
+            errs.append(field.invalid(f"{path}[{number}]", shown("NodeSelectorTerm", new), problem))
 
 
 def _only_narrowed(new: Object, old: Object) -> bool:
@@ -192,6 +192,8 @@ def _only_narrowed(new: Object, old: Object) -> bool:
 
 _SYSTEM_CONDITIONS = frozenset(("PodScheduled", "Ready", "Initialized"))
 _NOT_NEGATIVE = "must be a non-negative integer"
+_OWN = ("initContainers", "containers")
+_MAPPED = ("containerName", "resourceName", "requestName")
 _STATUSES = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
 
 
@@ -216,6 +218,8 @@ def pod_status_update(errs: Errors, new: Object, old: Object) -> None:
         _state_transitions(errs, f"status.{key}", now.get(key) or (), was.get(key) or (), old["spec"], key)
     if now.get("resourceClaimStatuses"):
         _claim_statuses(errs, now["resourceClaimStatuses"], new["spec"].get("resourceClaims") or ())
+    if now.get("extendedResourceClaimStatus") is not None:
+        _extended_claim(errs, "status.extendedResourceClaimStatus", now["extendedResourceClaimStatus"], new["spec"])
     _addresses(errs, now, was)
     for key in _STATUSES:
         _users(errs, f"status.{key}", now.get(key) or (), new["spec"])
@@ -289,6 +293,37 @@ def _claim_statuses(errs: Errors, statuses: list[Object], claims: Any) -> None:
             checks.subdomain(errs, f"{at}.resourceClaimName", status["resourceClaimName"])
 
 
+def _extended_claim(errs: Errors, path: str, status: Object, spec: Object) -> None:
+    """The claim that was made for extended resources, and which request of it each container's resource is."""
+    containers = {container.get("name"): container for key in _OWN for container in spec.get(key) or ()}
+    mappings = status.get("requestMappings") or ()
+    if not mappings:
+        errs.append(field.required(f"{path}.requestMappings", "at least one request mapping is required"))
+    seen: set[tuple[str, ...]] = set()
+    for number, mapping in enumerate(mappings):
+        at = f"{path}.requestMappings[{number}]"
+        names = tuple(mapping.get(key) or "" for key in _MAPPED)
+        container = containers.get(names[0])
+        if container is None:
+            problem = "must match the name of an entry in spec.initContainers.name or spec.containers.name"
+            errs.append(field.invalid(f"{at}.containerName", names[0], problem))
+        elif names[1] not in ((container.get("resources") or {}).get("requests") or {}):
+            problem = (
+                "must match the extended resource name of an entry in spec.initContainers.resources.requests "
+                "or spec.containers.resources.requests"
+            )
+            errs.append(field.invalid(f"{at}.resourceName", names[1], problem))
+        checks.label(errs, f"{path}.requestName", names[2])
+        if names in seen:
+            errs += [field.duplicate(f"{at}.{key}", name) for key, name in zip(_MAPPED, names, strict=True)]
+        seen.add(names)
+    claim = status.get("resourceClaimName")
+    if claim:
+        checks.subdomain(errs, f"{path}.resourceClaimName", claim)
+    else:
+        errs.append(field.required(f"{path}.resourceClaimName"))
+
+
 def _addresses(errs: Errors, now: Object, was: Object) -> None:
     """podIP is the first of podIPs, hostIP that of hostIPs; at most one address for each family."""
     pod_ips, host_ips = now.get("podIPs") or [], now.get("hostIPs") or []
@@ -328,7 +363,7 @@ def _users(errs: Errors, path: str, statuses: Any, spec: Object) -> None:
         user = (status.get("user") or {}).get("linux")
         if user is None:
             continue
-        at = f"{path}[{number}].linux"
+        at = f"{path}[{number}].user.linux"
         if windows:
             errs.append(field.forbidden(at, "cannot be set for a windows pod"))
             continue
@@ -340,7 +375,7 @@ def _users(errs: Errors, path: str, statuses: Any, spec: Object) -> None:
                 errs.append(field.invalid(where, value, field.between(0, INT32_MAX)))
 
 
-# ---------------------------------------------------------------- ephemeral containers and resize
+# ---------------------------------------------------------------- ephemeral containers
 
 
 def ephemeral_containers_update(errs: Errors, new: Object, old: Object) -> None:
@@ -360,99 +395,3 @@ def ephemeral_containers_update(errs: Errors, new: Object, old: Object) -> None:
         elif not equal(changed, container):
             told = diff("EphemeralContainer", container, changed)
             errs.append(field.forbidden(path, f"{subject} may not be changed\n{told}"))
-
-
-_ONLY_CPU_AND_MEMORY = "only cpu and memory resources are mutable"
-
-
-def resize(errs: Errors, new: Object, old: Object, old_qos: str, new_qos: str) -> None:
-    """Only cpu and memory of containers change, and never so far that the Pod's quality of service does."""
-    pod_validation.pod(errs, new)
-    if MIRROR in (old["metadata"].get("annotations") or {}):
-        errs[:] = [field.forbidden("[]", "static pods cannot be resized")]
-        return
-    now, was = new["spec"], old["spec"]
-    if (was.get("os") or {}).get("name") == "windows":
-        errs[:] = [field.forbidden("[]", "windows pods cannot be resized")]
-        return
-    if old_qos != new_qos:
-        problem = "Pod QOS Class may not change as a result of resizing"
-        shown = (new.get("status") or {}).get("qosClass") or ""
-        errs.append(field.invalid("spec", shown, problem))
-    if not _node_resizes(old):
-        errs.append(field.forbidden("spec", "Pod running on node without support for resize"))
-    if any((spec.get("resources") or {}).get(part) for spec in (now, was) for part in ("requests", "limits")):
-        problem = (
-            "resize of pods with pod-level resources is forbidden when "
-            "InPlacePodLevelResourcesVerticalScalingEnabled feature gate is disabled"
-        )
-        errs.append(field.forbidden("[]", problem))
-        return
-    if _same_order(errs, now, was):
-        _resized_containers(errs, now, was)
-
-
-def _node_resizes(pod: Object) -> bool:
-    """A node that can resize tells the resources of running containers."""
-    for status in (pod.get("status") or {}).get("containerStatuses") or ():
-        if (status.get("state") or {}).get("running") is not None:
-            return status.get("resources") is not None
-    return True
-
-
-def _same_order(errs: Errors, now: Object, was: Object) -> bool:
-    before = len(errs)
-    for key in ("containers", "initContainers"):
-        new, old = now.get(key) or [], was.get(key) or []
-        if len(new) != len(old):
-            errs.append(field.forbidden(f"spec.{key}", f"{key} may not be added or removed on resize"))
-            continue
-        for number, (container, previous) in enumerate(zip(new, old, strict=True)):
-            if container.get("name") != previous.get("name"):
-                problem = f"{key} may not be renamed or reordered on resize"
-                errs.append(field.forbidden(f"spec.{key}[{number}].name", problem))
-    return len(errs) == before
-
-
-def _resized_containers(errs: Errors, now: Object, was: Object) -> None:
-    start = len(errs)
-    pairs = {
-        key: list(zip(now.get(key) or [], was.get(key) or [], strict=True)) for key in ("initContainers", "containers")
-    }
-    for key, listed in pairs.items():
-        for number, (container, previous) in enumerate(listed):
-            if key == "containers" or previous.get("restartPolicy") == "Always":
-                _nothing_removed(errs, f"spec.{key}[{number}].resources", container, previous)
-    for container, previous in pairs["containers"]:
-        if not equal(_with_old_amounts(container, previous), previous):
-            errs.append(field.forbidden("spec", _ONLY_CPU_AND_MEMORY))
-    for number, (container, previous) in enumerate(pairs["initContainers"]):
-        if container.get("restartPolicy") == "Always":
-            if not equal(_with_old_amounts(container, previous), previous):
-                problem = "only cpu and memory resources for sidecar containers are mutable"
-                errs.append(field.forbidden(f"spec.initContainers[{number}]", problem))
-        elif not equal(container, previous):
-            errs.append(field.forbidden("spec", "resources for non-sidecar init containers are immutable"))
-    rest = {key for key in now.keys() | was.keys() if key not in pairs}
-    if len(errs) == start and any(not equal(now.get(key), was.get(key)) for key in rest):
-        errs.append(field.forbidden("spec", _ONLY_CPU_AND_MEMORY))
-
-
-def _nothing_removed(errs: Errors, path: str, container: Object, previous: Object) -> None:
-    for part in ("requests", "limits"):
-        now, was = ((each.get("resources") or {}).get(part) or {} for each in (container, previous))
-        if was.keys() - now.keys():
-            errs.append(field.forbidden(f"{path}.{part}", f"resource {part} cannot be removed"))
-
-
-def _with_old_amounts(container: Object, previous: Object) -> Object:
-    """The container with the cpu and memory that it had before."""
-    resources = dict(container.get("resources") or {})
-    for part in ("requests", "limits"):
-        amounts = {
-            name: amount for name, amount in (resources.get(part) or {}).items() if name not in ("cpu", "memory")
-        }
-        before = (previous.get("resources") or {}).get(part) or {}
-        amounts |= {name: before[name] for name in ("cpu", "memory") if name in before}
-        resources[part] = amounts
-    return {**container, "resources": resources}

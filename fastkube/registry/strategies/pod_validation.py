@@ -169,13 +169,12 @@ def pod_spec(errs: Errors, path: str, spec: Object, metadata: Object | None) -> 
         errs += validate_labels(spec["nodeSelector"], f"{path}.nodeSelector")
     if spec.get("securityContext"):
         pod_security.pod(errs, f"{path}.securityContext", spec["securityContext"], spec)
+    elif spec.get("hostPID"):
+        pod_security.share_processes(errs, f"{path}.securityContext", spec)
     _spec_rest(errs, path, spec, dns_policy)
 
 
 def _spec_rest(errs: Errors, path: str, spec: Object, dns_policy: str) -> None:
-    if spec.get("hostPID") and spec.get("shareProcessNamespace"):
-        problem = "ShareProcessNamespace and HostPID cannot both be enabled"
-        errs.append(field.invalid(f"{path}.shareProcessNamespace", True, problem))
     if spec.get("affinity"):
         pod_scheduling.affinity(errs, f"{path}.affinity", spec["affinity"])
     if "dnsConfig" in spec or dns_policy == "None":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from fastkube.api.field import quote
 from fastkube.api.names import label_value
 from fastkube.registry.strategies import checks
@@ -12,6 +10,7 @@ from fastkube.registry.strategies.claims import claim_warnings
 from fastkube.registry.strategies.pod_containers import each
 from fastkube.registry.strategies.pod_scheduling import PREFERRED, REQUIRED
 from fastkube.registry.strategies.pod_security import APP_ARMOR, SECCOMP_CONTAINER, SECCOMP_POD
+from fastkube.registry.strategies.volume_warnings import overlapping_paths
 
 _UNIT = 1_000_000_000  # nanos
 
@@ -29,7 +28,7 @@ _DEPRECATED_ANNOTATIONS = {
 }
 DEPRECATED_VOLUMES = {
     "photonPersistentDisk": "photonPersistentDisk: deprecated in v1.11, non-functional in v1.16+",
-    "gitRepo": "gitRepo: deprecated in v1.11",
+    "gitRepo": "gitRepo: deprecated in v1.11, and disabled by default in v1.33+",
     "scaleIO": "scaleIO: deprecated in v1.16, non-functional in v1.22+",
     "flocker": "flocker: deprecated in v1.22, non-functional in v1.25+",
     "storageos": "storageOS: deprecated in v1.22, non-functional in v1.25+",
@@ -132,30 +131,7 @@ def _volumes(told: list[str], path: str, volumes: list[Object]) -> None:
         if template is not None:
             where = f"{path}[{number}].ephemeral.volumeClaimTemplate.spec"
             told += claim_warnings(where, template.get("spec") or {})
-    _token_paths(told, path, volumes)
-
-
-def _token_paths(told: list[str], path: str, volumes: list[Object]) -> None:
-    """Other files of a projected volume where a token is to stand."""
-    tokens = {
-        source["serviceAccountToken"].get("path") or ""
-        for source, _ in _projections(volumes)
-        if source.get("serviceAccountToken") is not None
-    }
-    if not tokens:
-        return
-    for source, number in _projections(volumes):
-        for key, name in (("configMap", "configMap"), ("secret", "secrets"), ("downwardAPI", "downwardAPI")):
-            for index, item in enumerate((source.get(key) or {}).get("items") or ()):
-                if item.get("path") in tokens:
-                    where = f"{path}[{number}].projected.sources.{name}[{index}]"
-                    told.append(f"{where}: has duplicated path with ServiceAccountToken {quote(item['path'])}")
-
-
-def _projections(volumes: list[Object]) -> Iterable[tuple[Object, int]]:
-    for number, volume in enumerate(volumes):
-        for source in (volume.get("projected") or {}).get("sources") or ():
-            yield source, number
+    told += overlapping_paths(volumes)
 
 
 # ---------------------------------------------------------------- lists with repetitions

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastkube.api.names import dns1123_label
 from fastkube.clock import rfc3339
 from fastkube.errors import Cause
-from fastkube.registry.strategies import pod_security, pod_shapes, pod_updates, pod_validation
+from fastkube.registry.strategies import pod_resize, pod_security, pod_shapes, pod_updates, pod_validation
 from fastkube.registry.strategies.checks import Errors, amount
 from fastkube.registry.strategies.pod_containers import each
 from fastkube.registry.strategies.pod_defaults import default_pod
@@ -41,6 +41,7 @@ class PodStrategy(Strategy):
 
     def prepare_for_create(self, call: Call, obj: Object) -> None:
         spec = obj["spec"]
+        given = (obj.get("status") or {}).get("qosClass")
         status: Object = {"phase": "Pending"}
         obj["status"] = status
         drop_switched_off(call, spec)
@@ -50,7 +51,7 @@ class PodStrategy(Strategy):
         annotations = obj["metadata"].get("annotations")
         if annotations:
             _app_armor_from_annotations(call, spec, annotations)
-        status["qosClass"] = qos_class(spec)
+        status["qosClass"] = given or qos_class(spec)
 
     def casts(self, obj: Object) -> bool:
         """An ephemeral volume's claim is named after the Pod."""
@@ -62,7 +63,9 @@ class PodStrategy(Strategy):
 
     def prepare_for_status_update(self, call: Call, new: Object, old: Object) -> None:
         super().prepare_for_status_update(call, new, old)
-        _keep_status_parts(new.setdefault("status", {}), old.get("status") or {})
+        status, before = new.setdefault("status", {}), old.get("status") or {}
+        _drop_switched_off_status(status, before)
+        _keep_status_parts(status, before)
 
     def grace_period_s(self, obj: Object, requested_s: int | None) -> int:
         """A Pod that no node runs, or that has ended, goes at once."""
@@ -98,7 +101,7 @@ class PodStrategy(Strategy):
     def validate_resize(self, call: Call, new: Object, old: Object) -> list[Cause]:
         errs: Errors = []
         before = (old.get("status") or {}).get("qosClass") or qos_class(old["spec"])
-        pod_updates.resize(errs, new, old, before, qos_class(new["spec"]))
+        pod_resize.resize(errs, new, old, before, qos_class(new["spec"]))
         return errs
 
     def warnings(self, call: Call, obj: Object, old: Object | None) -> list[str]:
@@ -138,6 +141,19 @@ def _gated_condition(now: float) -> Object:
         "reason": "SchedulingGated",
         "message": "Scheduling is blocked due to non-empty scheduling gates",
     }
+
+
+_CONTAINER_STATUSES = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
+
+
+def _drop_switched_off_status(status: Object, old: Object) -> None:
+    """Features that are off by default in 1.36: digests of image volumes, resources allocated by claims."""
+    if "nodeAllocatableResourceClaimStatuses" not in old:
+        status.pop("nodeAllocatableResourceClaimStatuses", None)
+    for key in _CONTAINER_STATUSES:
+        for container in status.get(key) or ():
+            for mount in container.get("volumeMounts") or ():
+                mount.pop("volumeStatus", None)
 
 
 def _keep_status_parts(status: Object, old: Object) -> None:

@@ -25,7 +25,7 @@ _QUOTA = _COMPUTE | _INTEGERS | {
 _STANDARD = _QUOTA | {"storage"}
 
 HUGE_PAGES = "hugepages-"
-_POD_LEVEL = ("cpu", "hugepages-*", "memory")
+_POD_LEVEL = ("cpu", HUGE_PAGES, "memory")
 
 NameCheck = Callable[[Errors, str, str], None]
 

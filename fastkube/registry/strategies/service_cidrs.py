@@ -26,8 +26,8 @@ class ServiceCIDRStrategy(Strategy):
         else:
             for number, text in enumerate(cidrs):
                 checks.canonical_cidr(errs, f"{path}[{number}]", text)
-            if len(cidrs) == 2 and not _is_dual_stack(cidrs):
-                problem = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/96"
+            if len(cidrs) == 2 and _same_family(cidrs):
+                problem = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64"
                 errs.append(field.invalid(path, cidrs, problem))
         return errs
 
@@ -47,9 +47,9 @@ class ServiceCIDRStrategy(Strategy):
         return errs
 
 
-def _is_dual_stack(cidrs: list[str]) -> bool:
-    networks = [checks.parse_cidr(text) for text in cidrs]
-    return {network.version for network in networks if network is not None} == {4, 6}
+def _same_family(cidrs: list[str]) -> bool:
+    first, second = (checks.parse_cidr(text) for text in cidrs)
+    return first is not None and second is not None and first.version == second.version
 
 
 class IPAddressStrategy(Strategy):

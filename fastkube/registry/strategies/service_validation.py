@@ -18,8 +18,7 @@ PROTOCOLS = ("SCTP", "TCP", "UDP")
 _FAMILIES = ("IPv4", "IPv6")
 _FAMILY_POLICIES = ("PreferDualStack", "RequireDualStack", "SingleStack")
 _TRAFFIC_POLICIES = ("Cluster", "Local")
-_DISTRIBUTIONS = ("PreferClose", "PreferSameNode", "PreferSameZone")
-_KUBELET_PORT = 10250
+_DISTRIBUTIONS = ("PreferClose", "PreferSameZone", "PreferSameNode")
 _AFFINITY_MAX_S = 86400
 _ONLY_BALANCED = "may only be used when `type` is 'LoadBalancer'"
 _FIXED = "may not change once set"
@@ -63,7 +62,7 @@ def service(errs: Errors, obj: Object, old: Object | None) -> None:
     ports = spec.get("ports") or []
     if not ports and not is_headless(spec) and kind != "ExternalName":
         errs.append(field.required("spec.ports"))
-    _of_type(errs, spec, kind, ports)
+    _of_type(errs, spec, kind)
     names: set[str] = set()
     for number, port in enumerate(ports):
         _port(errs, f"spec.ports[{number}]", port, len(ports) > 1, names)
@@ -87,12 +86,7 @@ def service(errs: Errors, obj: Object, old: Object | None) -> None:
     _traffic(errs, kind, spec)
 
 
-def _of_type(errs: Errors, spec: Object, kind: str, ports: list[Object]) -> None:
-    if kind == "LoadBalancer":
-        for number, port in enumerate(ports):
-            if port.get("port") == _KUBELET_PORT:
-                problem = f"may not expose port {_KUBELET_PORT} externally since it is used by kubelet"
-                errs.append(field.invalid(f"spec.ports[{number}]", _KUBELET_PORT, problem))
+def _of_type(errs: Errors, spec: Object, kind: str) -> None:
     if kind in ("LoadBalancer", "NodePort"):
         if is_headless(spec):
             problem = f"may not be set to 'None' for {kind} services"
@@ -349,7 +343,7 @@ def service_status_update(errs: Errors, new: Object, old: Object) -> None:
     ingress = balancer.get("ingress") or []
     path = "status.loadBalancer"
     if ingress and new["spec"].get("type") != "LoadBalancer" and ingress != (before.get("ingress") or []):
-        errs.append(field.forbidden(f"{path}.ingress", 'may only be used when `spec.type` is "LoadBalancer"'))
+        errs.append(field.forbidden(f"{path}.ingress", "may only be used when `spec.type` is 'LoadBalancer'"))
         return
     known = [each["ip"] for each in before.get("ingress") or () if each.get("ip")]
     for number, each in enumerate(ingress):

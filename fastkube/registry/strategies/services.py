@@ -33,9 +33,14 @@ class ServiceStrategy(Strategy):
             if ingress.get("ip") and ingress.get("ipMode") is None and obj["spec"]["type"] == "LoadBalancer":
                 ingress["ipMode"] = "VIP"
 
+    def prepare_for_create(self, call: Call, obj: Object) -> None:
+        super().prepare_for_create(call, obj)
+        _drop_internal_policy(obj)
+
     def prepare_for_update(self, call: Call, new: Object, old: Object) -> None:
         super().prepare_for_update(call, new, old)
         _drop_useless(new, old)
+        _drop_internal_policy(new)
 
     def validate_name(self, name: str, prefix: bool) -> list[str]:
         return dns1123_label(name, prefix)
@@ -86,6 +91,12 @@ def default_service(spec: Object) -> None:
 
 
 # ---------------------------------------------------------------- changes of type
+
+
+def _drop_internal_policy(obj: Object) -> None:
+    """A Service of another name has no traffic to route: upstream never shows a policy of it."""
+    if obj["spec"].get("type") == "ExternalName":
+        _drop(obj["spec"], "internalTrafficPolicy")
 
 
 def _drop_useless(new: Object, old: Object) -> None:

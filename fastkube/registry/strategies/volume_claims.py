@@ -110,7 +110,8 @@ def _changes(errs: Errors, new: Object, old: Object) -> None:
     requests = (now.get("resources") or {}).get("requests")
     if (new.get("status") or {}).get("phase") == "Bound" and requests:
         requests["storage"] = before or "0"
-    _take(now, was, "volumeAttributesClassName")
+    if (new.get("status") or {}).get("phase") == "Bound":
+        _take(now, was, "volumeAttributesClassName")
     if not equal(now, was):
         changed = diff("PersistentVolumeClaimSpec", was, now)
         errs.append(field.forbidden("spec", f"{_IMMUTABLE}\n{changed}"))
@@ -122,10 +123,10 @@ def _changes(errs: Errors, new: Object, old: Object) -> None:
     checks.immutable(errs, "volumeMode", now.get("volumeMode"), was.get("volumeMode"))
     attributes = new["spec"].get("volumeAttributesClassName")
     if (old.get("status") or {}).get("currentVolumeAttributesClassName") is not None and not attributes:
-        what = "nil" if attributes is None else "an empty string"
-        path = "spec.volumeAttributesClassName"
+        what = "nil" if attributes is None else "empty string"
+        problem = f"update to {what} is forbidden when status.currentVolumeAttributesClassName is not nil"
         if attributes != old["spec"].get("volumeAttributesClassName"):
-            errs.append(field.forbidden(path, f"update from non-nil value to {what} is forbidden"))
+            errs.append(field.forbidden("spec.volumeAttributesClassName", problem))
 
 
 def _take(spec: Object, other: Object, key: str) -> None:
@@ -144,7 +145,7 @@ def _class(errs: Errors, new: Object, old: Object, now: Object, was: Object) -> 
         return
     if (noted or "") != (before or ""):
         errs.append(field.invalid(f"metadata.annotations.{CLASS_ANNOTATION}", noted or "", field.IMMUTABLE))
-    if before is None and previous is None and name is not None:
+    if before in (None, name) and previous is None and name is not None:
         now.pop("storageClassName")
 
 
@@ -154,11 +155,11 @@ def _class(errs: Errors, new: Object, old: Object, now: Object, was: Object) -> 
 def _status(errs: Errors, status: Object) -> None:
     for resource, text in (status.get("capacity") or {}).items():
         _not_negative(errs, f"status.capacity[{resource}]", text)
-    path = "status.allocatedResourceStatus"
+    path = "status.allocatedResourceStatuses"
     for resource, state in (status.get("allocatedResourceStatuses") or {}).items():
         _key(errs, path, resource)
         if state not in _RESIZE_STATUSES:
-            errs.append(field.invalid(f"{path}[{resource}]", resource, "cannot set resize status"))
+            errs.append(field.not_supported(path, resource, sorted(_RESIZE_STATUSES)))
     path = "status.allocatedResources"
     for resource, text in (status.get("allocatedResources") or {}).items():
         before = len(errs)

@@ -177,9 +177,8 @@ def _class_and_mode(errs: Errors, path: str, spec: Object, inline: bool) -> None
         errs.append(field.required(at, "an empty string is disallowed"))
     elif attributes is not None:
         checks.subdomain(errs, at, attributes)
-        if spec.get("csi") is None:
-            problem = "has to be specified when using volumeAttributesClassName"
-            errs.append(field.required(f"{path}.csi", problem))
+    if attributes is not None and spec.get("csi") is None:
+        errs.append(field.required(f"{path}.csi", "has to be specified when using volumeAttributesClassName"))
 
 
 # ---------------------------------------------------------------- updates
@@ -198,7 +197,8 @@ def _changes(errs: Errors, now: Object, was: Object) -> None:
     checks.immutable(errs, "volumeMode", now.get("volumeMode"), was.get("volumeMode"))
     affinity, before = now.get("nodeAffinity"), was.get("nodeAffinity")
     if before is not None and not _same_affinity(affinity, before):
-        errs.append(field.invalid("nodeAffinity", shown("VolumeNodeAffinity", affinity), field.IMMUTABLE))
+        problem = f"{field.IMMUTABLE}, except for updating from beta label to GA"
+        errs.append(field.invalid("nodeAffinity", shown("VolumeNodeAffinity", affinity), problem))
     if was.get("volumeAttributesClassName") is not None and now.get("volumeAttributesClassName") is None:
         problem = "update from non-nil value to nil is forbidden"
         errs.append(field.forbidden("spec.volumeAttributesClassName", problem))

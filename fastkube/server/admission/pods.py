@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastkube.api import quantity
+from fastkube.api import field, quantity
+from fastkube.api.names import path_segment
+from fastkube.errors import ApiError
 from fastkube.server.admission.plugin import CREATE, UPDATE, Identity, Plugin, forbid
 
 if TYPE_CHECKING:
@@ -169,6 +171,8 @@ class RuntimeClass(Plugin):
         if name is None:
             return None
         found = self._classes.get("", name)
+        if found is None and (faults := path_segment(name)):
+            raise ApiError(500, "", f"invalid resource name {field.quote(name)}: [{' '.join(faults)}]")
         if found is None:
             raise forbid(call, obj, f'pod rejected: RuntimeClass "{name}" not found')
         return found
