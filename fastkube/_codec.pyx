@@ -415,7 +415,7 @@ _PART = cython.declare(cython.int, 2)
 _SHARED = cython.declare(cython.int, 3)
 
 _SHARED_LEAST = cython.declare(cython.Py_ssize_t, 48)
-_SHARED_MOST = cython.declare(cython.Py_ssize_t, 512)
+_SHARED_MOST = cython.declare(cython.Py_ssize_t, 2048)
 # Parts so many levels down are not looked for: each level is passed over before it is read
 _SHARED_LEVELS = cython.declare(cython.int, 8)
 
@@ -451,14 +451,22 @@ class Parts:
         self._young[piece] = found
 
 
-def decode(value: bytes, managed_fields: bool = True, parts: Parts = None):
-    """An encoded object as Python objects, without metadata.managedFields if these are not wanted. With `parts` the
-    object shares what it is made of with others that were read with them, so nobody may change it.
+def decode(
+    value: bytes,
+    managed_fields: bool = True,
+    parts: Parts = None,
+    start: cython.Py_ssize_t = 0,
+    end: cython.Py_ssize_t = -1,
+):
+    """An encoded object (the bytes from `start` to `end`) as Python objects; metadata.managedFields only if wanted.
+    With `parts` it shares what it is made of with others that were read with them: nobody may change it.
 
     Most of the short strings that are equal, in whichever objects, are the same str: less is kept, and found faster.
     """
     reader = _Reader(value)
     reader.parts = parts
+    reader.at = start
+    reader.end = min(end, reader.end) if end >= 0 else reader.end
     try:
         found = _read(reader, _PART if managed_fields else _WHOLE, DEPTH_MAX)
     except RecursionError:  # the interpreter's own limit is lower

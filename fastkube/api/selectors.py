@@ -351,7 +351,10 @@ class FieldSelector:
         return None
 
     def matches(self, obj: Object) -> bool:
-        return all((place.read(obj) == told) is equal for place, equal, told in self._checks)
+        for place, equal, told in self._checks:  # noqa: SIM110 (a generator costs more than most terms)
+            if (place.read(obj) == told) is not equal:
+                return False
+        return True
 
     def matches_bytes(self, value: bytes) -> bool:
         """Whether a stored object matches; of its bytes only what the terms ask for is decoded."""
@@ -372,7 +375,7 @@ class _Field:
         self._tell = tell
 
     def read(self, obj: Object) -> str:
-        return self._tell(*(_at(obj, keys) for keys in self._paths))
+        return self._tell(*[_at(obj, keys) for keys in self._paths])
 
     def extract(self, value: bytes) -> str:
         return self._tell(*(_codec.extract(value, keys) for keys in self._encoded))
@@ -388,6 +391,8 @@ def _at(obj: Object, keys: tuple[str, ...]) -> Any:
 
 
 def _text(found: Any, absent: str = "") -> str:
+    if isinstance(found, str):
+        return found
     if isinstance(found, bool):
         return "true" if found else "false"
     return absent if found is None else str(found)

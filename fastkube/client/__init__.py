@@ -10,22 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastkube.client.client import Client, Unreachable
+    from fastkube.client.codec import WatchEvent
     from fastkube.client.factory import InformerFactory
     from fastkube.client.feed import Feeds
     from fastkube.client.informer import Informer, drop_managed_fields
     from fastkube.client.kubeconfig import ConfigError, Connection
     from fastkube.client.resource import Resource, make_key, object_key, split_key
-    from fastkube.client.watch import Watch, WatchEvent, WatchLost
+    from fastkube.client.watch import Watch, WatchLost
     from fastkube.client.workqueue import ShutDown, WorkQueue
 
 _MODULES = {
     "client": ("Client", "Unreachable"),
+    "codec": ("WatchEvent",),
     "factory": ("InformerFactory",),
     "feed": ("Feeds",),
     "informer": ("Informer", "drop_managed_fields"),
     "kubeconfig": ("ConfigError", "Connection"),
     "resource": ("Resource", "make_key", "object_key", "split_key"),
-    "watch": ("Watch", "WatchEvent", "WatchLost"),
+    "watch": ("Watch", "WatchLost"),
     "workqueue": ("ShutDown", "WorkQueue"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -6,7 +6,7 @@ Custom kinds, and bodies without a kind, have no protobuf form: they are JSON th
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 import orjson
@@ -98,75 +98,81 @@ class FrameError(Exception):
     """A watch sent something that is not a frame."""
 
 
-def json_lines(data: bytes) -> tuple[list[Object], bytes]:
-    """The whole lines of `data`, decoded, and what is left of the last one."""
+class WatchEvent(NamedTuple):
+    """`type` is ADDED, MODIFIED, DELETED, BOOKMARK or ERROR."""
+
+    type: str
+    object: Object
+
+
+Events = tuple[list[WatchEvent], bytes]
+"""Those that are whole, and what is left."""
+
+
+def json_lines(data: bytes) -> Events:
+    """The events of the whole lines of `data`, and what is left of the last one."""
     end = data.rfind(b"\n")
     if end < 0:
         return [], _bounded(data)
     try:
-        return [orjson.loads(line) for line in data[:end].split(b"\n") if line], data[end + 1 :]
+        return [_event(orjson.loads(line)) for line in data[:end].split(b"\n") if line], data[end + 1 :]
     except ValueError as error:
         raise FrameError(f"a watch event is not JSON: {error}") from error
 
 
-def msgpack_frames(data: bytes) -> tuple[list[Object], bytes]:
-    """The whole frames of `data` (4 bytes of big-endian length, then msgpack), and what is left."""
-    return _frames(data, msgpack.unpackb)
+def _event(told: Object) -> WatchEvent:
+    return WatchEvent(told["type"], told["object"])
 
 
-_SHARED_MAX = 1024
-_shared: dict[bytes, Object] = {}
-_parts = _codec.Parts()
+def msgpack_frames(data: bytes) -> Events:
+    """The events of the whole frames of `data` (4 bytes of big-endian length, then msgpack), and what is left."""
+    return _frames(data, _unpack)
+
+
+def _unpack(data: bytes, start: int, end: int) -> WatchEvent:
+    return _event(msgpack.unpackb(data[start:end]))
+
+
+_parts = _codec.Parts(4096)
 _TYPE, _OBJECT = b"\x82\xa4type", b"\xa6object"
 
 
-def _unpack_shared(frame: memoryview) -> Object:
-    """An event, whose object is the same one for the same bytes as long as these were among the last of this process.
-    Parts of different objects that are equal are one part as well. Nobody who shares objects wants their managedFields:
-    these are not decoded.
-
-    The type is apart: what is MODIFIED for one watch may be ADDED for another with a field selector.
-    """
-    start = len(_TYPE)
-    end = start + 1 + (frame[start] & 0x1F)
-    if frame[:start] != _TYPE or frame[end : end + len(_OBJECT)] != _OBJECT:
-        return msgpack.unpackb(frame)  # type: ignore[no-any-return]
-    key = bytes(frame[end + len(_OBJECT) :])
-    known = _shared.get(key)
-    if known is None:
-        if len(_shared) >= _SHARED_MAX:
-            del _shared[next(iter(_shared))]
-        known = _shared[key] = _codec.decode(key, managed_fields=False, parts=_parts)
-    return {"type": str(frame[start + 1 : end], "ascii"), "object": known}
-
-
-def shared_msgpack_frames(data: bytes) -> tuple[list[Object], bytes]:
-    """As `msgpack_frames`, for readers that change nothing: what several watches of a process get is decoded once, and
-    without managedFields."""
+def shared_msgpack_frames(data: bytes) -> Events:
+    """As `msgpack_frames`, for readers that change nothing: equal parts of different objects are one part. Nobody who
+    shares objects wants their managedFields: these are not decoded."""
     return _frames(data, _unpack_shared)
 
 
-def protobuf_frames(data: bytes) -> tuple[list[Object], bytes]:
-    """The whole frames of `data` (4 bytes of big-endian length, then a WatchEvent), and what is left."""
+def _unpack_shared(data: bytes, start: int, end: int) -> WatchEvent:
+    begin = start + len(_TYPE)
+    stop = begin + 1 + (data[begin] & 0x1F)
+    if not data.startswith(_TYPE, start) or not data.startswith(_OBJECT, stop):
+        return _unpack(data, start, end)
+    obj = _codec.decode(data, False, _parts, stop + len(_OBJECT), end)
+    return WatchEvent(str(data[begin + 1 : stop], "ascii"), obj)
+
+
+def protobuf_frames(data: bytes) -> Events:
+    """The events of the whole frames of `data` (4 bytes of big-endian length, then a WatchEvent), and what is left."""
     from fastkube.api import protobuf
 
-    return _frames(data, lambda frame: protobuf.decode_event(bytes(frame)))
+    return _frames(data, lambda data, start, end: _event(protobuf.decode_event(data[start:end])))
 
 
-def _frames(data: bytes, unpack: Callable[[memoryview], Object]) -> tuple[list[Object], bytes]:
-    view = memoryview(data)
-    events: list[Object] = []
+def _frames(data: bytes, unpack: Callable[[bytes, int, int], WatchEvent]) -> Events:
+    events: list[WatchEvent] = []
     position, size = 0, len(data)
     while size - position >= 4:
-        length = int.from_bytes(view[position : position + 4], "big")
+        length = int.from_bytes(data[position : position + 4], "big")
         if length > FRAME_BYTES_MAX:
             raise FrameError(f"a watch frame of {length} bytes is too long")
-        end = position + 4 + length
+        start = position + 4
+        end = start + length
         if end > size:
             break
         try:
-            events.append(unpack(view[position + 4 : end]))
-        except (ValueError, msgpack.UnpackException) as error:
+            events.append(unpack(data, start, end))
+        except (ValueError, LookupError, msgpack.UnpackException) as error:
             raise FrameError(f"a watch event cannot be decoded: {error}") from error
         position = end
     return events, data[position:]
@@ -178,7 +184,7 @@ def _bounded(data: bytes) -> bytes:
     return data
 
 
-Splitter = Callable[[bytes], tuple[list[Object], bytes]]
+Splitter = Callable[[bytes], Events]
 
 
 def framing(content_type: str, *, shared: bool = False) -> Splitter:

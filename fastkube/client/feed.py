@@ -19,8 +19,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from fastkube.client.client import Client
+from fastkube.client.codec import WatchEvent
 from fastkube.client.resource import Resource, object_key
-from fastkube.client.watch import INITIAL_EVENTS_END, Watch, WatchEvent, WatchLost
+from fastkube.client.watch import INITIAL_EVENTS_END, Watch, WatchLost
 from fastkube.errors import ApiError
 
 log = logging.getLogger(__name__)

@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 
 from fastkube.api import selectors
 from fastkube.client.client import Client
+from fastkube.client.codec import WatchEvent
 from fastkube.client.feed import Feed, Feeds, Memo, Transform
 from fastkube.client.resource import Resource, object_key
-from fastkube.client.watch import WatchEvent
 from fastkube.errors import ApiError
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class Informer:
         namespace: str = "",
         label_selector: str = "",
         field_selector: str = "",
-        transform: Transform | None = drop_managed_fields,
+        transform: Transform = drop_managed_fields,
         indexers: Mapping[str, Indexer] | None = None,
         topics: Topics | None = None,
         feeds: Feeds | None = None,
@@ -192,7 +192,7 @@ class Informer:
             return
         revision = _revision(obj)
         if revision > self.revision:
-            self._put(obj, revision)
+            self._put(obj, revision, {})
 
     def observe_deleted(self, obj: Object) -> None:
         """Take in that an own delete has removed `obj` (as it was known) from the server."""
@@ -213,7 +213,7 @@ class Informer:
         """Put an object into a new list."""
         key = object_key(obj)
         if self._wanted is None or self._wanted(obj):
-            found[key] = self._keep(obj, self._items.get(key), memo)
+            found[key] = self._keep(obj, self._items.get(key), memo.setdefault(self._transform, {}))
         else:
             found.pop(key, None)
 
@@ -225,23 +225,24 @@ class Informer:
             if key not in found and _revision(known) <= revision:
                 self._drop(key, known)
         for obj in found.values():
-            self._put(obj, _revision(obj), kept=True)
+            self._put(obj, _revision(obj), None)
         self.revision = self._listed = revision
         self.last_error = None
         self.synced.set()
 
     def take(self, events: Sequence[WatchEvent], memo: Memo) -> None:
         """Apply what has happened; what the list has told already is passed over."""
+        wanted, done = self._wanted, memo.setdefault(self._transform, {})
         for kind, obj in events:
-            revision = _revision(obj)
+            revision = int(obj["metadata"]["resourceVersion"])
             if revision <= self._listed:
                 continue
             if kind == "DELETED":
                 self._gone.discard(obj["metadata"]["uid"])
                 self._lose(obj, revision)
             elif kind != "BOOKMARK":
-                if self._wanted is None or self._wanted(obj):
-                    self._put(obj, revision, memo)
+                if wanted is None or wanted(obj):
+                    self._put(obj, revision, done)
                 else:
                     self._lose(obj, revision)
             self.revision = revision
@@ -251,43 +252,45 @@ class Informer:
         key = object_key(obj)
         known = self._items.get(key)
         if known is not None and _revision(known) <= revision:
-            self._drop(key, self._keep(obj, known))
+            self._drop(key, self._keep(obj, known, {}))
 
     # -- the copy ----------------------------------------------------------------------------------------------------
 
-    def _keep(self, obj: Object, known: Object | None, memo: Memo | None = None) -> Object:
-        if self._transform is None:
-            return obj
-        done = None if memo is None else memo.setdefault(self._transform, {})
-        if done is not None and (kept := done.get(id(obj))) is not None:
-            return kept
-        if known is not None and known["metadata"]["uid"] != obj["metadata"]["uid"]:
-            known = None
-        kept = self._transform(obj, known)
-        if done is not None:
-            done[id(obj)] = kept
+    def _keep(self, obj: Object, known: Object | None, done: dict[int, Object]) -> Object:
+        """`done`: what the transform has made of objects, by their ids."""
+        kept = done.get(id(obj))
+        if kept is None:
+            if known is not None and known["metadata"]["uid"] != obj["metadata"]["uid"]:
+                known = None
+            kept = done[id(obj)] = self._transform(obj, known)
         return kept
 
-    def _put(self, obj: Object, revision: int, memo: Memo | None = None, *, kept: bool = False) -> None:
-        """`kept`: the object has been through the transform already."""
-        key = object_key(obj)
+    def _put(self, obj: Object, revision: int, done: dict[int, Object] | None) -> None:
+        """`done` None: the object has been through the transform already."""
+        key, uid = object_key(obj), obj["metadata"]["uid"]
+        if self._gone and uid in self._gone:
+            return
         old = self._items.get(key)
-        if self._gone and obj["metadata"]["uid"] in self._gone:
-            return
-        if old is not None and revision <= _revision(old):
-            return
-        if not kept:
-            obj = self._keep(obj, old, memo)
-        if old is not None and old["metadata"]["uid"] != obj["metadata"]["uid"]:
-            self._drop(key, old)  # deleted and made again while nobody looked
-            old = None
-        self._store(key, old, obj)
         if old is None:
-            for added in self._audience(None, obj).add:
-                _call(added, obj)
-        else:
-            for updated in self._audience(old, obj).update:
-                _call(updated, old, obj)
+            self._add(key, obj if done is None else self._keep(obj, None, done))
+            return
+        before = old["metadata"]
+        if revision <= int(before["resourceVersion"]):
+            return
+        if done is not None:
+            obj = self._keep(obj, old, done)
+        if before["uid"] != uid:
+            self._drop(key, old)  # deleted and made again while nobody looked
+            self._add(key, obj)
+            return
+        self._store(key, old, obj)
+        for updated in self._audience(old, obj).update:
+            _call(updated, old, obj)
+
+    def _add(self, key: str, obj: Object) -> None:
+        self._store(key, None, obj)
+        for added in self._audience(None, obj).add:
+            _call(added, obj)
 
     def _topics_of(self, old: Object | None, new: Object) -> int:
         return self._topics(old, new) if self._topics is not None else _EVERY_TOPIC
@@ -348,7 +351,10 @@ def _are_indexed_alike(old: Object, new: Object) -> bool:
     if spec is None or spec is not new.get("spec"):
         return False
     before, after = old["metadata"], new["metadata"]
-    return all(before.get(key) == after.get(key) for key in _INDEXED_METADATA)
+    for key in _INDEXED_METADATA:  # noqa: SIM110 (a generator costs more than the comparisons)
+        if before.get(key) != after.get(key):
+            return False
+    return True
 
 
 _INDEXED_METADATA = ("labels", "annotations", "ownerReferences", "finalizers", "deletionTimestamp")

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Self
+from typing import Self
 
 from fastkube.client import codec as codecs
+from fastkube.client.codec import WatchEvent
 from fastkube.client.transport import Stream, Transport, TransportError
 from fastkube.errors import ApiError
-
-Object = dict[str, Any]
 
 IDLE_MAX_S = 660.0
 """Servers end a watch after ten minutes at most and send bookmarks each minute: longer silence is a dead peer."""
 
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
-
-
-class WatchEvent(NamedTuple):
-    """`type` is ADDED, MODIFIED, DELETED or BOOKMARK."""
-
-    type: str
-    object: Object
 
 
 class WatchLost(ApiError):
@@ -116,15 +108,12 @@ class Watch:
 
     def _decode(self, data: bytes) -> list[WatchEvent]:
         try:
-            frames, self._rest = self._split(self._rest + data if self._rest else data)
+            events, self._rest = self._split(self._rest + data if self._rest else data)
         except codecs.FrameError as error:
             self.close()
             raise ApiError(500, "InternalError", str(error)) from error
-        events: list[WatchEvent] = []
-        for frame in frames:
-            kind = frame["type"]
+        for index, (kind, told) in enumerate(events):
             if kind == "ERROR":
-                self._failure = ApiError.from_status(frame["object"])
-                break
-            events.append(WatchEvent(kind, frame["object"]))
+                self._failure = ApiError.from_status(told)
+                return events[:index]
         return events

@@ -1,7 +1,7 @@
 """What a change of a Pod is about, told once for all controllers: most of them need not look at most changes.
 
 A controller names sets of topics (`Watch.about`); a change of which one of them has no topic is not told to it. A new
-Pod, and one that has gone, is a change of everything. Topics are told as of what `transforms.slim_pod` keeps.
+Pod, and one that has gone, is a change of everything. Topics are told as of what `client/kept.py` keeps.
 """
 
 from __future__ import annotations
@@ -89,8 +89,9 @@ def _health(conditions: list[Object] | None) -> list[Object]:
 def _nature(pod: Object) -> int:
     metadata, spec = pod["metadata"], pod["spec"]
     topics = LABELLED if metadata.get("labels") else 0
-    if spec.get("volumes"):
-        topics |= CLAIMING
+    for volume in spec.get("volumes") or ():
+        if "persistentVolumeClaim" in volume or "ephemeral" in volume:
+            topics |= CLAIMING
     if spec.get("resourceClaims"):
         topics |= DEVICES
     if spec.get("schedulingGroup"):

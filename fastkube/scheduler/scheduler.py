@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Mapping
 from fastkube.api import gates
 from fastkube.client import Client, Feeds, Informer, InformerFactory
 from fastkube.client.events import SeriesRecorder
+from fastkube.client.kept import keep_pod
 from fastkube.client.leader import LeaderElector
 from fastkube.clock import Clock
 from fastkube.errors import ApiError
@@ -41,7 +42,6 @@ from fastkube.scheduler.queue import QueuedPod, SchedulingQueue
 from fastkube.scheduler.search import FitError, NoNodesError, Placement
 from fastkube.scheduler.serving import Endpoint
 from fastkube.scheduler.status import StatusWriter
-from fastkube.scheduler.trimming import PodTrimmer
 from fastkube.scheduler.watcher import PODS, Watcher
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class Scheduler:
         self._clock = clock
         self._options = options
         self.cache = Cache(options.scheduler_seed or random.getrandbits(48))
-        self.informers = InformerFactory(client, transforms={PODS: PodTrimmer()}, feeds=feeds)
+        self.informers = InformerFactory(client, transforms={PODS: keep_pod}, feeds=feeds)
         self.handle = LiveHandle(self, self.cache, clock, self._lister, client)
         self.handle.gates = self._gates
         self._turn = [0]

@@ -252,12 +252,27 @@ async def test_waiting_for_an_informer_that_cannot_sync_says_why(toy: ToyServer,
     await factory.stop()
 
 
-def test_what_several_watches_are_told_is_decoded_once() -> None:
-    """Also where one of them, with a field selector, is told of an addition and another of a change."""
-    frames = [msgpack.packb({"type": kind, "object": pod("a")}) for kind in ("ADDED", "MODIFIED")]
+def test_equal_parts_of_objects_that_are_shared_are_one_part() -> None:
+    labels = {f"example.com/label-{number}": "a value that many have" for number in range(3)}
+
+    def labelled(name: str) -> Object:
+        made = pod(name)
+        return {**made, "metadata": {**made["metadata"], "labels": labels, "managedFields": [{"manager": "m"}]}}
+
+    frames = [msgpack.packb({"type": kind, "object": labelled(kind)}) for kind in ("ADDED", "MODIFIED", "DELETED")]
     data = b"".join(len(frame).to_bytes(4, "big") + frame for frame in frames)
-    (added, changed), rest = codec.framing(codec.MSGPACK, shared=True)(data + b"\0\0")
-    assert (added["type"], changed["type"], rest) == ("ADDED", "MODIFIED", b"\0\0")
-    assert added["object"] is changed["object"] and added["object"] == pod("a")
-    (first, second), _ = codec.framing(codec.MSGPACK)(data)
-    assert first["object"] is not second["object"]
+    events, rest = codec.framing(codec.MSGPACK, shared=True)(data + b"\0\0")
+    assert ([event.type for event in events], rest) == (["ADDED", "MODIFIED", "DELETED"], b"\0\0")
+    for event in events:
+        assert event.object["metadata"] == {**pod(event.type)["metadata"], "labels": labels}
+        assert event.object["metadata"]["labels"] is events[0].object["metadata"]["labels"]
+    own, _ = codec.framing(codec.MSGPACK)(data)
+    assert own[0] == ("ADDED", labelled("ADDED"))
+    assert own[0].object["metadata"]["labels"] is not own[1].object["metadata"]["labels"]
+
+
+@pytest.mark.parametrize("frame", [b"", b"\x82", b"\x82\xa4type", b"\x82\xa4type\xa5ADDED\xa6object\xc1", b"\x80"])
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_frame_that_is_no_event_is_refused(frame: bytes, shared: bool) -> None:
+    with pytest.raises(codec.FrameError):
+        codec.framing(codec.MSGPACK, shared=shared)(len(frame).to_bytes(4, "big") + frame)

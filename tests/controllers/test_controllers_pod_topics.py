@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from fastkube.client.kept import keep_pod
 from fastkube.controllers import pod_topics as topics
-from fastkube.controllers.transforms import slim_pod
 
 Object = dict[str, Any]
 
@@ -65,6 +65,11 @@ CHANGES = {
         pod(volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}], phase="Running"),
         topics.PHASE | topics.CLAIMING,
     ),
+    "of one with volumes that are no claims": (
+        pod(volumes=[{"name": "v", "emptyDir": {}}]),
+        pod(volumes=[{"name": "v", "emptyDir": {}}], phase="Running"),
+        topics.PHASE,
+    ),
     "of one with devices": (
         pod(resourceClaims=[{"name": "d"}]),
         pod(resourceClaims=[{"name": "d"}], phase="Failed"),
@@ -76,8 +81,8 @@ CHANGES = {
 @pytest.mark.parametrize(("old", "new", "expected"), CHANGES.values(), ids=CHANGES)
 def test_topics(old: Object, new: Object, expected: int) -> None:
     assert topics.pod_topics(old, new) == expected
-    kept = slim_pod(old)
-    assert topics.pod_topics(kept, slim_pod(new, kept)) == expected
+    kept = keep_pod(old)
+    assert topics.pod_topics(kept, keep_pod(new, kept)) == expected
 
 
 def test_one_that_comes_or_goes_is_about_everything() -> None:
@@ -85,27 +90,36 @@ def test_one_that_comes_or_goes_is_about_everything() -> None:
 
 
 def test_unchanged_parts_are_those_that_were_kept() -> None:
-    kept = slim_pod(pod(labels={"a": "b"}, nodeName="n"))
-    new = slim_pod(pod(labels={"a": "b"}, nodeName="n", phase="Running"), kept)
+    kept = keep_pod(pod(labels={"a": "b"}, nodeName="n"))
+    new = keep_pod(pod(labels={"a": "b"}, nodeName="n", phase="Running"), kept)
     assert new["spec"] is kept["spec"]
     assert new["metadata"]["labels"] is kept["metadata"]["labels"]
     assert new["status"]["phase"] == "Running"
 
 
 def test_pods_of_one_shape_at_one_node_share_their_spec() -> None:
-    first, second, third = (slim_pod(pod(name=name, nodeName=node)) for name, node in ("am", "bm", "cn"))
+    first, second, third = (keep_pod(pod(name=name, nodeName=node)) for name, node in ("am", "bm", "cn"))
     assert first["spec"] is second["spec"]
     assert [each["spec"]["nodeName"] for each in (first, second, third)] == ["m", "m", "n"]
 
 
 def test_a_spec_of_another_generation_is_read_again() -> None:
-    kept = slim_pod(pod(nodeName="n"))
+    kept = keep_pod(pod(nodeName="n"))
     changed = [{"name": "c", "image": "another"}]
-    new = slim_pod(pod(nodeName="n", containers=changed, generation=2), kept)
+    new = keep_pod(pod(nodeName="n", containers=changed, generation=2), kept)
     assert new["spec"] == {"containers": changed, "nodeName": "n"}
-    assert slim_pod(pod(nodeName="n"), slim_pod(pod()))["spec"]["nodeName"] == "n", "binding leaves the generation"
+    assert keep_pod(pod(nodeName="n"), keep_pod(pod()))["spec"]["nodeName"] == "n", "binding leaves the generation"
 
 
 def test_servers_that_count_no_generations_of_pods_are_read_whole() -> None:
-    kept = slim_pod(pod(generation=0))
-    assert slim_pod(pod(generation=0, tolerations=[{"key": "a"}]), kept)["spec"]["tolerations"] == [{"key": "a"}]
+    kept = keep_pod(pod(generation=0, nodeName="n"))
+    new = keep_pod(pod(generation=0, nodeName="n", tolerations=[{"key": "a"}]), kept)
+    assert new["spec"]["tolerations"] == [{"key": "a"}]
+
+
+def test_a_pod_without_a_node_is_whole_until_it_has_one() -> None:
+    waiting = pod(volumes=[{"name": "v", "emptyDir": {}}])
+    kept = keep_pod(waiting)
+    assert kept == waiting
+    placed = keep_pod(pod(volumes=[{"name": "v", "emptyDir": {}}], nodeName="n"), kept)
+    assert placed["spec"] == {"containers": [{"name": "c", "image": "i"}], "nodeName": "n"}
