@@ -36,6 +36,10 @@ HOT = (
     "create a Pod unlike others",
     "get a Pod",
     "renew a Lease",
+    "renew a Lease of a batch",
+    "patch a Pod's status of a batch",
+    "create an Event of a batch",
+    "bind a Pod of a batch",
 )
 """What CI looks at: under a minute of CPU."""
 

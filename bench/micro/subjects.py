@@ -296,6 +296,29 @@ def patch_statuses(requests: Requests) -> Work:
     return work
 
 
+_TO_BIND = 512
+
+
+def bind_pods(requests: Requests) -> Work:
+    """What the scheduler decides, as it comes: all in one batch."""
+    made = 0
+
+    async def work(count: int) -> None:
+        nonlocal made
+        if not made:
+            for number in range(_TO_BIND):
+                await requests.send(requests.request("POST", PODS, load.pod(f"free-{number}")), 201)
+        writes = []
+        for _ in range(count):
+            name, made = f"free-{made}", made + 1
+            target = {"kind": "Node", "name": f"node-{made % 100}"}
+            binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target}
+            writes.append(["POST", f"{PODS}/{name}/binding", "application/msgpack", msgpack.packb(binding), True])
+        await _send_batch(requests, writes, 201)
+
+    return work
+
+
 def create_events(requests: Requests) -> Work:
     """Events as the scheduler records them: all in one batch."""
     path = "/apis/events.k8s.io/v1/namespaces/default/events"
@@ -320,7 +343,7 @@ def create_events(requests: Requests) -> Work:
                 "note": f"Successfully assigned default/pod-{made} to node-{made % 100}",
                 "type": "Normal",
             }
-            writes.append(["POST", path, "application/msgpack", msgpack.packb(event), False])
+            writes.append(["POST", path, "application/msgpack", msgpack.packb(event), True])
         await _send_batch(requests, writes, 201)
 
     return work
@@ -401,6 +424,7 @@ REQUESTS: dict[str, Callable[[Requests], Work]] = {
     "patch a Pod's status": patch_pod_status,
     "patch a Pod's status of a batch": patch_statuses,
     "create an Event of a batch": create_events,
+    "bind a Pod of a batch": bind_pods,
     "create and delete a Pod": delete_pod,
     "renew a Lease": renew_lease,
     "renew a Lease of a batch": renew_leases,
