@@ -81,8 +81,8 @@ Serve = Callable[[Request], None]
 Shortcut = Callable[["Connection", "RawRequestMessage"], bytes | None]
 """Answers a request at once, if it can; b"": the answer is under way."""
 
-Again = Callable[["Plans", bytes], bytes | None]
-"""The same for a whole GET that is not parsed yet, of a connection with plans; never under way."""
+Again = Callable[["Connection", bytes], bytes | None]
+"""The same for a whole request that is not parsed yet, of a connection with plans."""
 
 _HEAD_END = b"\r\n\r\n"
 
@@ -120,7 +120,7 @@ class Connection(BaseProtocol):
         self.on_lost: Callable[[], None] | None = None
         """What a request under way wants done when the client goes."""
         self.whole: bytes | None = None
-        """The request under way as it came, where nothing came with it and it has no body."""
+        """The request under way as it came, body and all, where nothing came with it."""
         self._between = True  # whether the parser is known to have taken whole requests, and nothing of a next one
         self._waiting: deque[tuple[RawRequestMessage, StreamReader]] = deque()
         self._body: bytes | None = None  # of the request under way, where it was looked at early
@@ -177,7 +177,7 @@ class Connection(BaseProtocol):
         if self._closing or self._broken is not None:
             return
         alone = self._between and not (self.busy or self._waiting)
-        if alone and self.plans is not None and not self._paused_at and self._answered_again(data, self.plans):
+        if alone and self.plans is not None and not self._paused_at and self._took(self._manager.again(self, data)):
             return
         parser: Any = self._parser
         try:
@@ -185,9 +185,11 @@ class Connection(BaseProtocol):
         except HttpProcessingError as problem:
             self._broken = problem
             messages, tail = (), b""
+        body_bytes = _body_bytes(*messages[0]) if len(messages) == 1 else -1
+        alone &= body_bytes == len(data) - data.find(_HEAD_END) - len(_HEAD_END)
+        self.whole = data if alone else None
         # One request without a body, and the data end as its head does: whatever came before, no more has begun.
-        self._between = len(messages) == 1 and messages[0][1] is EMPTY_PAYLOAD and data.endswith(_HEAD_END)
-        self.whole = data if alone and self._between and data.find(_HEAD_END) == len(data) - len(_HEAD_END) else None
+        self._between = alone or (not body_bytes and data.endswith(_HEAD_END))
         if messages:
             self._waiting.extend(messages)
         if self._upgraded:
@@ -208,7 +210,7 @@ class Connection(BaseProtocol):
             while self._waiting and not (self.busy or self._closing or self._paused_at):
                 message, self._payload = self._waiting.popleft()
                 self._body = None
-                if self.plans is not None and self._answered(message):
+                if self.plans is not None and self._took(self._manager.shortcut(self, message)):
                     continue
                 self.busy = self.served = True
                 self._manager.working += 1
@@ -220,18 +222,8 @@ class Connection(BaseProtocol):
         elif self._buffer_paused and not self._waiting:
             self._resume_reading_for_buffer()
 
-    def _answered_again(self, data: bytes, plans: Plans) -> bool:
-        """Whether the data were one request, like one before, that need not even be parsed."""
-        answer = self._manager.again(plans, data)
-        if answer is None or self.transport is None:
-            return False
-        self.transport.write(answer)
-        self.since = self._manager.loop.time()
-        return True
-
-    def _answered(self, message: RawRequestMessage) -> bool:
-        """Whether the request was one that is answered without further ado."""
-        data = self._manager.shortcut(self, message)
+    def _took(self, data: bytes | None) -> bool:
+        """Whether there is an answer without further ado (b"": it is under way)."""
         if data is None or self.transport is None:
             return False
         if data:
@@ -277,6 +269,10 @@ class Connection(BaseProtocol):
         """Whether the request under way has come as a whole."""
         return self._payload is None or self._payload.is_eof()
 
+    def take_body(self, body: bytes) -> None:
+        """That of the request which is not parsed."""
+        self._payload, self._body = None, body
+
     def whole_body(self) -> bytes | None:
         """The body of the request if it has come, without waiting; `read_body` gives it once more."""
         payload = self._payload
@@ -286,12 +282,14 @@ class Connection(BaseProtocol):
 
     async def read_body(self, request: Request, max_bytes: int) -> bytes | None:
         """The whole body; None when it is longer than `max_bytes`. Raises 400 and ConnectionResetError."""
-        payload = self._payload
-        if payload is None:
+        body, payload = self._body, self._payload
+        if body is None and payload is None:
             return b""
-        if payload.is_eof():
-            body = payload.read_nowait() if self._body is None else self._body
+        if body is None and payload is not None and payload.is_eof():
+            body = payload.read_nowait()
+        if body is not None:
             return body if len(body) <= max_bytes else None
+        assert payload is not None
         length = request.headers.get("Content-Length")
         if length is not None and int(length) > max_bytes:
             return None
@@ -362,6 +360,13 @@ class Connection(BaseProtocol):
             limit = IDLE_TIMEOUT_S if self.served else HEADER_TIMEOUT_S
             if now - self.since > limit:
                 self.close()
+
+
+def _body_bytes(message: RawRequestMessage, payload: StreamReader) -> int:
+    """How long the body is that has come with its head; -1 where that is not known, or it has not come as a whole."""
+    if payload is EMPTY_PAYLOAD:
+        return 0
+    return int(message.headers.get("Content-Length", -1)) if payload.is_eof() else -1
 
 
 class _Receiver(asyncio.BufferedProtocol):

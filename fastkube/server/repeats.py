@@ -8,7 +8,8 @@ object, no free seat, a long answer) goes the whole way, so every refusal is wor
 
 Once its bytes are known, a GET that came alone is not parsed either (`again`): two that are equal from the method to
 the last slash of the path, and from the end of the path to the end of the header, are equal but for the name. Whatever
-stands there in place of a name is none of any object, and so goes the whole way.
+stands there in place of a name is none of any object, and so goes the whole way. Nor is a POST that came alone, body
+and all, with the header of one before, which tells how long its body is.
 
 No plans are made where a request leaves more traces than its answer (audit), is not decided by what the server knows
 (webhooks, names in rules), or has to wait (several servers). The header counts byte by byte, credentials included.
@@ -46,6 +47,8 @@ _PERSONAL = frozenset((b"audit-id", b"content-length", b"transfer-encoding", b"u
 """With one of these a request is not like the one before."""
 
 _VERSION_BYTES = len(b" HTTP/1.1")
+_HEAD_END = b"\r\n\r\n"
+_POST = b"POST "
 
 _PERSONAL_WRITE = _PERSONAL - {b"content-length"}
 
@@ -53,14 +56,16 @@ Header = tuple[tuple[bytes, bytes], ...]
 
 
 class Plans:
-    """Plans by the path of the collection and the header; of reads by what stands around the name as well."""
+    """Plans by the path of the collection and the header; of reads by what stands around the name as well, of creates
+    by the bytes of the head, with how many follow."""
 
-    __slots__ = ("changes", "creates", "deletes", "reads", "whole")
+    __slots__ = ("changes", "creates", "deletes", "heads", "reads", "whole")
 
     def __init__(self) -> None:
         self.whole: dict[tuple[bytes, bytes], Plan] = {}
         self.reads: dict[tuple[str, Header], Plan] = {}
         self.creates: dict[tuple[str, Header], CreatePlan] = {}
+        self.heads: dict[bytes, tuple[CreatePlan, RawRequestMessage, int]] = {}
         self.changes: dict[tuple[Target, Header], ChangePlan] = {}
         self.deletes: dict[tuple[Target, Header], DeletePlan] = {}
 
@@ -102,6 +107,11 @@ class Repeats:
             create = plans.creates.get((head.path, head.raw_headers))
             if create is None or not self._holds(create):
                 return None
+            if connection.whole is not None:
+                if len(plans.heads) >= _PLANS_MAX:
+                    plans.heads.clear()
+                known = _head_of(connection.whole)
+                plans.heads[known] = create, head, len(connection.whole) - len(known)
             return repeated_creates.begin(self._server, create, connection, head)
         if head.method in repeated_changes.METHODS:
             return self._change(plans, connection, head)
@@ -118,16 +128,30 @@ class Repeats:
             plans.whole[before, after] = plan
         return self._answer(plan, name.encode("utf-8", "surrogateescape"))
 
-    def again(self, plans: Plans, data: bytes) -> bytes | None:
-        """The whole answer to a GET that is not parsed; None when it has to be."""
-        before, name, after = _around_name(data)
-        plan = plans.whole.get((before, after))
-        if plan is None:
-            return None
+    def again(self, connection: Connection, data: bytes) -> bytes | None:
+        """The whole answer to a GET or POST that is not parsed; None when it has to be."""
+        plans = connection.plans
+        assert plans is not None
         try:
-            return self._answer(plan, name)
+            if data.startswith(_POST):
+                return self._create_again(connection, plans, data)
+            before, name, after = _around_name(data)
+            plan = plans.whole.get((before, after))
+            return None if plan is None else self._answer(plan, name)
         except Exception:  # it happens again in `serve`, where the request is known
             return None
+
+    def _create_again(self, connection: Connection, plans: Plans, data: bytes) -> bytes | None:
+        """The header tells how long the body is, so what was a whole request with as many bytes is one again."""
+        head = _head_of(data)
+        known = plans.heads.get(head)
+        if known is None:
+            return None
+        plan, message, length = known
+        if len(data) - len(head) != length or not self._holds(plan):
+            return None
+        connection.take_body(data[len(head) :])
+        return repeated_creates.begin(self._server, plan, connection, message)
 
     def _answer(self, plan: Plan, name: bytes) -> bytes | None:
         """What answers the GET of the object of that name."""
@@ -305,6 +329,11 @@ def _is_impersonal(request: Request, personal: frozenset[bytes]) -> bool:
     if any(name in personal or name.startswith(b"impersonate-") for name in names):
         return False
     return sum(len(name) + len(value) for name, value in header) <= _HEADER_MAX_BYTES
+
+
+def _head_of(data: bytes) -> bytes:
+    """A request's bytes up to its body."""
+    return data[: data.find(_HEAD_END) + len(_HEAD_END)]
 
 
 def _around_name(data: bytes) -> tuple[bytes, bytes, bytes]:

@@ -150,6 +150,48 @@ async def test_bodies_that_come_in_pieces_and_requests_that_come_together(api: A
     writer.close()
 
 
+async def test_a_known_head_says_nothing_of_its_body(api: Api) -> None:
+    reader, writer = await api.connect()
+
+    async def send(data: bytes) -> tuple[int, dict[str, Any]]:
+        writer.write(data)
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(re.search(rb"Content-Length: (\d+)", head)[1])  # type: ignore[index]
+        return int(head.split()[1]), json.loads(await reader.readexactly(length))
+
+    def request(body: bytes) -> bytes:
+        head = f"POST {PODS} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {ADMIN}\r\nContent-Type: application/json\r\n"
+        return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+    def named(name: str) -> bytes:
+        return json.dumps(pod(name)).encode()
+
+    for number in range(8):
+        assert (await send(request(named(f"pod-{number}"))))[0] == 201
+        if number > 4:
+            code, found = await send(
+                f"GET {PODS}/pod-{number} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {ADMIN}\r\n\r\n".encode()
+            )
+            assert (code, found["metadata"]["name"]) == (200, f"pod-{number}")
+    code, refused = await send(request(named("pod-3")))
+    assert (code, refused["message"]) == (409, 'pods "pod-3" already exists')
+    broken = named("pod-8").replace(b'"spec"', b"'spec'")
+    code, refused = await send(request(broken))
+    assert (code, refused["reason"]) == (400, "BadRequest")
+    code, refused = await send(request(named("pod-8").replace(b'"containers"', b'"containerz"')))
+    assert (code, refused["reason"]) == (422, "Invalid")
+    writer.write(request(named("pod-9"))[:-1])
+    await asyncio.sleep(0.02)
+    writer.write(request(named("pod-9"))[-1:])
+    assert (await reader.readuntil(b"\r\n")).split()[1] == b"201"
+    head = await reader.readuntil(b"\r\n\r\n")
+    await reader.readexactly(int(re.search(rb"Content-Length: (\d+)", head)[1]))  # type: ignore[index]
+    assert (await send(request(named("pod-a"))))[0] == 201
+    assert (await send(request(named("pod-b")) + request(named("pod-c"))))[0] == 201
+    assert (await send(b""))[1]["metadata"]["name"] == "pod-c"
+    writer.close()
+
+
 async def test_they_are_counted(api: Api) -> None:
     assert await codes(api, *(f"pod-{number}" for number in range(7))) == [201] * 7
     metrics = (await api.request("GET", "/metrics")).body.decode()
