@@ -137,10 +137,15 @@ class Writing:
             if failure is None:
                 self.set_result(future.result())
             else:
+                self._end()
                 self._failed(failure)
 
+    def _end(self) -> None:
+        """Lets go of the request, which refers to this."""
+        self._done, self._request.task = True, None
+
     def set_result(self, result: Any) -> None:
-        self._done = True
+        self._end()
         encode = self._plan.encode
         try:
             revision = self._revision(result)
@@ -152,13 +157,13 @@ class Writing:
 
     def set_exception(self, failure: Exception) -> None:
         """What is said of it is no business of the store's, which has others to tell."""
-        self._done = True
+        self._end()
         asyncio.get_running_loop().call_soon(self._failed, failure)
 
     def cancel(self) -> None:
         """Its time is over, though the store may still do it."""
         if not self._done:
-            self._done = True
+            self._end()
             self._failed(asyncio.CancelledError())
 
     def _answer(self, body: bytes) -> None:
