@@ -267,7 +267,10 @@ class RaftReplica:
                 self._prepare()
             self._on_log(write, error)
 
-        self._parts.log_work.submit(lambda: self._parts.log.append(write), done)
+        try:
+            self._parts.log.append_beside(write, self._parts.appender, done)
+        except OSError as error:
+            self._loop.call_soon(done, error)
 
     def _on_log(self, write: Write, error: Exception | None) -> None:
         if self._closed:
@@ -361,7 +364,10 @@ class RaftReplica:
             return
         self._log_bytes -= entries_bytes(raft.log.slice(raft.log.first_index(), behind + 1, 1 << 62))
         raft.compact(behind)
-        self._parts.log_work.submit(lambda: self._parts.log.compact(behind), self._on_compacted)
+        try:
+            self._parts.log.compact(behind)
+        except OSError as error:
+            log.error("%s: old segments of the log remain: %s", self._name, error)
 
     def _prepare(self) -> None:
         """The next segment of the log. Where there is no room for it, the one who needs it finds out."""
@@ -373,10 +379,6 @@ class RaftReplica:
                 self._preparing = False
 
             self._parts.checkpoint_work.submit(lambda: log.prepare(size), done)
-
-    def _on_compacted(self, error: Exception | None) -> None:
-        if error is not None and not self._closed:
-            log.error("%s: old segments of the log remain: %s", self._name, error)
 
     # ---------------------------------------------------------------- committed entries
 
@@ -599,7 +601,7 @@ class RaftReplica:
 
     def close_files(self) -> None:
         """After the store's last batch."""
-        self._parts.log_work.close()
+        self._parts.appender.close()
         self._parts.checkpoint_work.close()
         with contextlib.suppress(OSError):
             if self._failure is None:

@@ -13,10 +13,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from fastkube._raftlog import Entry, HardState
-from fastkube.store.disk import Folder
+from fastkube.store.disk import Appender, Folder
 from fastkube.store.errors import CorruptStore
-from fastkube.store.segments import SEGMENT_BYTES, Damaged, Segments
+from fastkube.store.segments import SEGMENT_BYTES, Damaged, Place, Segments
 from fastkube.store.wire import pack, unpack
+from fastkube.store.work import Done
 
 _FORMAT = "fastkube-log/1"
 
@@ -53,7 +54,7 @@ class Write:
 
 
 class RaftLog:
-    """Not thread-safe: one thing at a time, in whatever thread."""
+    """Not thread-safe, and one record at a time."""
 
     def __init__(self, folder: Folder, identity: Identity, segment_bytes: int = SEGMENT_BYTES) -> None:
         self._identity = identity
@@ -118,16 +119,32 @@ class RaftLog:
 
     def append(self, write: Write) -> None:
         """Durable when it returns. OSError: nothing of it is; by rule 3 the same may be tried again."""
+        place = self._place(write)
+        self._segments.folder.write(*place)
+        self._written(write, place)
+
+    def append_beside(self, write: Write, appender: Appender, done: Done) -> None:
+        """The same beside the loop: `done` is called on it, never before this returns. Raises OSError as well."""
+        place = self._place(write)
+
+        def written(error: Exception | None) -> None:
+            if error is None:
+                self._written(write, place)
+            done(error)
+
+        appender.write(*place, written)
+
+    def _place(self, write: Write) -> Place:
         if write.reset is not None:
             payload = pack((_RESET, write.reset, write.hard_state, write.entries))
         else:
             payload = pack((_BATCH, write.hard_state, write.entries))
-        segments = self._segments
-        if not segments.fits(payload):
+        if not self._segments.fits(payload):
             self._begin_segment(payload)
-        place = segments.place(payload)
-        segments.folder.write(*place)
-        segments.written(place)
+        return self._segments.place(payload)
+
+    def _written(self, write: Write, place: Place) -> None:
+        self._segments.written(place)
         self._hard_state = write.hard_state
         if write.reset is not None:
             self._last = write.reset

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from fastkube._raftlog import Message
 from fastkube.store.checkpoint import Checkpoints
+from fastkube.store.disk import Appender
 from fastkube.store.errors import StoreUnavailable
 from fastkube.store.log import RaftLog
 from fastkube.store.members import Membership
@@ -100,7 +101,7 @@ class Parts(NamedTuple):
     log: RaftLog
     checkpoints: Checkpoints
     transport: Transport
-    log_work: Work
+    appender: Appender
     checkpoint_work: Work
     copy: Copy
     folder: Path

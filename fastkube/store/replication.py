@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fastkube.clock import Clock
+from fastkube.store.appender import appender
 from fastkube.store.checkpoint import Checkpoints, boot_id, put_back
 from fastkube.store.consensus import RaftReplica
 from fastkube.store.disk import RealFolder
@@ -66,28 +68,19 @@ class Replication:
         rate = options.snapshot_rate
         transport = TlsTransport(identity.cluster, identity.member, options.files, engine.path, rate)
         await transport.listen(options.listen_peer_urls or options.advertised)
-        replica = self._replica(store, engine, log, recovered, membership, transport, checkpoints, clock)
+        parts = Parts(
+            log, checkpoints, transport, appender(folder), ThreadWork("checkpoint"),
+            partial(copy_of, engine), engine.path,
+        )  # fmt: skip
+        replica = self._replica(store, parts, recovered, membership, clock)
         transport.serve(replica, _Admin(replica, store, engine, options.initial_cluster_token).answer)
         return replica
 
     def _replica(
-        self,
-        store: Host,
-        engine: Engine,
-        log: RaftLog,
-        recovered: Recovered,
-        membership: Membership,
-        transport: TlsTransport,
-        checkpoints: Checkpoints,
-        clock: Clock,
+        self, store: Host, parts: Parts, recovered: Recovered, membership: Membership, clock: Clock
     ) -> RaftReplica:
         options = self._options
         timing = Timing(options.heartbeat_interval / 1000, options.election_timeout / 1000)
-
-        async def copy(folder: Path) -> tuple[Path, int, bytes]:
-            return await copy_of(engine, folder)
-
-        parts = Parts(log, checkpoints, transport, ThreadWork("raft-log"), ThreadWork("checkpoint"), copy, engine.path)
         seed = secrets.randbits(62)
         return RaftReplica(
             store, parts, recovered, membership, name=options.name, clock=clock, seed=seed, timing=timing

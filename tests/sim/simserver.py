@@ -23,6 +23,7 @@ from fastkube.store.members import NOBODY, Member, Membership, cluster_id
 from fastkube.store.parts import ANSWER, CALL, Parts
 from fastkube.store.recovery import begin_log, found, membership_of, recover
 from fastkube.store.snapshot import describe
+from fastkube.store.work import Done
 
 _PAGE = 4096
 _SEGMENT_BYTES = 64 << 10
@@ -124,6 +125,20 @@ class SimWork:
             job()
 
 
+class SimAppender:
+    """A record's write is a job that a crash may cut short."""
+
+    def __init__(self, folder: SimFolder, work: SimWork) -> None:
+        self._folder = folder
+        self._work = work
+
+    def write(self, name: str, offset: int, data: bytes, done: Done) -> None:
+        self._work.submit(lambda: self._folder.write(name, offset, data), done)
+
+    def close(self) -> None:
+        self._work.close()
+
+
 class SimEnvironment:
     """LMDB's; a transaction that finds the disk full when it is committed, as LMDB does, is undone."""
 
@@ -221,8 +236,9 @@ class SimReplication:
             store.applied = engine.state(txn).applied
         server.log_work = SimWork(world, server.loop, 0.002)
         server.checkpoint_work = SimWork(world, server.loop, 0.02)
+        appender = SimAppender(server.folder, server.log_work)
         parts = Parts(
-            log, checkpoints, SimTransport(server), server.log_work, server.checkpoint_work, server.copy, server.path
+            log, checkpoints, SimTransport(server), appender, server.checkpoint_work, server.copy, server.path
         )
         WatchedReplica.checker = net.checker
         membership = membership_of(engine)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from simloop import SimClock, World
-from simserver import SimCheckpoints, SimFolder, SimServer, SimWork
+from simserver import SimAppender, SimCheckpoints, SimFolder, SimServer, SimWork
 
 from fastkube.store import (
     ANY,
@@ -23,28 +23,14 @@ from fastkube.store import (
     Write,
 )
 from fastkube.store.check import check, inspect
-from fastkube.store.disk import Folder
 from fastkube.store.engine import Engine
 from fastkube.store.journal import Durability, Parts
 from fastkube.store.mvcc import Reading
 from fastkube.store.ops import Op
-from fastkube.store.work import Done, Work
 
 KEYS = tuple(b"key-%d" % number for number in range(12))
 LIFE_S = 4.0
 LONG_S = 20.0
-
-
-class SimAppender:
-    def __init__(self, folder: Folder, work: Work) -> None:
-        self._folder = folder
-        self._work = work
-
-    def write(self, name: str, offset: int, data: bytes, done: Done) -> None:
-        self._work.submit(lambda: self._folder.write(name, offset, data), done)
-
-    def close(self) -> None:
-        self._work.close()
 
 
 class SimDurability(Durability):
@@ -56,7 +42,7 @@ class SimDurability(Durability):
         server = self._server
         server.engine = engine
         server.watch_space(engine)
-        server.checkpoints = SimCheckpoints(engine, server.boot)
+        server.checkpoints = SimCheckpoints(engine, server)
         server.log_work = SimWork(server.world, server.loop, 0.002)
         server.checkpoint_work = SimWork(server.world, server.loop, 0.02)
         appender = SimAppender(server.folder, server.log_work)
@@ -73,7 +59,7 @@ class SingleServer(SimServer):
         self.folder = SimFolder(world)
         self.boots = 0
         self.store: Store | None = None
-        self.data_full = False
+        self.data_full = self.fills_late = False
         self.replica = None
 
     def start(self) -> None:
