@@ -8,6 +8,7 @@ Workloads have the shape of scheduler_perf's. Under FASTKUBE_PURE=1 the same cor
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import sys
 import time
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from fastkube import __version__, _sched
+from fastkube.process import settled
 from fastkube.scheduler.framework import Cycle
 from fastkube.scheduler.offline import OfflineScheduler
 from fastkube.scheduler.preemption import Preemptor
@@ -222,6 +224,8 @@ def place(workload: str, nodes: int, pods: int, seconds_max: float) -> Outcome:
 
 
 def measure(workload: str, nodes: int, pods: int, seconds_max: float) -> Object:
+    gc.collect()
+    settled()  # as in the processes: what other workloads have left is not looked through again
     if workload == PREEMPTION:
         outcome = preemption(nodes, pods, seconds_max)
     elif workload == CHURN:

@@ -93,6 +93,15 @@ def among(verdicts: cython.uint[::1], wanted: list[int], slots: array) -> array:
     return slots
 
 
+def marked(slots: cython.uchar[::1]) -> int:
+    """How many slots have a byte of 1; there are no others but 0."""
+    k: cython.Py_ssize_t
+    total: cython.Py_ssize_t = 0
+    for k in range(len(slots)):
+        total += slots[k]
+    return total
+
+
 def lowest(values: cython.longlong[::1]) -> int:
     """The least of the values, at most 0."""
     k: cython.Py_ssize_t

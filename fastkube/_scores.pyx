@@ -352,8 +352,12 @@ class Ranking:
         slot: cython.Py_ssize_t
         count: cython.Py_ssize_t = len(order)
         limit: cython.Py_ssize_t = want
+        place: cython.Py_ssize_t
         while self.at < count and self.found < limit:
-            slot = order[(self.start + self.at) % count]
+            place = self.start + self.at
+            if place >= count:
+                place -= count
+            slot = order[place]
             if hopeful[slot]:
                 if self.seen[slot] != versions[slot]:
                     return slot

@@ -163,13 +163,13 @@ class Binder:
     async def _carry_out(self, binding: Binding) -> None:
         try:
             waiting = self.waiting.get(binding.pod.uid)
-            if waiting is not None or self._pre_binders(binding):
+            pre_binders = self._pre_binders(binding)
+            if waiting is not None or pre_binders:
                 await self._tell_expected(binding)
             if waiting is not None:
                 await self._wait(waiting)
             timing = binding.profile.timing
             started = timing.now()
-            pre_binders = self._pre_binders(binding)
             if pre_binders:
                 for plugin in pre_binders:
                     await self._step(binding, "PreBind", plugin, plugin.pre_bind(binding.cycle, binding.node))

@@ -59,6 +59,9 @@ class Action(Flag):
     ALL = ADD | DELETE | UPDATE
 
 
+_labels: dict[tuple[str, int], str] = {}
+
+
 class ClusterEvent(NamedTuple):
     """`old` and `new` are PodInfos for Pods and objects for everything else; None where there is none."""
 
@@ -70,6 +73,13 @@ class ClusterEvent(NamedTuple):
     @property
     def label(self) -> str:
         """The name in metrics."""
+        key = self.resource, self.action.value  # asked for with each event: arithmetic with flags is slow
+        found = _labels.get(key)
+        if found is None:
+            found = _labels[key] = self._label()
+        return found
+
+    def _label(self) -> str:
         if self.resource == WILDCARD:
             return "UnschedulableTimeout"
         if self.action & Action.UPDATE:

@@ -61,7 +61,7 @@ class Screen:
 class Plan:
     """A core plan, what it depends on, and what its verdicts mean."""
 
-    __slots__ = ("__weakref__", "_generations", "_reasons", "core", "plugins", "screen", "selected")
+    __slots__ = ("__weakref__", "_explained", "_generations", "_reasons", "core", "plugins", "screen", "selected")
 
     def __init__(
         self,
@@ -76,6 +76,7 @@ class Plan:
         self.selected = selected
         self._generations = generations
         self._reasons = reasons
+        self._explained: dict[int, tuple[Reason, ...]] = {}
 
     def holds(self, cache: Cache, now: tuple[int, ...]) -> bool:
         """`now`: the generations that Plans._generations gives."""
@@ -85,6 +86,12 @@ class Plan:
 
     def explain(self, verdict: int) -> tuple[Reason, ...]:
         """Why a node with this verdict is refused: one reason, or one for each resource that is lacking."""
+        found = self._explained.get(verdict)
+        if found is None:
+            found = self._explained[verdict] = self._explain(verdict)
+        return found
+
+    def _explain(self, verdict: int) -> tuple[Reason, ...]:
         if verdict & 0xFF != _sched.FIT:
             return (self._reasons.reason(verdict),) if verdict else ()
         resolvable = not verdict >> 31

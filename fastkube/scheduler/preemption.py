@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from fastkube import _scores
+from fastkube import _columns, _scores
 from fastkube.api import selectors
 from fastkube.api.selectors import LabelSelector
 from fastkube.scheduler.cache import Cache, Trial
@@ -155,7 +155,7 @@ class Preemptor:
     def _rank(self, cycle: Cycle, error: FitError, search: NodeSearch) -> _Known | Preemption:
         """Try candidates until enough are found: what is known then, at least one node being ranked; or why none is."""
         hopeful = error.hopeful()
-        count = bytes(hopeful).count(1) if hopeful is not None else 0
+        count = _columns.marked(hopeful) if hopeful is not None else 0
         total = error.total
         if hopeful is None or not count or error.plan is None:
             return Preemption(None, fit_message(total, Counter({NOT_HELPFUL: total})))
