@@ -284,6 +284,8 @@ class Plugin:
     """What `permit` keeps Pods waiting for."""
     notes_pre_bind = False
     """`pre_bind` has something to do only for Pods about which the plugin has put something into `cycle.state`."""
+    pre_filters = pre_scores = True
+    """Whether filters and scores are counted as prepared for each Pod, as they are in upstream's plugins."""
 
     def __init__(self, args: Mapping[str, Any], handle: Handle, weight: int = 1) -> None:
         self.args = args
@@ -301,6 +303,10 @@ class Plugin:
     def pre_enqueue(self, pod: PodInfo) -> str | None:
         """Why the Pod must not even be tried; None lets it into the queue."""
         return None
+
+    def asks(self, spec: PodSpec) -> bool:
+        """Whether `screen_filter` has anything to ask nodes for such Pods."""
+        return True
 
     def screen_filter(self, spec: PodSpec, draft: ScreenDraft) -> None: ...
 

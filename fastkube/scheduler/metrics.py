@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from fastkube import __version__
+from fastkube.scheduler.evaluations import Asked, Evaluations
+from fastkube.scheduler.metrics_text import Labels, sample
 
-Labels = tuple[str, ...]
 NOTED_MAX = 1024
 T = TypeVar("T")
-
-
-def _text(name: str, labels: Mapping[str, str], value: float) -> str:
-    told = ",".join(f'{key}="{_escape(text)}"' for key, text in labels.items())
-    number = repr(float(value)) if value != int(value) else str(int(value))
-    return f"{name}{{{told}}} {number}" if told else f"{name} {number}"
-
-
-def _escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 class Counter:
@@ -37,7 +28,7 @@ class Counter:
 
     def lines(self) -> Iterator[str]:
         for labels, value in self.values.items():
-            yield _text(self.name, dict(zip(self.labels, labels, strict=True)), value)
+            yield sample(self.name, dict(zip(self.labels, labels, strict=True)), value)
 
 
 class Gauge:
@@ -50,7 +41,7 @@ class Gauge:
 
     def lines(self) -> Iterator[str]:
         for values, number in self._read().items():
-            yield _text(self.name, dict(zip(self.labels, values, strict=True)), number)
+            yield sample(self.name, dict(zip(self.labels, values, strict=True)), number)
 
 
 class Histogram:
@@ -109,11 +100,11 @@ class Histogram:
             total = 0
             for bound, count in zip(self.bounds, counts, strict=False):
                 total += count
-                yield _text(f"{self.name}_bucket", {**labels, "le": f"{bound:g}"}, total)
+                yield sample(f"{self.name}_bucket", {**labels, "le": f"{bound:g}"}, total)
             total += counts[-1]
-            yield _text(f"{self.name}_bucket", {**labels, "le": "+Inf"}, total)
-            yield _text(f"{self.name}_sum", labels, self._sums[values])
-            yield _text(f"{self.name}_count", labels, total)
+            yield sample(f"{self.name}_bucket", {**labels, "le": "+Inf"}, total)
+            yield sample(f"{self.name}_sum", labels, self._sums[values])
+            yield sample(f"{self.name}_count", labels, total)
 
 
 _FINE: Any = {"start": 0.00001, "factor": 1.5, "count": 20}
@@ -122,6 +113,23 @@ SAMPLED = 10
 
 SCHEDULED, UNSCHEDULABLE, ERROR = "scheduled", "unschedulable", "error"
 SUCCESS = "Success"
+
+
+_STABLE = (
+    "schedule_attempts_total", "scheduling_attempt_duration_seconds", "preemption_victims", "pending_pods",
+    "preemption_attempts_total", "pod_scheduling_attempts", "framework_extension_point_duration_seconds",
+    "queue_incoming_pods_total",
+)  # fmt: skip
+_BETA = (
+    "goroutines", "pod_scheduling_sli_duration_seconds", "permit_wait_duration_seconds", "unschedulable_pods",
+    "plugin_evaluation_total",
+)  # fmt: skip
+
+
+def stability(name: str) -> str:
+    """The level that upstream promises for a metric."""
+    own = name.removeprefix("scheduler_")
+    return "STABLE" if own in _STABLE else "BETA" if own in _BETA else "ALPHA"
 
 
 class Gauges(NamedTuple):
@@ -239,6 +247,36 @@ class Metrics:
         self.group_algorithm_duration = Histogram(
             "scheduler_podgroup_scheduling_algorithm_duration_seconds", "Time of a decision on a PodGroup alone."
         )
+        self.evaluations = Evaluations()
+        self.volume_errors = Counter(
+            "scheduler_volume_scheduling_stage_error_total",
+            "Times that volumes could not be found, assumed or bound for a Pod.",
+            ("operation",),
+        )
+        self.batches = Counter(
+            "scheduler_batch_attempts_total",
+            "Attempts for which what is known for equal Pods was there (hint_used), and others.",
+            ("profile", "result"),
+        )
+        self.batches_flushed = Counter(
+            "scheduler_batch_cache_flushed_total",
+            "Times that what was known for equal Pods did not hold any more.",
+            ("profile", "reason"),
+        )
+        self.hint_duration = Histogram(
+            "scheduler_get_node_hint_duration_seconds",
+            "Time to find what is known for equal Pods, in a tenth of the attempts.",
+            ("hinted", "profile"),
+            start=0.00001,
+            count=12,
+        )
+        self.store_duration = Histogram(
+            "scheduler_store_schedule_results_duration_seconds",
+            "Time to work out what equal Pods share.",
+            ("profile",),
+            start=0.00001,
+            count=12,
+        )
         self.build = Counter("fastkube_build_info", "The version that runs.", ("version",))
         self.build.add(__version__)
         self._gauges = (
@@ -259,13 +297,18 @@ class Metrics:
             Gauge("scheduler_goroutines", "Tasks at work, by what they do.", ("operation",), gauges.at_work),
         )
 
+    def all(self) -> Iterator[Counter | Gauge | Histogram | Evaluations]:
+        for metric in (*vars(self).values(), *self._gauges):
+            if isinstance(metric, Counter | Gauge | Histogram | Evaluations):
+                yield metric
+
     def text(self) -> str:
         """What /metrics answers."""
         lines: list[str] = []
-        for metric in (*vars(self).values(), *self._gauges):
-            if isinstance(metric, Counter | Gauge | Histogram):
-                lines += [f"# HELP {metric.name} {metric.help}", f"# TYPE {metric.name} {metric.kind}"]
-                lines += metric.lines()
+        for metric in self.all():
+            lines.append(f"# HELP {metric.name} [{stability(metric.name)}] {metric.help}")
+            lines.append(f"# TYPE {metric.name} {metric.kind}")
+            lines += metric.lines()
         return "\n".join(lines) + "\n"
 
 
@@ -278,6 +321,8 @@ class Timing:
         self._plugins = metrics.plugins
         self._profile = profile
         self._turn = 0
+        self._metrics = metrics
+        self._hinted = (profile, "hint_used"), (profile, "no_hint")
         points = ("PreFilter", "Filter", "Score")
         self._decided = [metrics.extension_points.notes(point, SUCCESS, profile) for point in points]
 
@@ -289,6 +334,24 @@ class Timing:
         if len(self._decided[0]) >= NOTED_MAX:
             self._points.sort()
         return True
+
+    def asked(self, *plugins: Iterable[str]) -> Asked:
+        """Where it is counted how often these plugins are asked, those of PreFilter, Filter, PreScore and Score."""
+        return self._metrics.evaluations.of(self._profile, *plugins)
+
+    def hinted(self, known: bool, started: float | None) -> None:
+        """What equal Pods share was found, or must be worked out; `started` where that is timed."""
+        values, key = self._metrics.batches.values, self._hinted[0 if known else 1]
+        values[key] = values.get(key, 0) + 1
+        if started is not None:
+            hint = "hint" if known else "no_hint"
+            self._metrics.hint_duration.observe(self.now() - started, hint, self._profile)
+
+    def worked_out(self, started: float) -> None:
+        self._metrics.store_duration.observe(self.now() - started, self._profile)
+
+    def flushed(self, reason: str) -> None:
+        self._metrics.batches_flushed.add(self._profile, reason)
 
     def decided(self, begun: float, prepared: float, searched: float) -> None:
         """A node is chosen now: `point` for what led there, at once."""

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from fastkube import _sched
 from fastkube.api import resources
 from fastkube.scheduler.cache import Cache
+from fastkube.scheduler.evaluations import Asked
 from fastkube.scheduler.framework import PlanDraft, Plugin, PodKind, Reason, Reasons, ScreenDraft
 from fastkube.scheduler.metrics import Timing
 from fastkube.scheduler.pods import PodInfo, PodSpec
@@ -28,6 +29,10 @@ TOO_MANY_PODS = "Too many pods"
 FIT_PLUGIN = "NodeResourcesFit"
 
 
+EXPIRED = "expired"
+"""Why a plan is given up: the nodes, or what the plan counts, are others now."""
+
+
 class Points(NamedTuple):
     """The plugins of a profile which plans are made from, by extension point."""
 
@@ -40,10 +45,23 @@ class Points(NamedTuple):
 class Screen:
     """A core screen, what it depends on, and how its verdicts about resources are told."""
 
-    __slots__ = ("core", "fit_names", "image_generation", "kinds", "scorers", "static_generation", "uses_images")
+    __slots__ = (
+        "core", "filters", "fit_names", "image_generation", "kinds", "scorers", "scores", "static_generation",
+        "uses_images",
+    )  # fmt: skip
 
-    def __init__(self, core: _sched.Screen, draft: ScreenDraft, cache: Cache, fit_names: list[str]) -> None:
+    def __init__(
+        self,
+        core: _sched.Screen,
+        draft: ScreenDraft,
+        cache: Cache,
+        fit_names: list[str],
+        filters: frozenset[str],
+        scores: frozenset[str],
+    ) -> None:
         self.core = core
+        self.filters = filters
+        self.scores = scores
         self.scorers = draft.scorers
         self.uses_images = draft.uses_images
         self.static_generation = cache.static_generation
@@ -61,7 +79,10 @@ class Screen:
 class Plan:
     """A core plan, what it depends on, and what its verdicts mean."""
 
-    __slots__ = ("__weakref__", "_explained", "_generations", "_reasons", "core", "plugins", "screen", "selected")
+    __slots__ = (
+        "__weakref__", "_explained", "_generations", "_reasons", "asked", "core", "filters", "scores", "screen",
+        "selected",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -70,13 +91,20 @@ class Plan:
         selected: list[Selected],
         generations: tuple[int | None, ...],
         reasons: Reasons,
+        filters: frozenset[str],
+        scores: frozenset[str],
     ) -> None:
+        """`filters` and `scores` are the plugins that have something to say about such Pods."""
         self.core = core
         self.screen = screen
         self.selected = selected
         self._generations = generations
         self._reasons = reasons
         self._explained: dict[int, tuple[Reason, ...]] = {}
+        self.filters = filters
+        self.scores = scores
+        self.asked: dict[tuple[bool, bool], Asked] = {}
+        """Counts, for Pods with and without volumes and claims."""
 
     def holds(self, cache: Cache, now: tuple[int, ...]) -> bool:
         """`now`: the generations that Plans._generations gives."""
@@ -121,20 +149,26 @@ class Plans:
         self._screens: OrderedDict[PodSpec, Screen] = OrderedDict()
         self._plans: OrderedDict[PodKind, Plan] = OrderedDict()
 
-    def plan_for(self, pod: PodInfo) -> Plan:
+    def plan_for(self, pod: PodInfo, *, sampled: bool = False) -> Plan:
         """The plan for a Pod, made now if there is none that holds."""
-        kind = PodKind(pod.spec, pod.labels, pod.owner)
+        kind, timing = PodKind(pod.spec, pod.labels, pod.owner), self._timing
+        started = timing.now() if sampled else None
         plan = self._plans.get(kind)
         now = self._generations()
         if plan is not None and plan.holds(self._cache, now):
             self._plans.move_to_end(kind)
+            timing.hinted(True, started)
             return plan
+        timing.hinted(False, started)
         if plan is not None:
+            timing.flushed(EXPIRED)
             del self._plans[kind]
             plan.screen.kinds.discard(kind)
             self._give_up(plan)
         self._cache.order()
+        begun = timing.now()
         plan = self._plans[kind] = self._make(kind)
+        timing.worked_out(begun)
         self._plans.move_to_end(kind)
         plan.screen.kinds.add(kind)
         if len(self._plans) > PLANS_MAX:
@@ -161,10 +195,17 @@ class Plans:
             self._cache.prepare(kind.spec)
         draft = PlanDraft(self._cache, self._reasons)
         call = self._timing.call
+        filters, scores = set(), set()
         for plugin in self._points.plan_filter:
+            before = len(draft.ports) + len(draft.rules)
             call(True, "Filter", plugin.name, plugin.plan_filter, kind, draft)
+            if len(draft.ports) + len(draft.rules) > before:
+                filters.add(plugin.name)
         for plugin in self._points.plan_score:
+            before = len(draft.scorers)
             call(True, "Score", plugin.name, plugin.plan_score, kind, draft)
+            if len(draft.scorers) > before:
+                scores.add(plugin.name)
         screen = self._screen(kind.spec)  # last: drafting may have added columns
         core = _sched.Plan(self._cache.nodes, screen.core, draft.ports, draft.rules, [*screen.scorers, *draft.scorers])
         terms, namespaces, placement, workloads = self._generations()
@@ -174,7 +215,8 @@ class Plans:
             placement if draft.follows_placement else None,
             workloads if draft.follows_workloads else None,
         )
-        return Plan(core, screen, draft.selected, generations, self._reasons)
+        asked = screen.filters | filters, screen.scores | scores
+        return Plan(core, screen, draft.selected, generations, self._reasons, *asked)
 
     def _screen(self, spec: PodSpec) -> Screen:
         screen = self._screens.get(spec)
@@ -202,8 +244,12 @@ class Plans:
         call = self._timing.call
         for plugin in self._points.screen_filter:
             call(True, "Filter", plugin.name, plugin.screen_filter, spec, draft)
+        scores = set()
         for plugin in self._points.screen_score:
+            before = len(draft.scorers) + len(draft.resources)
             call(True, "Score", plugin.name, plugin.screen_score, spec, draft)
+            if len(draft.scorers) + len(draft.resources) > before:
+                scores.add(plugin.name)
         request = spec.request
         if draft.unchecked:
             checked = {name: value for name, value in spec.requests.items() if name not in draft.unchecked}
@@ -213,4 +259,5 @@ class Plans:
             core.refuse(refusal.mask, self._reasons.code(refusal.reason))
         names = {column: name for name, column in self._cache.columns.items()}
         fit_names = [names[column] for column in request.fit_columns()]
-        return Screen(core, draft, self._cache, fit_names)
+        filters = frozenset(plugin.name for plugin in self._points.screen_filter if plugin.asks(spec))
+        return Screen(core, draft, self._cache, fit_names, filters, frozenset(scores))

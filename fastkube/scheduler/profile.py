@@ -21,7 +21,7 @@ from fastkube.scheduler.metrics import Timing
 from fastkube.scheduler.plans import Plans, Points
 from fastkube.scheduler.plugins import BUILT_IN
 from fastkube.scheduler.pods import PodInfo
-from fastkube.scheduler.search import Filters, NodeSearch
+from fastkube.scheduler.search import Filters, NodeSearch, Prepared
 
 ENTRY_POINT_GROUP = "fastkube.scheduler.plugins"
 
@@ -167,7 +167,12 @@ class Profile:
             _having(self._points["preFilter"], "pre_filter"), _having(filters, "refusals"), _having(scores, "score")
         )
         plans = Plans(cache, points, reasons, workloads, self.timing)
-        return NodeSearch(cache, plans, reasons, per_pod, percentage if own is None else own, turn, self.timing)
+        before = Prepared(
+            frozenset(plugin.name for plugin in filters if plugin.pre_filters),
+            frozenset(plugin.name for plugin in scores if plugin.pre_scores),
+        )
+        share = percentage if own is None else own
+        return NodeSearch(cache, plans, reasons, per_pod, share, turn, self.timing, before)
 
     def waits_for(self, plugins: Iterable[str], event: ClusterEvent) -> bool:
         """Whether any of the plugins is interested in events of this kind at all."""

@@ -122,6 +122,13 @@ class Filters(NamedTuple):
         return bool(pod.volumes), bool(pod.claims or pod.spec.devices)
 
 
+class Prepared(NamedTuple):
+    """The names of the plugins that have the points before filters and scores."""
+
+    filters: frozenset[str]
+    scores: frozenset[str]
+
+
 class Candidates(NamedTuple):
     """Nodes that take a Pod, before one is chosen; `error` says why the others do not."""
 
@@ -143,8 +150,10 @@ class NodeSearch:
         percentage: int,
         turn: list[int],
         timing: Timing,
+        prepared_by: Prepared,
     ) -> None:
         self._cache = cache
+        self._prepared_by = prepared_by
         self._timing = timing
         self._plans = plans
         self._reasons = reasons
@@ -171,6 +180,7 @@ class NodeSearch:
         core = plan.core
         core.search(self._turn[0], self._wanted(cycle), extra)
         self.advance(core.visited)
+        self._count(cycle.pod, plan)
         if core.found:
             searched = timing.now()
             found = self.choose(cycle, plan)
@@ -193,6 +203,7 @@ class NodeSearch:
         else:
             plan.core.search(self._turn[0], self._wanted(cycle), extra)
             self.advance(plan.core.visited)
+            self._count(cycle.pod, plan)
             nodes = self.nodes_found(plan.core)
         if nominated:
             self._cache.nominate(cycle.pod, nominated)
@@ -239,7 +250,7 @@ class NodeSearch:
                 self._timing.call(cycle.sampled, "PreFilter", plugin.name, plugin.pre_filter, cycle)
             except Rejected as rejected:
                 raise self._rejected(pod, plugin, rejected) from None
-        plan = self._plans.plan_for(pod)
+        plan = self._plans.plan_for(pod, sampled=cycle.sampled)
         return plan, self._extra(cycle, plan)
 
     def _rejected(self, pod: PodInfo, plugin: Plugin, rejected: Rejected) -> FitError:
@@ -259,6 +270,19 @@ class NodeSearch:
     def advance(self, visited: int) -> None:
         """The next search starts behind the nodes that this one has looked at."""
         self._turn[0] = (self._turn[0] + visited) % max(1, self._cache.nodes.live)
+
+    def _count(self, pod: PodInfo, plan: Plan) -> None:
+        """The plugins that the last search stood for were asked."""
+        key = Filters.key(pod)
+        asked = plan.asked.get(key)
+        if asked is None:
+            own = self._filters[key]
+            filters = plan.filters.union(plugin.name for plugin in own.refusals)
+            scores = plan.scores.union(plugin.name for plugin in own.score)
+            before = self._prepared_by
+            asked = self._timing.asked(filters & before.filters, filters, scores & before.scores, scores)
+            plan.asked[key] = asked
+        asked.count(plan.core.visited, plan.core.found)
 
     def choose(self, cycle: Cycle, plan: Plan) -> Placement:
         """Out of what the last search found."""

@@ -247,6 +247,12 @@ async def test_metrics_and_health_are_served(cluster: Cluster) -> None:
     counted.add(f"scheduler_plugin_execution_duration_seconds_count{{{plugin}}}")
     counted.add('scheduler_event_handling_duration_seconds_count{event="NodeAdd"}')
     counted.add('scheduler_queue_incoming_pods_total{event="UnscheduledPodAdd",queue="active"}')
+    for name, point in (
+        ("NodeResourcesFit", "PreFilter"), ("NodeResourcesFit", "Filter"), ("TaintToleration", "Filter"),
+    ):  # fmt: skip
+        counted.add(f'scheduler_plugin_evaluation_total{{plugin="{name}",extension_point="{point}",{profile}}}')
+    counted.add(f'scheduler_batch_attempts_total{{{profile},result="no_hint"}}')
+    assert not any('plugin="NodePorts"' in line for line in lines if "plugin_evaluation" in line)
     missing = counted - {line.rpartition(" ")[0] for line in lines}
     assert not missing
     with pytest.raises(ValueError, match="is not HOST:PORT"):

@@ -18,6 +18,7 @@ BYTES_MAX_PER_CONTAINER = 1000 * _MB
 
 class ImageLocality(Plugin):
     name = "ImageLocality"
+    pre_scores = False
 
     def screen_score(self, spec: PodSpec, draft: ScreenDraft) -> None:
         draft.uses_images = True

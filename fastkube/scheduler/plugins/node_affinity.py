@@ -39,6 +39,9 @@ class NodeAffinity(Plugin):
             raise Rejected("pod affinity terms conflict")
         cycle.narrow(_named(self.handle.cache.index, names), self.name)
 
+    def asks(self, spec: PodSpec) -> bool:
+        return bool(self._added or spec.required)
+
     def screen_filter(self, spec: PodSpec, draft: ScreenDraft) -> None:
         index = draft.cache.index
         if self._added:

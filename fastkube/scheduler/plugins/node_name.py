@@ -12,6 +12,7 @@ from fastkube.scheduler.pods import PodSpec
 
 class NodeName(Plugin):
     name = "NodeName"
+    pre_filters = False
 
     def screen_filter(self, spec: PodSpec, draft: ScreenDraft) -> None:
         """Nothing to refuse: see above."""

@@ -11,6 +11,7 @@ TAINT = Taint("node.kubernetes.io/unschedulable", "", "NoSchedule")
 
 class NodeUnschedulable(Plugin):
     name = "NodeUnschedulable"
+    pre_filters = False
     interests = (
         Interest(NODE, Action.ADD | Action.UPDATE_NODE_TAINT),
         Interest(UNSCHEDULED_POD, Action.UPDATE_POD_TOLERATION),

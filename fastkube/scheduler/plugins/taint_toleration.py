@@ -23,6 +23,7 @@ def untolerated(spec: PodSpec, taints: Iterable[Taint]) -> bool:
 
 class TaintToleration(Plugin):
     name = "TaintToleration"
+    pre_filters = False
     interests = (
         Interest(NODE, Action.ADD | Action.UPDATE_NODE_TAINT),
         Interest(UNSCHEDULED_POD, Action.UPDATE_POD_TOLERATION),

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from fastkube.api import quantity
+from fastkube.errors import ApiError
 from fastkube.scheduler.events import (
     CSI_DRIVER,
     CSI_NODE,
@@ -223,6 +224,13 @@ class VolumeBinding(Plugin):
                 self._store.forget_claim(claim)
 
     async def pre_bind(self, cycle: Cycle, node: NodeInfo) -> None:
+        try:
+            await self._bind_volumes(cycle, node)
+        except (BindingFailed, ApiError):
+            self.handle.metrics.volume_errors.add("bind")
+            raise
+
+    async def _bind_volumes(self, cycle: Cycle, node: NodeInfo) -> None:
         state: _State = cycle.state[self.name]
         client = self.handle.client
         written = Choice(
