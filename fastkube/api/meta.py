@@ -109,6 +109,27 @@ def controller_of(obj: Object) -> Object | None:
     return None
 
 
+def drop_equal_owners(metadata: Object) -> list[str]:
+    """Leaves one of each of the owner references; the warning about those that were there again, if any were."""
+    owners = metadata["ownerReferences"] or ()
+    if len(owners) < 2:
+        return []
+    kept: list[Object] = []
+    again: list[str] = []
+    for ref in owners:
+        if ref in kept:
+            again.append(ref.get("uid") or "")
+        else:
+            kept.append(ref)
+    if not again:
+        return []
+    metadata["ownerReferences"] = kept
+    told = "API server dedups owner references in 1.20+, and may reject such requests as early as 1.24"
+    uids = ", ".join(dict.fromkeys(again))
+    what = ".metadata.ownerReferences contains duplicate entries"
+    return [f"{what}; {told}; please fix your requests; duplicate UID(s) observed: {uids}"]
+
+
 def owner_reference(owner: Object, *, controller: bool = True) -> Object:
     """A reference to `owner` for its dependents; as a controller it blocks the foreground deletion of the owner."""
     ref = {
@@ -261,7 +282,7 @@ def _validate_owner(ref: Object, path: str) -> list[Cause]:
     api_version, kind = ref.get("apiVersion") or "", ref.get("kind") or ""
     group, _, version = api_version.rpartition("/")
     causes: list[Cause] = []
-    if not version:
+    if "/" in group or not version:
         causes.append(field.invalid(f"{path}.apiVersion", api_version, "version must not be empty"))
     empty = [key for key in ("kind", "name", "uid") if not ref.get(key)]
     causes += [field.invalid(f"{path}.{key}", "", "must not be empty") for key in empty]

@@ -28,6 +28,9 @@ LEGACY_ISSUER = "kubernetes/serviceaccount"
 """Of the tokens in Secrets, which have no end of their own."""
 
 
+_BAD_SIGNATURE = "go-jose/go-jose: error in cryptographic primitive"
+
+
 class InvalidToken(Exception):
     """The text is no token of ours, was altered, or its time is over."""
 
@@ -83,17 +86,17 @@ class KeyRing:
             raise InvalidToken("unexpected algorithm")
         key = self.public.get(header.get("kid") or self.key_id)
         if key is None:
-            raise InvalidToken("unknown key")
+            raise InvalidToken(_BAD_SIGNATURE)
         try:
             key.verify(_decode(signature), message.encode(), padding.PKCS1v15(), hashes.SHA256())
         except InvalidSignature:
-            raise InvalidToken("wrong signature") from None
+            raise InvalidToken(_BAD_SIGNATURE) from None
         endless = "exp" not in claims and claims.get("iss") == LEGACY_ISSUER
         expires, not_before = math.inf if endless else claims.get("exp"), claims.get("nbf", 0)
         if not isinstance(expires, int | float) or now >= expires:
-            raise InvalidToken("token has expired")
+            raise InvalidToken("service account token has expired")
         if not isinstance(not_before, int | float) or now < not_before - 1:
-            raise InvalidToken("token is not valid yet")
+            raise InvalidToken("service account token is not valid yet")
         return claims
 
     def jwks(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Rules, those of the Kubernetes API ("Resource versions" and "Retrieving large results sets in chunks"):
   1. No resourceVersion: the latest state. "0": any state, here also the latest. N: a state not older than N.
   2. `Exact`, and N with a limit but no match rule: the state at revision N itself.
-  3. A limit together with "not older than" is ignored, as upstream's watch cache does.
+  3. A limit together with "0" is ignored, as upstream's watch cache does.
   4. A continue token holds the revision of the first page, so all pages show one snapshot. When compaction has passed
      it, the 410 answer carries a token that goes on from the same key in the latest state.
   5. remainingItemCount is told only where nothing is filtered out.
@@ -75,9 +75,9 @@ class ListOptions:
         options = cls(
             resource_version=query.get("resourceVersion", ""),
             match=query.get("resourceVersionMatch", ""),
-            limit=parse_int64(query.get("limit") or "0"),
+            limit=parse_int64(query.get("limit", "0")),
             continue_token=query.get("continue", ""),
-            timeout_s=parse_int64(query.get("timeoutSeconds") or "0"),
+            timeout_s=parse_int64(query.get("timeoutSeconds", "0")),
             allow_bookmarks=_boolean(query.get("allowWatchBookmarks", "false")),
         )
         if query.get("labelSelector"):
@@ -162,10 +162,13 @@ class KeyRange(NamedTuple):
 
 
 def key_range(rtype: ResourceType, namespace: str, options: ListOptions | None = None) -> KeyRange:
-    """The keys of a collection; one key alone where the field selector names the object."""
+    """The keys of a collection; those alone that the field selector's name and namespace leave."""
     prefix = rtype.key_prefix
+    fields = options.fields if options is not None else None
+    name = fields.exact("metadata.name") if fields is not None else None
+    if fields is not None and not namespace and rtype.namespaced:
+        namespace = fields.exact("metadata.namespace") or ""
     scope = prefix + namespace.encode() + b"/" if namespace else prefix
-    name = options.fields.exact("metadata.name") if options is not None and options.fields is not None else None
     if name and (namespace or not rtype.namespaced):
         key = rtype.key(namespace, name)
         return KeyRange(prefix, key, key + b"\0")
@@ -189,8 +192,10 @@ class _Token(NamedTuple):
         version, revision, start = document.get("v"), document.get("rv", 0), document.get("start", "")
         if version != "meta.k8s.io/v1":
             raise _bad_token(f"server does not recognize this encoded version {version or ''}")
-        if not isinstance(revision, int) or not isinstance(start, str) or not start or revision == 0:
-            raise _bad_token("incorrect encoded start resourceVersion")
+        if not isinstance(revision, int) or not isinstance(start, str) or revision == 0:
+            raise _bad_token(f"incorrect encoded start resourceVersion (version {version})")
+        if not start:
+            raise _bad_token(f"encoded start key empty (version {version})")
         if ".." in start.split("/"):
             raise _bad_token(start)
         return cls(prefix + start.encode(), revision)
@@ -225,6 +230,8 @@ def list_page(store: Store, call: Call, options: ListOptions) -> Page:
     if options.continue_token:
         if options.resource_version not in ("", "0"):
             raise errors.bad_request("specifying resource version is not allowed when using continue")
+        if options.resource_version:
+            limit = 0
         token = _Token.decode(options.continue_token, keys.prefix)
         revision = store.revision if token.revision < 0 else token.revision
         try:
@@ -239,10 +246,10 @@ def list_page(store: Store, call: Call, options: ListOptions) -> Page:
         except Compacted:
             raise errors.expired(_LIST_EXPIRED) from None
         except FutureRevision:
-            raise too_large_resource_version(wanted, store.revision, retry=False) from None
+            raise too_large_resource_version(wanted, store.revision) from None
     if wanted > store.revision:
         raise too_large_resource_version(wanted, store.revision)
-    if options.resource_version:
+    if options.resource_version == "0":
         limit = 0
     return _read(store, keys, options, store.revision, limit)
 
@@ -312,11 +319,12 @@ def parse_resource_version(text: str) -> int:
     raise ApiError(500, "", f"resourceVersion: Invalid value: {field.quote(text)}: {problem}")
 
 
-def too_large_resource_version(wanted: int, current: int, *, retry: bool = True) -> ApiError:
+def too_large_resource_version(wanted: int, current: int) -> ApiError:
     """The client has seen a newer state than this server has; it may ask again."""
     error = errors.timeout(f"Too large resource version: {wanted}, current: {current}", retry_after_s=1)
     cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
-    error.details = {"causes": [cause], "retryAfterSeconds": 1} if retry else {"causes": [cause]}
+    error.details = {"causes": [cause], "retryAfterSeconds": 1}
+    error.headers = {"Retry-After": "1"}
     return error
 
 

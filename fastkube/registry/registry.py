@@ -184,7 +184,12 @@ class Registry:
         review = self.reviews.get((call.rtype.group, call.rtype.resource))
         if review is None:
             raise errors.method_not_supported(call.rtype.storage_group, call.rtype.resource, call.verb)
-        return Stored(pack(await review(call, decoding.decode(call, obj))), 0)
+        asked = decoding.decode(call, obj)
+        if call.rtype.group:
+            if not call.rtype.namespaced:
+                asked["metadata"].pop("namespace", None)
+            ownership.set_created(call, self.strategy(call.rtype), asked)
+        return Stored(pack(await review(call, asked)), 0)
 
     async def create_decoded(self, call: Call, obj: Object, *, managed: bool = False) -> Stored:
         """`create` of an object that is decoded already. `managed`: it says who owns its fields (an apply made it)."""
@@ -196,6 +201,8 @@ class Registry:
         if not call.name:
             call.name = metadata.get("name") or ""
         strategy.default(obj)
+        if "ownerReferences" in metadata:
+            call.warnings += meta.drop_equal_owners(metadata)
         if not managed:
             ownership.set_created(call, strategy, obj)
         decoding.nullify(call, obj)
@@ -367,6 +374,7 @@ class Registry:
         body = decoding.read(call, obj, facet.group, facet.version, facet.kind)
         updating.check_name(call, body.setdefault("metadata", {}))
         if not call.subresource and self._creates_missing(call):
+            body["metadata"].pop("resourceVersion", None)  # upstream takes any for an object that is not there
             return await self.create_decoded(call, decoding.to_storage(call, body)), True
         stored = await self.modify(call, facets.replacement(call, facet, body), facet.rules, change)
         return facet.answer(call, stored), False
@@ -437,6 +445,8 @@ class Registry:
             old = conversion.convert(rtype, old, rtype.storage_api_version)
         new, claimed_version, managed = build(old, item)
         strategy.default(new)
+        if "ownerReferences" in new["metadata"]:
+            call.warnings += meta.drop_equal_owners(new["metadata"])
         call.revision = item.mod_revision
         if not managed:
             ownership.set_updated(call, strategy, new, old)

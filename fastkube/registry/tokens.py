@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import msgpack
 
 from fastkube import errors
-from fastkube.api import field
+from fastkube.api import apply, field, schema
+from fastkube.api.apply import Writer
 from fastkube.api.catalog import split_api_version
 from fastkube.clock import rfc3339
 from fastkube.errors import Cause
@@ -20,6 +21,7 @@ from fastkube.registry.strategy import Call, Object
 if TYPE_CHECKING:
     from fastkube.registry.registry import Registry
 
+_API_VERSION = "authentication.k8s.io/v1"
 _EXPIRATION_DEFAULT_S = 3600
 _EXPIRATION_MIN_S = 600
 _EXPIRATION_MAX_S = 2**32
@@ -57,8 +59,11 @@ async def issue(registry: Registry, call: Call, body: Object) -> Object:
         raise errors.internal("no service account signing key is configured")
     _check_identity(call, body["metadata"])
     account = _get(registry, "serviceaccounts", call.namespace, call.name)
-    now = call.now or registry.clock.time()
+    now = call.now = call.now or registry.clock.time()
     spec = body.setdefault("spec", {})
+    if spec.get("expirationSeconds") is None:
+        spec["expirationSeconds"] = _EXPIRATION_DEFAULT_S
+    _own(call, body)
     request = _normalised(body, account, spec, signer, now)
     causes = _validate(spec)
     if causes:
@@ -80,18 +85,27 @@ async def issue(registry: Registry, call: Call, body: Object) -> Object:
 
 
 def _check_identity(call: Call, metadata: Object) -> None:
-    for key, wanted in (("name", call.name), ("namespace", call.namespace)):
-        given = metadata.get(key)
-        if given and given != wanted:
-            cause = field.invalid(f"metadata.{key}", given, f"must match the service account {key} if specified")
-            raise errors.invalid("authentication.k8s.io", "TokenRequest", call.name, [cause])
+    if metadata.get("namespace") not in (None, "", call.namespace):
+        raise errors.bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request"
+        )
+    given = metadata.get("name")
+    if given and given != call.name:
+        cause = field.invalid("metadata.name", given, "must match the service account name if specified")
+        raise errors.invalid("authentication.k8s.io", "TokenRequest", call.name, [cause])
+
+
+def _own(call: Call, body: Object) -> None:
+    """All that the request sets belongs to who asks."""
+    writer = Writer(call.field_manager, _API_VERSION, call.now, call.subresource)
+    entries = apply.created(body, schema.load(_API_VERSION, "TokenRequest"), writer)
+    if entries:
+        body["metadata"]["managedFields"] = entries
 
 
 def _normalised(body: Object, account: Object, spec: Object, signer: TokenSigner, now: float) -> Object:
     if not spec.get("audiences"):
         spec["audiences"] = list(signer.audiences)
-    if spec.get("expirationSeconds") is None:
-        spec["expirationSeconds"] = _EXPIRATION_DEFAULT_S
     spec.setdefault("boundObjectRef", None)
     owner = account["metadata"]
     metadata = {
@@ -101,7 +115,7 @@ def _normalised(body: Object, account: Object, spec: Object, signer: TokenSigner
         "uid": owner["uid"],
         "creationTimestamp": rfc3339(now),
     }
-    return {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "metadata": metadata, "spec": spec}
+    return {"kind": "TokenRequest", "apiVersion": _API_VERSION, "metadata": metadata, "spec": spec}
 
 
 def _validate(spec: Object) -> list[Cause]:
@@ -126,14 +140,16 @@ def _get(registry: Registry, resource: str, namespace: str, name: str) -> Object
 
 def _bound_objects(registry: Registry, call: Call, ref: Any) -> dict[str, Object]:
     """The objects whose end is the token's end; a Pod's token names the Pod's node too."""
-    if not ref:
+    if ref is None:
         return {}
     kind, api_version = ref.get("kind") or "", ref.get("apiVersion") or ""
     group, version = split_api_version(api_version)
     if group or kind not in _BINDABLE:
         problem = f"cannot bind token to object of type {group}/{version}, Kind={kind}"
         raise errors.bad_request(problem)
-    found = _get(registry, _BINDABLE[kind], call.namespace, ref.get("name") or "")
+    if not ref.get("name"):
+        raise errors.bad_request("Name parameter required.")
+    found = _get(registry, _BINDABLE[kind], call.namespace, ref["name"])
     bound = {kind: found}
     if kind == "Pod":
         spec = found["spec"]

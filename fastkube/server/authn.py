@@ -16,13 +16,14 @@ import hashlib
 import hmac
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgpack
 
 from fastkube import errors
+from fastkube.api.field import quote
 from fastkube.api.tokens import LEGACY_ISSUER, Claims, InvalidToken, KeyRing
 from fastkube.clock import Clock, parse_rfc3339
 from fastkube.registry.strategy import UserInfo
@@ -52,6 +53,9 @@ _TERMINATED_GRACE_S = 60.0
 
 _BOOTSTRAP_TOKEN = re.compile(r"([a-z0-9]{6})\.([a-z0-9]{16})").fullmatch
 _BOOTSTRAP_GROUP = re.compile(r"system:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]").fullmatch
+_INVALIDATED = "service account token has been invalidated"
+_INVALID = "invalid bearer token"
+_EXTRA_SPACE = "the provided Authorization header contains extra space before the bearer token, and is ignored"
 _WEBSOCKET_TOKEN = "base64url.bearer.authorization.k8s.io."
 
 
@@ -183,9 +187,11 @@ class Authenticator:
         checked = self._checked.get(header)
         if checked is not None and now < checked.until:
             return checked.user
-        scheme, _, token = header.strip().partition(" ")
-        token = token.strip()
+        scheme, *rest = header.strip().split(" ", 2)
+        token = rest[0] if rest else ""
         if scheme.lower() != "bearer" or not token:
+            if len(rest) > 1 and scheme.lower() == "bearer":
+                request.warnings.append(_EXTRA_SPACE)
             return self._nobody(request)
         user = self._tokens.get(f"Bearer {token}")
         if user is not None:
@@ -246,20 +252,27 @@ class Authenticator:
         user = self._tokens.get(f"Bearer {token}")
         if user is not None:  # static tokens are good for the server's own audiences
             shared = tuple(audience for audience in wanted if audience in self._options.audiences)
-            return Review(user, shared) if shared else Review(None, (), "token audiences do not match")
+            return Review(user, shared) if shared else Review(None, (), _INVALID)
         try:
             user, _, shared = self._check_token(token, wanted, self._clock.time())
         except InvalidToken as problem:
             if not self._issuers and self._webhook is None:
-                return Review(None, (), f"[invalid bearer token, {problem}]")
+                return Review(None, (), f"[{_INVALID}, {problem}]" if self._is_own(token) else _INVALID)
             try:
                 user, _, good_for = await self._from_elsewhere(token)
             except InvalidToken as other:
-                return Review(None, (), f"[invalid bearer token, {other}]")
+                return Review(None, (), f"[{_INVALID}, {other}]")
             shared = tuple(audience for audience in wanted if audience in good_for)
             if not shared:
                 return Review(None, (), "token audiences do not match")
         return Review(user, shared)
+
+    def _is_own(self, token: str) -> bool:
+        """Whether a token says that this server issued it: only of those it is told what is wrong with them."""
+        try:
+            return jose.read(token).claims.get("iss") in (self._options.service_account_issuer, LEGACY_ISSUER)
+        except jose.BadToken:
+            return False
 
     def _check_token(self, token: str, audiences: tuple[str, ...], now: float) -> _Verified:
         """Verifies a token that is no static one."""
@@ -278,7 +291,8 @@ class Authenticator:
         given = {named} if isinstance(named, str) else set(named or ())
         shared = tuple(audience for audience in audiences if audience in given)
         if not shared:
-            raise InvalidToken(f"token audiences {sorted(given)} is invalid for the target audiences {list(audiences)}")
+            told = f"{_go_list(sorted(given))} is invalid for the target audiences {_go_list(audiences)}"
+            raise InvalidToken(f"token audiences {told}")
         return _Verified(self._account_user(claims, now), float(claims["exp"]), shared)
 
     # ---------------------------------------------------------------- ServiceAccounts
@@ -327,12 +341,20 @@ class Authenticator:
         return account_user(namespace, name, uid, {})
 
     def _check_bound(self, resource: str, namespace: str, bound: Mapping[str, Any], now: float) -> None:
-        found = self.stored(resource, namespace, bound.get("name") or "")
-        if found is None or found["metadata"]["uid"] != bound.get("uid"):
-            raise InvalidToken(f"{resource} {bound.get('name')!r} is gone")
+        name = bound.get("name") or ""
+        found = self.stored(resource, namespace, name)
+        account = resource == "serviceaccounts"
+        if found is None:
+            raise InvalidToken(f"{resource} {quote(name)} not found" if account else _INVALIDATED)
         deleted = found["metadata"].get("deletionTimestamp")
         if deleted and now > parse_rfc3339(deleted) + _TERMINATED_GRACE_S:
-            raise InvalidToken(f"{resource} {bound.get('name')!r} has been deleted")
+            raise InvalidToken(f"service account {namespace}/{name} has been deleted" if account else _INVALIDATED)
+        uid = found["metadata"]["uid"]
+        if uid != bound.get("uid"):
+            kind = resource.removesuffix("s")
+            whose = f"service account {kind} ref claim" if not account else "claim"
+            told = f"{'service account' if account else kind} UID ({uid}) does not match {whose}"
+            raise InvalidToken(f"{told} ({bound.get('uid')})")
 
     def stored(self, resource: str, namespace: str, name: str) -> dict[str, Any] | None:
         """An object of the core group, as it is stored now."""
@@ -428,7 +450,7 @@ def read_token_file(path: Path) -> dict[str, UserInfo]:
             token, name, uid, *rest = fields
             if not token:
                 raise ValueError(f"{path}:{number}: the token is empty")
-            groups = tuple(group.strip() for group in rest[0].split(",") if group.strip()) if rest else ()
+            groups = tuple(group.strip() for group in rest[0].split(",")) if rest else ()
             users[token] = UserInfo(name, groups, uid)
     return users
 
@@ -437,6 +459,10 @@ def _authenticated(user: UserInfo) -> UserInfo:
     if AUTHENTICATED in user.groups:
         return user
     return UserInfo(user.name, (*user.groups, AUTHENTICATED), user.uid, user.extra)
+
+
+def _go_list(texts: Iterable[str]) -> str:
+    return f"[{' '.join(map(quote, texts))}]"
 
 
 def _websocket_token(headers: Any) -> str | None:

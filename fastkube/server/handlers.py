@@ -59,6 +59,7 @@ _WITHOUT_TABLE = frozenset(
         ("pods", "ephemeralcontainers"),
         ("pods", "resize"),
         ("resourceclaims", "status"),
+        ("serviceaccounts", "token"),
     )
 )
 """Subresources which upstream has no table of."""
@@ -77,6 +78,8 @@ def handle_resource(server: ApiServer, request: Request) -> Result:
 
 
 def _connect(server: ApiServer, request: Request, call: Call) -> Result:
+    if request.query.get("dryRun"):
+        raise errors.bad_request("dryRun is not supported")
     options = options_of(call, request.query_text)
     return connect(server, request, call) if options is None else _connect_admitted(server, request, call, options)
 
@@ -93,7 +96,10 @@ async def _connect_admitted(
 
 def _form(request: Request, call: Call) -> Form:
     headers = request.headers
-    tables = not call.subresource or (call.rtype.resource, call.subresource) not in _WITHOUT_TABLE
+    if call.subresource:
+        tables = (call.rtype.resource, call.subresource) not in _WITHOUT_TABLE
+    else:
+        tables = len(call.rtype.verbs) > 1  # there is none of what is only asked
     form = form_for(headers.get("Accept", ""), custom=call.rtype.custom, tables=tables)
     agent = headers.get("User-Agent", "")
     if (request.query and "pretty" in request.query) or agent.startswith(_PEOPLE):
@@ -231,6 +237,8 @@ def watch(server: ApiServer, request: Request, route: Route) -> Result:
     form = form_for(request.headers.get("Accept", ""), stream=True, custom=call.rtype.custom)
     view = view_of(call.rtype, call.version, form, query, server.clock)
     position = parse_resource_version(options.resource_version)
+    if options.timeout_s < 0:
+        return Answer(200, b"", view.stream_media)
     return _watch(server, request, call, options, view, position)
 
 
@@ -241,7 +249,7 @@ async def _watch(
     selection = Selection(call.namespace, options.labels, options.fields)
     lifetime_s = options.timeout_s or server.options.min_request_timeout_s * random.uniform(1.0, 2.0)
     initial = options.send_initial_events is True or (options.send_initial_events is None and position == 0)
-    announce = options.send_initial_events is True and options.allow_bookmarks
+    announce = initial and options.allow_bookmarks
     if options.send_initial_events is True and position:
         await server.wait_for_revision(position)
     connection = request.connection

@@ -12,8 +12,7 @@ from fastkube import errors
 from fastkube.api import field
 from fastkube.clock import Clock, rfc3339
 from fastkube.errors import Cause
-from fastkube.registry import ownership
-from fastkube.registry.strategy import Strategy, UserInfo
+from fastkube.registry.strategy import UserInfo
 from fastkube.server.authz_webhook import settled
 from fastkube.server.request import Attributes
 
@@ -70,12 +69,12 @@ class _Reviews:
 
     async def self_access(self, call: Call, obj: Object) -> Object:
         spec = obj.setdefault("spec", {})
-        _refuse(_spec_causes(spec) + _metadata_causes(call, obj))
+        _refuse(_spec_causes(spec) + _metadata_causes(obj))
         return await self._decide(obj, call.user, spec)
 
     async def access(self, call: Call, obj: Object) -> Object:
         spec = obj.setdefault("spec", {})
-        _refuse(_subject_causes(spec) + _metadata_causes(call, obj))
+        _refuse(_subject_causes(spec) + _metadata_causes(obj))
         return await self._decide(obj, _subject(spec), spec)
 
     async def local_access(self, call: Call, obj: Object) -> Object:
@@ -86,7 +85,7 @@ class _Reviews:
             raise errors.bad_request(problem)
         metadata["namespace"] = namespace
         causes = _subject_causes(spec)
-        causes += _metadata_causes(call, obj, "namespace")
+        causes += _metadata_causes(obj, "namespace")
         wanted = spec.get("resourceAttributes")
         if wanted is not None and (wanted.get("namespace") or "") != namespace:
             path = "spec.resourceAttributes.namespace"
@@ -185,11 +184,9 @@ def _refuse(causes: list[Cause]) -> None:
         raise errors.invalid(_AUTHORIZATION, "", "", causes)
 
 
-def _metadata_causes(call: Call, obj: Object, *allowed: str) -> list[Cause]:
-    """What is refused is told as it would be stored, with the fields' manager."""
-    if all(key in allowed for key in obj["metadata"]):
+def _metadata_causes(obj: Object, *allowed: str) -> list[Cause]:
+    if all(key in allowed or key == "managedFields" for key in obj["metadata"]):
         return []
-    ownership.set_created(call, Strategy(), obj)
     return [field.invalid("metadata", field.struct(obj["metadata"]), "must be empty")]
 
 

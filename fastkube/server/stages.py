@@ -128,11 +128,16 @@ def _timeout(server: ApiServer, request: Request) -> float:
     asked = request.query.get("timeout") if request.query else None
     if not asked:
         return longest
+    problem = ""
     try:
         seconds = parse_duration(asked.removeprefix("-"))
+        if seconds and asked[-1].isdigit():
+            problem = "missing unit in duration"
     except ValueError:
-        problem = f"time: invalid duration {quote(asked)}"
-        raise errors.bad_request(f"invalid timeout specified in the request URL - {problem}") from None
+        problem = "invalid duration"
+    if problem:
+        problem = f"time: {problem} {quote(asked)}"
+        raise errors.bad_request(f"invalid timeout specified in the request URL - {problem}")
     if asked.startswith("-"):
         seconds = 0
     return min(seconds, longest) if seconds > 0 else longest
