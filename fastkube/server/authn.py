@@ -288,10 +288,10 @@ class Authenticator:
         if claims.get("iss") != self._options.service_account_issuer:
             raise InvalidToken("wrong issuer")
         named = claims.get("aud")
-        given = {named} if isinstance(named, str) else set(named or ())
+        given = [named] if isinstance(named, str) else list(named or ())
         shared = tuple(audience for audience in audiences if audience in given)
         if not shared:
-            told = f"{_go_list(sorted(given))} is invalid for the target audiences {_go_list(audiences)}"
+            told = f"{_go_list(given)} is invalid for the target audiences {_go_list(audiences)}"
             raise InvalidToken(f"token audiences {told}")
         return _Verified(self._account_user(claims, now), float(claims["exp"]), shared)
 

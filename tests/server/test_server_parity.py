@@ -1,0 +1,147 @@
+"""What kube-apiserver answers at the edges: parameters of lists and watches, reviews, tokens, owners."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from apis import ADMIN, Api, running
+from pytest import TempPathFactory
+
+MAPS = "/api/v1/namespaces/default/configmaps"
+REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"
+ACCOUNT = "/api/v1/namespaces/default/serviceaccounts/sa"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def api(tmp_path_factory: TempPathFactory) -> Any:
+    async with running(tmp_path_factory.mktemp("parity")) as started:
+        for name in "abc":
+            await started.create(MAPS, {"metadata": {"name": name}})
+        await started.create("/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "sa"}})
+        yield started
+
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+BAD_PARAMETERS = {
+    "limit=": 'strconv.ParseInt: parsing "": invalid syntax',
+    "watch=1&timeoutSeconds=": 'strconv.ParseInt: parsing "": invalid syntax',
+    "timeout=5": 'invalid timeout specified in the request URL - time: missing unit in duration "5"',
+    "limit=1&continue=eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6MCwic3RhcnQiOiJhXHUwMDAwIn0": "invalid continue token: "
+    "continue key is not valid: incorrect encoded start resourceVersion (version meta.k8s.io/v1)",
+    "limit=1&continue=eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6NTAsInN0YXJ0IjoiIn0": "invalid continue token: "
+    "continue key is not valid: encoded start key empty (version meta.k8s.io/v1)",
+}
+
+
+@pytest.mark.parametrize(("query", "told"), BAD_PARAMETERS.items(), ids=BAD_PARAMETERS)
+async def test_a_parameter_that_does_not_parse(api: Api, query: str, told: str) -> None:
+    response = await api.request("GET", f"{MAPS}?{query}")
+    assert (response.status, response.json["message"]) == (400, told)
+
+
+async def test_a_version_of_the_future_says_when_to_ask_again(api: Api) -> None:
+    for path in (
+        f"{MAPS}?resourceVersion=99999999",
+        f"{MAPS}?resourceVersion=99999999&limit=1",
+        f"{MAPS}/a?resourceVersion=99999999",
+    ):
+        response = await api.request("GET", path)
+        assert response.status == 504
+        assert response.headers["Retry-After"] == "1"
+        assert response.json["details"]["retryAfterSeconds"] == 1
+
+
+async def test_a_limit_holds_unless_any_version_will_do(api: Api) -> None:
+    first = (await api.request("GET", f"{MAPS}?limit=1")).json["metadata"]
+    exact = f"resourceVersion={first['resourceVersion']}&resourceVersionMatch=NotOlderThan"
+    assert len((await api.request("GET", f"{MAPS}?limit=1&{exact}")).json["items"]) == 1
+    rest = await api.request("GET", f"{MAPS}?limit=1&continue={first['continue']}&resourceVersion=0")
+    assert len(rest.json["items"]) == 2
+    assert "continue" not in rest.json["metadata"]
+
+
+async def test_a_namespace_in_the_field_selector_bounds_the_pages(api: Api) -> None:
+    await api.create("/api/v1/namespaces/kube-system/configmaps", {"metadata": {"name": "z"}})
+    page = await api.request("GET", "/api/v1/configmaps?fieldSelector=metadata.namespace%3Ddefault&limit=3")
+    assert len(page.json["items"]) == 3
+    assert "continue" not in page.json["metadata"]
+
+
+async def test_bookmarks_announce_the_end_of_the_present_state_unasked(api: Api) -> None:
+    response = await api.request("GET", f"{MAPS}?watch=1&allowWatchBookmarks=true&timeoutSeconds=1")
+    assert b'"k8s.io/initial-events-end":"true"' in response.body
+    assert (await api.request("GET", f"{MAPS}?watch=1&timeoutSeconds=-1")).body == b""
+
+
+async def test_equal_owners_are_one(api: Api) -> None:
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u"}
+    body = {"metadata": {"name": "owned", "ownerReferences": [owner, owner, {**owner, "controller": True}]}}
+    response = await api.request("POST", f"{MAPS}?dryRun=All", body)
+    assert response.json["metadata"]["ownerReferences"] == [owner, {**owner, "controller": True}]
+    assert "duplicate UID(s) observed: u" in response.headers["Warning"]
+    body["metadata"]["ownerReferences"] = [{**owner, "apiVersion": "a/b/c"}]
+    assert (await api.request("POST", f"{MAPS}?dryRun=All", body)).status == 422
+
+
+async def test_a_put_that_creates_takes_any_version(api: Api) -> None:
+    path = "/apis/coordination.k8s.io/v1/namespaces/default/leases/new"
+    body = {"metadata": {"name": "new", "resourceVersion": "1"}}
+    assert (await api.request("PUT", path, body)).status == 201
+
+
+async def test_what_is_asked_belongs_to_who_asks(api: Api) -> None:
+    asked = {"spec": {"token": ADMIN}}
+    review = await api.create(REVIEWS, asked)
+    assert review["metadata"]["managedFields"][0]["fieldsV1"] == {"f:spec": {"f:token": {}}}
+    request = await api.create(f"{ACCOUNT}/token", {})
+    (entry,) = request["metadata"]["managedFields"]
+    assert (entry["subresource"], entry["fieldsV1"]) == ("token", {"f:spec": {"f:expirationSeconds": {}}})
+
+
+async def test_a_review_has_no_table(api: Api) -> None:
+    accept = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"}
+    for path, body in ((REVIEWS, {"spec": {"token": ADMIN}}), (f"{ACCOUNT}/token", {})):
+        response = await api.request("POST", path, body, headers=accept)
+        assert (response.status, response.json["apiVersion"]) == (201, "authentication.k8s.io/v1")
+
+
+@pytest.mark.parametrize(
+    ("bound", "told"),
+    [
+        ({}, "cannot bind token to object of type /, Kind="),
+        ({"apiVersion": "v1", "kind": "Pod"}, "Name parameter required."),
+    ],
+)
+async def test_a_token_bound_to_nothing(api: Api, bound: dict[str, str], told: str) -> None:
+    response = await api.request("POST", f"{ACCOUNT}/token", {"spec": {"boundObjectRef": bound}})
+    assert (response.status, response.json["message"]) == (400, told)
+
+
+async def test_only_of_own_tokens_it_is_told_what_is_wrong(api: Api) -> None:
+    token = (await api.create(f"{ACCOUNT}/token", {"spec": {"audiences": ["y", "x"]}}))["status"]["token"]
+    told = {
+        "nobody": "invalid bearer token",
+        "a.b.c": "invalid bearer token",
+        token[:-8] + "AAAAAAAA": "[invalid bearer token, go-jose/go-jose: error in cryptographic primitive]",
+        token: '[invalid bearer token, token audiences ["y" "x"] is invalid for the target audiences '
+        '["https://kubernetes.default.svc"]]',
+    }
+    for text, problem in told.items():
+        assert (await api.create(REVIEWS, {"spec": {"token": text}}))["status"]["error"] == problem
+
+
+async def test_a_space_before_the_bearer_token(api: Api) -> None:
+    response = await api.request("GET", MAPS, headers={"Authorization": f"Bearer  {ADMIN}"})
+    assert response.status == 403
+    assert "extra space before the bearer token" in response.headers["Warning"]
+
+
+async def test_a_connection_has_no_dry_run(api: Api) -> None:
+    spec = {"containers": [{"name": "c", "image": "i"}]}
+    await api.create("/api/v1/namespaces/default/pods", {"metadata": {"name": "p"}, "spec": spec})
+    response = await api.request("POST", "/api/v1/namespaces/default/pods/p/exec?command=ls&dryRun=All")
+    assert (response.status, response.json["message"]) == (400, "dryRun is not supported")
