@@ -8,6 +8,7 @@ import heapq
 import itertools
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Protocol
 
 _QUIET_TURNS = 20
@@ -98,7 +99,13 @@ class ManualClock:
 
 def rfc3339(seconds: float) -> str:
     """`2026-01-02T03:04:05Z`, the form of metav1.Time."""
-    return datetime.datetime.fromtimestamp(int(seconds), datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _rfc3339(int(seconds))
+
+
+@lru_cache(maxsize=64)
+def _rfc3339(seconds: int) -> str:
+    """Much happens in the same second."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def rfc3339_micro(seconds: float) -> str:

@@ -53,7 +53,7 @@ class Expression:
     operator: str
     values: frozenset[str]
 
-    def holds(self, obj: Object, known: Known) -> bool:
+    def __call__(self, obj: Object, known: Known) -> bool:
         found = known.get(self.query.text)
         if found is None:
             found = known[self.query.text] = self.query.values(obj)
@@ -322,7 +322,7 @@ def _parse_expression(each: Object) -> Condition:
     operator = asked["operator"]
     if operator not in ("In", "NotIn", "Exists", "DoesNotExist"):
         raise StageError(f"operator {operator!r} is not supported")
-    return Expression(Query(asked["key"]), operator, frozenset(map(_text, asked.get("values") or ()))).holds
+    return Expression(Query(asked["key"]), operator, frozenset(map(_text, asked.get("values") or ())))
 
 
 def _parse_steps(spec: Object, kind: str, functions: Functions) -> Iterator[Step]:
@@ -405,17 +405,47 @@ def load(files: Iterable[str | Path] = (), functions: Functions = MappingProxyTy
     return stages
 
 
+_REMEMBERED_MAX = 1024
+
+
+def _only_queries(stages: Iterable[Stage]) -> list[Query] | None:
+    """What these Stages ask of an object, each once; None when they ask more than queries can tell."""
+    found: dict[str, Query] = {}
+    for stage in stages:
+        if stage.labels or stage.annotations:
+            return None
+        for condition in stage.conditions or ():
+            if not isinstance(condition, Expression):
+                return None
+            found[condition.query.text] = condition.query
+    return list(found.values())
+
+
 class Life:
     """The Stages of one kind, and the choice among them."""
 
     def __init__(self, stages: Iterable[Stage], kind: str, seed: int | None = None) -> None:
         self._stages = [stage for stage in stages if stage.kind == kind]
         self._random = random.Random(seed)
+        self._queries = _only_queries(self._stages)
+        self._remembered: dict[tuple[tuple[str, ...], ...], list[Stage]] = {}
+
+    def _matching(self, obj: Object) -> list[Stage]:
+        """The Stages that hold. Most objects are like others in all that is asked of them: what held then is known."""
+        found: Known = {query.text: query.values(obj) for query in self._queries or ()}
+        key = tuple([tuple(values) for values in found.values()])
+        if self._queries is None or not all(type(value) is str for values in key for value in values):
+            return [stage for stage in self._stages if stage.matches(obj, found)]
+        matching = self._remembered.get(key)
+        if matching is None:
+            if len(self._remembered) >= _REMEMBERED_MAX:
+                self._remembered.clear()
+            matching = self._remembered[key] = [stage for stage in self._stages if stage.matches(obj, found)]
+        return matching
 
     def next_stage(self, obj: Object) -> Stage | None:
         """The Stage to take now; of several that hold the heavier ones are drawn more often, weightless ones last."""
-        found: Known = {}
-        matching = [stage for stage in self._stages if stage.matches(obj, found)]
+        matching = self._matching(obj)
         if len(matching) < 2:
             return matching[0] if matching else None
         weights = [stage.weight_of(obj) for stage in matching]

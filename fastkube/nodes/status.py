@@ -6,6 +6,7 @@ Pure functions over dicts. Times are RFC 3339 texts. Source: the PodStatus and N
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Any
 
 Object = dict[str, Any]
@@ -18,6 +19,7 @@ def condition(kind: str, status: str, now: str, reason: str = "") -> Object:
     return made
 
 
+@lru_cache(maxsize=4096)
 def image_id(image: str) -> str:
     return f"{image.partition('@')[0].rpartition(':')[0] or image}@sha256:{hashlib.sha256(image.encode()).hexdigest()}"
 
@@ -57,12 +59,9 @@ def _always_restarts(container: Object) -> bool:
     return container.get("restartPolicy") == "Always"
 
 
-def running(pod: Object, now: str, host_ip: str, pod_ip: str) -> Object:
-    """All containers run and are ready; init containers have ended, sidecars go on."""
-    spec, generation = pod["spec"], pod["metadata"].get("generation", 1)
-    gates = [gate["conditionType"] for gate in spec.get("readinessGates") or ()]
-    present = {c["type"]: c.get("status") for c in pod.get("status", {}).get("conditions") or ()}
-    ready = all(present.get(gate) == "True" for gate in gates)
+@lru_cache(maxsize=64)
+def _running_conditions(ready: bool, generation: int, now: str) -> list[Object]:
+    """Of all Pods that start in the same second; not to be changed."""
     conditions = [
         condition(kind, "True", now)
         for kind in ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
@@ -71,11 +70,21 @@ def running(pod: Object, now: str, host_ip: str, pod_ip: str) -> Object:
         conditions[2] = condition("Ready", "False", now, "ReadinessGatesNotReady")
     for each in conditions:
         each["observedGeneration"] = generation
+    return conditions
+
+
+def running(pod: Object, now: str, host_ip: str, pod_ip: str) -> Object:
+    """All containers run and are ready; init containers have ended, sidecars go on."""
+    spec, generation = pod["spec"], pod["metadata"].get("generation", 1)
+    ready = True
+    if gates := [gate["conditionType"] for gate in spec.get("readinessGates") or ()]:
+        present = {each["type"]: each.get("status") for each in pod.get("status", {}).get("conditions") or ()}
+        ready = all(present.get(gate) == "True" for gate in gates)
     alive = {"running": {"startedAt": now}}
     status: Object = {
         "observedGeneration": generation,
         "phase": "Running",
-        "conditions": conditions,
+        "conditions": _running_conditions(ready, generation, now),
         "hostIP": host_ip,
         "hostIPs": [{"ip": host_ip}],
         "podIP": pod_ip,

@@ -394,9 +394,18 @@ def _asks_for_the_same(known: PodInfo, pod: Object) -> bool:
         and generation == before.get("generation")
         and metadata.get("labels") == before.get("labels")
         and metadata.get("deletionTimestamp") is before.get("deletionTimestamp") is None
-        and "containerStatuses" not in (pod.get("status") or ())
-        and "containerStatuses" not in (known.pod.get("status") or ())
+        and not _is_resized(pod)
+        and not _is_resized(known.pod)
     )
+
+
+def _is_resized(pod: Object) -> bool:
+    status = pod.get("status") or {}
+    states = status.get("containerStatuses")
+    if not states:
+        return False
+    told = any("resources" in each or "allocatedResources" in each for each in states)
+    return told and bool(resources.resized(pod["spec"], status))
 
 
 def _container_signature(container: Object) -> tuple[Any, ...]:

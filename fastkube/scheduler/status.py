@@ -109,7 +109,7 @@ class StatusWriter:
             body = {"metadata": {"uid": pod.uid}, "status": status}
             try:
                 await self._client.patch(
-                    "v1/pods", pod.name, body, pod.namespace, kind="strategic", subresource="status"
+                    "v1/pods", pod.name, body, pod.namespace, kind="strategic", subresource="status", brief=True
                 )
             except ApiError as error:
                 if error.code not in (404, 409):

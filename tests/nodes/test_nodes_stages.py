@@ -81,6 +81,20 @@ def test_delay(delay: dict[str, Any], least: float, most: float) -> None:
     assert (min(drawn) == max(drawn)) is (least == most)
 
 
+def test_what_is_remembered_of_objects_is_not_taken_for_others() -> None:
+    chosen = [
+        stages.parse(stage(name, selector=expression(".status.told", "In", value)))
+        for name, value in (("text", "1"), ("truth", "true"), ("nothing", ""))
+    ]
+    life = stages.Life(chosen, "Pod")
+    told = ["1", True, 1, "true", None, "", ["1"], {"a": "1"}, *map(str, range(3000)), "1", True]
+    for value in told:
+        obj = {"metadata": {}, "status": {"told": value}}
+        expected = [each for each in chosen if each.matches(obj, {})]
+        found = life.next_stage(obj)
+        assert ([found] if found else []) == expected, value
+
+
 def test_delay_until_a_time() -> None:
     parsed = stages.parse(stage(delay={"durationFrom": {"expressionFrom": ".metadata.until"}}))
     pod = {"metadata": {"until": "1970-01-01T00:01:40Z"}}
