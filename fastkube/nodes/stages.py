@@ -406,18 +406,26 @@ def load(files: Iterable[str | Path] = (), functions: Functions = MappingProxyTy
 
 
 _REMEMBERED_MAX = 1024
+Answer = tuple[str, ...] | None
+"""What Stages can see of what a query has found: None for nothing, else those of the values that any of them names."""
 
 
-def _only_queries(stages: Iterable[Stage]) -> list[Query] | None:
-    """What these Stages ask of an object, each once; None when they ask more than queries can tell."""
-    found: dict[str, Query] = {}
+def _answer(found: list[Any], values: frozenset[str]) -> Answer:
+    return tuple([text for text in map(_text, found) if text in values]) if values else ()
+
+
+def _only_queries(stages: Iterable[Stage]) -> list[tuple[Finder, frozenset[str]]] | None:
+    """What these Stages ask of an object, and the values that they name. None when they ask more than queries tell."""
+    found: dict[str, tuple[Finder, frozenset[str]]] = {}
     for stage in stages:
         if stage.labels or stage.annotations:
             return None
         for condition in stage.conditions or ():
             if not isinstance(condition, Expression):
                 return None
-            found[condition.query.text] = condition.query
+            query = condition.query
+            find, values = found.get(query.text, (query.values, frozenset()))
+            found[query.text] = (find, values | condition.values)
     return list(found.values())
 
 
@@ -428,20 +436,23 @@ class Life:
         self._stages = [stage for stage in stages if stage.kind == kind]
         self._random = random.Random(seed)
         self._queries = _only_queries(self._stages)
-        self._remembered: dict[tuple[tuple[str, ...], ...], list[Stage]] = {}
+        self._remembered: dict[tuple[Answer, ...], list[Stage]] = {}
 
     def _matching(self, obj: Object) -> list[Stage]:
         """The Stages that hold. Most objects are like others in all that is asked of them: what held then is known."""
-        found: Known = {query.text: query.values(obj) for query in self._queries or ()}
-        key = tuple([tuple(values) for values in found.values()])
-        if self._queries is None or not all(type(value) is str for values in key for value in values):
-            return [stage for stage in self._stages if stage.matches(obj, found)]
+        if self._queries is None:
+            return self._find(obj)
+        key = tuple([_answer(found, values) if (found := find(obj)) else None for find, values in self._queries])
         matching = self._remembered.get(key)
         if matching is None:
             if len(self._remembered) >= _REMEMBERED_MAX:
                 self._remembered.clear()
-            matching = self._remembered[key] = [stage for stage in self._stages if stage.matches(obj, found)]
+            matching = self._remembered[key] = self._find(obj)
         return matching
+
+    def _find(self, obj: Object) -> list[Stage]:
+        found: Known = {}
+        return [stage for stage in self._stages if stage.matches(obj, found)]
 
     def next_stage(self, obj: Object) -> Stage | None:
         """The Stage to take now; of several that hold the heavier ones are drawn more often, weightless ones last."""
