@@ -110,7 +110,8 @@ def _rfc3339(seconds: int) -> str:
 
 def rfc3339_micro(seconds: float) -> str:
     """`2026-01-02T03:04:05.000006Z`, the form of metav1.MicroTime."""
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    whole, micro = divmod(round(seconds * 1e6), 1_000_000)
+    return f"{_rfc3339(whole)[:-1]}.{micro:06d}Z"
 
 
 def parse_rfc3339(text: str) -> float:

@@ -204,16 +204,18 @@ class Client:
         dry_run: bool = False,
         field_manager: str = "",
         brief: bool = False,
+        shared: bool = False,
     ) -> Object:
         """POST; with `subresource` (binding, eviction, token) `name` is that of the object it belongs to.
 
-        `brief`, of every write: the answer is not needed; where the server takes batches it is {} then.
+        `brief`, of every write: the answer is not needed; where the server takes batches it is {} then. `shared`: the
+        answer belongs to other readers in the process too, must not be changed, and comes without managedFields.
         """
         if subresource:
             path = object_path(resource, namespace, name, subresource)
         else:
             path = collection_path(resource, namespace)
-        return await self._object("POST", path, _writing(dry_run, field_manager), obj, brief=brief)
+        return await self._object("POST", path, _writing(dry_run, field_manager), obj, brief=brief, shared=shared)
 
     async def update(
         self,
@@ -226,11 +228,12 @@ class Client:
         dry_run: bool = False,
         field_manager: str = "",
         brief: bool = False,
+        shared: bool = False,
     ) -> Object:
         """PUT; namespace and name are those of the object unless given."""
         metadata = obj["metadata"]
         path = object_path(resource, namespace or metadata.get("namespace", ""), name or metadata["name"], subresource)
-        return await self._object("PUT", path, _writing(dry_run, field_manager), obj, brief=brief)
+        return await self._object("PUT", path, _writing(dry_run, field_manager), obj, brief=brief, shared=shared)
 
     async def patch(
         self,
@@ -245,13 +248,15 @@ class Client:
         field_manager: str = "",
         force: bool = False,
         brief: bool = False,
+        shared: bool = False,
     ) -> Object:
         """PATCH; `kind` apply is server-side apply and needs a field manager."""
         query = _writing(dry_run, field_manager)
         if force:
             query["force"] = "true"
         path = object_path(resource, namespace, name, subresource)
-        return await self._object("PATCH", path, query, body, content_type=PATCH_TYPES[kind], brief=brief)
+        media = PATCH_TYPES[kind]
+        return await self._object("PATCH", path, query, body, content_type=media, brief=brief, shared=shared)
 
     async def delete(
         self,
@@ -347,6 +352,7 @@ class Client:
         content_type: str = "",
         accept: str = "",
         brief: bool = False,
+        shared: bool = False,
     ) -> Object:
         target = self._target(path, query)
         while True:
@@ -362,7 +368,7 @@ class Client:
             else:
                 response = await self._exchange(method, target, body, media, accept or codecs.ACCEPT[accepted])
             if response.status < 400:
-                answer: Object = codecs.decode(response.body, response.headers.get("content-type", ""))
+                answer: Object = codecs.decode(response.body, response.headers.get("content-type", ""), shared=shared)
                 return answer
             if response.status == 415 and sent != "json" and media == codecs.MEDIA[sent]:
                 self._send = "json"

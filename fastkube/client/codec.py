@@ -45,11 +45,17 @@ def encode(obj: Any, codec: str) -> tuple[bytes, str]:
     return orjson.dumps(obj), JSON
 
 
-def decode(body: bytes, content_type: str) -> Any:
-    """A body by its Content-Type; raises ApiError when it is not what it says."""
+_parts = _codec.Parts(4096)
+
+
+def decode(body: bytes, content_type: str, *, shared: bool = False) -> Any:
+    """A body by its Content-Type; raises ApiError when it is not what it says.
+
+    `shared`, of msgpack: equal parts of different objects are one part, which nobody may change; no managedFields.
+    """
     try:
         if content_type.startswith(MSGPACK):
-            return msgpack.unpackb(body)
+            return _codec.decode(body, False, _parts) if shared else msgpack.unpackb(body)
         if content_type.startswith(PROTOBUF):
             from fastkube.api import protobuf
 
@@ -133,7 +139,6 @@ def _unpack(data: bytes, start: int, end: int) -> WatchEvent:
     return _event(msgpack.unpackb(data[start:end]))
 
 
-_parts = _codec.Parts(4096)
 _TYPE, _OBJECT = b"\x82\xa4type", b"\xa6object"
 
 

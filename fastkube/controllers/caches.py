@@ -59,6 +59,11 @@ def by_selector_term(obj: Object) -> Iterable[str]:
     return (f"{obj['metadata']['namespace']}/{key}={selector[key]}",)
 
 
+def by_selecting(obj: Object) -> Iterable[str]:
+    """The namespace of a Service that has a selector."""
+    return (obj["metadata"]["namespace"],) if obj["spec"].get("selector") else ()
+
+
 def by_service(obj: Object) -> Iterable[str]:
     """`namespace/name` of the Service that an EndpointSlice belongs to."""
     name = (obj["metadata"].get("labels") or {}).get("kubernetes.io/service-name")
@@ -120,6 +125,7 @@ INDEXERS: dict[str, Indexer] = {
     "owner": by_owner,
     "node": by_node,
     "claim": by_claim,
+    "selecting": by_selecting,
     "selector-term": by_selector_term,
     "service": by_service,
     "tracked-job": by_tracked_job,
@@ -203,9 +209,9 @@ class Caches:
     def index(self, resource: str, name: str, key: str) -> Objects:
         return self._informers[resource].by_index(name, key)
 
-    def any_in(self, resource: str, namespace: str) -> bool:
-        """Whether there is an object of the resource in the namespace, by the index `namespace`."""
-        return self._informers[resource].is_indexed("namespace", namespace)
+    def is_indexed(self, resource: str, name: str, key: str) -> bool:
+        """Whether there is any object of the resource which the index `name` has under `key`."""
+        return self._informers[resource].is_indexed(name, key)
 
     def observe(self, resource: str, obj: Object) -> None:
         """Own writes are read at once; see Informer.observe."""

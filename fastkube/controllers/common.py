@@ -241,7 +241,7 @@ def controlled_by_or_matching(kind: str, resource: str) -> Keys:
         if not labels or is_terminating(obj):
             return ()
         namespace = obj["metadata"]["namespace"]
-        if not caches.any_in(resource, namespace):
+        if not caches.is_indexed(resource, "namespace", namespace):
             return ()
         candidates = caches.index(resource, "namespace", namespace)
         return [object_key(owner) for owner in candidates if selector_of(owner).matches(labels)]

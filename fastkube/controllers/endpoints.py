@@ -180,7 +180,7 @@ CONTROLLER = Controller(
     name="endpoints-controller",
     component="endpoint-controller",
     watches=(
-        Watch(SERVICES, indexes=("namespace", "selector-term")),
+        Watch(SERVICES, indexes=("selecting", "selector-term")),
         Watch(PODS, services_of_pod, ("namespace",), changed=pod_matters, about=POD_TOPICS),
         Watch(ENDPOINTS),  # of the same name as their Service
     ),

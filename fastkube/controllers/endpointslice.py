@@ -205,7 +205,7 @@ CONTROLLER = Controller(
     name="endpointslice-controller",
     component="endpoint-slice-controller",
     watches=(
-        Watch(SERVICES, indexes=("namespace", "selector-term")),
+        Watch(SERVICES, indexes=("selecting", "selector-term")),
         Watch(PODS, services_of_pod, ("namespace", "node"), changed=pod_matters, about=POD_TOPICS),
         Watch(SLICES, _service_of_slice, ("service",)),
         Watch(NODES, _services_on_node, changed=_zone_changed),

@@ -150,9 +150,9 @@ class Performer:
         client, resource, metadata = self._client, action.resource, action.obj["metadata"]
         namespace = metadata.get("namespace", "")
         if isinstance(action, Create):
-            answer = await client.create(resource, action.obj, namespace)
+            answer = await client.create(resource, action.obj, namespace, shared=True)
         elif isinstance(action, Update):
-            answer = await client.update(resource, action.obj, subresource=action.subresource)
+            answer = await client.update(resource, action.obj, subresource=action.subresource, shared=True)
         elif isinstance(action, Patch):
             answer = await client.patch(
                 resource,
@@ -163,6 +163,7 @@ class Performer:
                 subresource=action.subresource,
                 field_manager=action.field_manager,
                 force=action.force,
+                shared=True,
             )
         elif isinstance(action, Delete):
             return await self._delete(action)

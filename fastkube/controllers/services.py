@@ -30,7 +30,7 @@ TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
 def services_of_pod(caches: Caches, pod: Object) -> Iterable[str]:
     """Keys: the Services that select the Pod."""
     namespace, labels = pod["metadata"]["namespace"], pod["metadata"].get("labels") or {}
-    if not caches.any_in(SERVICES, namespace):
+    if not caches.is_indexed(SERVICES, "selecting", namespace):
         return ()
     return [
         object_key(service)
