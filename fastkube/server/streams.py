@@ -10,7 +10,8 @@ Rules:
   1. A Watcher has a position: it has been sent every event of its selection up to that revision, and none above.
      Only when its position equals the hub's may it join a group; whoever is behind reads the store's log until then.
   2. Nobody waits for a slow client. When more than `_BACKLOG_MAX_BYTES` wait in its socket it leaves the group with the
-     position reached so far, and comes back through the log. If compaction passes it meanwhile it is ended with 410.
+     position reached so far. What the group is sent from then on is kept for it, as far as there is room (kept.py);
+     whoever is further behind comes back through the log, and if compaction passes it meanwhile it is ended with 410.
   3. Order is by revision, in the log and in a group alike. A group is flushed before anybody joins it and before any
      bookmark, so what is pending in a group is always above the position of each of its members.
   4. A watch that begins without a resourceVersion first gets the state as ADDED events, read at one revision.
@@ -32,6 +33,7 @@ from fastkube.errors import ApiError
 from fastkube.registry.answers import Stored
 from fastkube.server.answer import LAST_CHUNK, chunk
 from fastkube.server.forms import ADDED, DELETED, MODIFIED, View
+from fastkube.server.kept import Block, Kept
 from fastkube.server.media import TABLE
 from fastkube.store import PUT, Compacted
 
@@ -110,8 +112,8 @@ class Group:
     """Watchers that receive the same bytes. `columns`: its members have not had a table's column definitions yet."""
 
     __slots__ = (
-        "columns", "due", "framing", "handle", "hub", "key", "members", "pending", "position", "selection",
-        "view",
+        "columns", "due", "framing", "handle", "hub", "kept", "key", "late", "members", "pending", "position",
+        "reached", "selection", "view",
     )  # fmt: skip
 
     def __init__(self, hub: Hub, key: GroupKey, selection: Selection, framing: Framing) -> None:
@@ -125,6 +127,11 @@ class Group:
         self.pending: list[bytes] = []
         self.position = hub.position
         """Every member has been sent everything up to here: the revision before the first pending event."""
+        self.reached = hub.position
+        """The revision of the last pending event."""
+        self.late: set[Watcher] = set()
+        """Watchers that left because their sockets are full, and come back to what is kept for them."""
+        self.kept = Kept()
         self.due = 0.0
         """When it may be flushed again."""
         self.handle: asyncio.TimerHandle | None = None
@@ -150,6 +157,8 @@ class Group:
             began = time.perf_counter()
             for watcher in tuple(self.members):
                 watcher.send_shared(data)
+            if self.late:
+                self.kept.add(Block(self.reached, data))
             took_s = time.perf_counter() - began
             self.due = self.hub.loop.time() + min(_FLUSH_PAUSE_MAX_S, _FLUSH_PAUSE * took_s)
             if self.columns:
@@ -159,6 +168,14 @@ class Group:
         if not self.pending:
             self.position = revision - 1
         self.pending.append(frame if self.framing.event is None else self.framing.event(frame))
+        self.reached = revision
+
+    def is_back(self, watcher: Watcher) -> None:
+        """The watcher needs nothing of what is kept any more."""
+        self.late.discard(watcher)
+        if not self.late:
+            self.kept.forget(self.position)
+            self.hub.drop_if_empty(self)
 
     def move_on(self) -> None:
         """After the first event of a table watch its watchers belong to the group without column definitions."""
@@ -198,6 +215,8 @@ class Hub:
             for watcher in tuple(group.members):
                 watcher.fall_behind(self.position)
         self.position = self.store.revision
+        for group in self._groups.values():
+            group.kept.forget(self.position)
         self._subscription = self._subscribe()
 
     def enter(self, watcher: Watcher) -> None:
@@ -226,7 +245,7 @@ class Hub:
             self.drop_if_empty(group)
 
     def drop_if_empty(self, group: Group) -> None:
-        if group.members or self._groups.get(group.key) is not group:
+        if group.members or group.late or self._groups.get(group.key) is not group:
             return
         if group.handle is not None:
             group.handle.cancel()
@@ -249,6 +268,7 @@ class Hub:
 
     def remove(self, watcher: Watcher) -> None:
         self.leave(watcher)
+        watcher.come_back()
         self.watchers.discard(watcher)
 
     def close(self) -> None:
@@ -285,7 +305,7 @@ class Hub:
             except Exception:
                 # Its watchers must not miss the event: they start anew, and are told there what is wrong.
                 log.exception("an event of %s cannot be encoded", self.rtype.resource)
-                for watcher in tuple(group.members):
+                for watcher in (*group.members, *group.late):
                     watcher.cut()
                 continue
             if frame is not None:
@@ -352,7 +372,7 @@ class Watcher:
 
     __slots__ = (
         "_bookmark_at", "_ended", "_ends_at", "_feed", "_timer", "_wake", "bookmarks", "clean", "columns_sent",
-        "connection", "framing", "group", "hub", "position", "selection", "transport", "view",
+        "connection", "framing", "group", "hub", "late_in", "position", "selection", "transport", "view",
     )  # fmt: skip
 
     def __init__(
@@ -370,6 +390,8 @@ class Watcher:
         self.transport = transport
         self.bookmarks = bookmarks
         self.group: Group | None = None
+        self.late_in: Group | None = None
+        """The group that keeps what this one has not been sent."""
         self.position = 0
         self.columns_sent = False
         self.clean = True
@@ -473,10 +495,35 @@ class Watcher:
         if self.transport.get_write_buffer_size() > _BACKLOG_MAX_BYTES:
             assert self.group is not None
             self.position = self.group.position
+            if not self.group.columns:
+                self.late_in = self.group
+                self.group.late.add(self)
             self.hub.leave(self)
             self._wake.set()
         else:
             self.transport.write(data)
+
+    def come_back(self) -> None:
+        """Nothing needs to be kept for this one."""
+        group, self.late_in = self.late_in, None
+        if group is not None:
+            group.is_back(self)
+
+    async def _send_kept(self, group: Group) -> None:
+        """What the group was sent meanwhile; the position is the hub's then, unless too much of it is gone."""
+        while not self._ended and self.position >= group.kept.lacks:
+            block = group.kept.after(self.position)
+            if block is None:
+                group.flush()  # what is pending is for this one, too
+                block = group.kept.after(self.position)
+            if block is None:
+                self.position = self.hub.position
+                return
+            if self.transport.is_closing():
+                raise ConnectionResetError("the client has gone")
+            self.transport.write(block.data)
+            self.position = block.end
+            await self.connection.drain()
 
     def _write(self, frames: list[bytes]) -> None:
         if not self.clean or self.transport.is_closing():
@@ -522,10 +569,14 @@ class Watcher:
             self._write(frames)
 
     async def _catch_up(self) -> None:
-        """Reads the store's log from the position on, until the hub is reached and the group can be joined."""
+        """Sends what is after the position, until the hub is reached and the group can be joined: what a group has
+        kept, or else from the store's log."""
         hub = self.hub
         if self.transport.get_write_buffer_size() > _WRITE_BYTES:
             await self.connection.drain()
+        if self.late_in is not None:
+            await self._send_kept(self.late_in)
+            self.come_back()
         if self.position == hub.position and not self.view.asks:
             hub.enter(self)
             return

@@ -326,6 +326,23 @@ async def test_a_slow_watcher_misses_nothing_and_holds_up_nobody(api: Api) -> No
     assert names == [*expected, "last"]
 
 
+async def test_slow_watchers_catch_up_with_their_group(api: Api) -> None:
+    """Each by so much that what was kept for it is all it needs."""
+    begin = await version(api)
+    slow = [SlowClient() for _ in range(3)]
+    for client in slow:
+        await client.open(api, f"{MAPS}?watch=1&resourceVersion={begin}")
+    await write_much(api, 200)
+    hub = api.server.streams.hub(api.server.catalog.lookup("", "v1", "configmaps"))
+    assert [watcher for watcher in hub.watchers if watcher.group is None], "they have left their group"
+    reading = [asyncio.create_task(client.events("last")) for client in slow]
+    await asyncio.sleep(0.05)
+    await api.create(MAPS, config_map("last"))
+    for task in reading:
+        names = [event["object"]["metadata"]["name"] for event in await asyncio.wait_for(task, 30)]
+        assert names == [*(f"m{index:04}" for index in range(200)), "last"]
+
+
 async def test_a_watcher_that_compaction_passes_is_told_so(api: Api) -> None:
     slow = SlowClient()
     await slow.open(api, f"{MAPS}?watch=1")
