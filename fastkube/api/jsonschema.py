@@ -162,6 +162,8 @@ def _number_judges(schema: dict[str, Any]) -> list[Judge]:
     judges: list[Judge] = []
     if schema.get("type") == "integer":
         judges.append(_whole_judge(schema.get("format", "")))
+    elif schema.get("type") == "number" and schema.get("format") == "float":
+        judges.append(_float_judge)
     factor = schema.get("multipleOf")
     if factor is not None:
         told = f"should be a multiple of {show_number(factor)}"
@@ -180,6 +182,16 @@ def _number_judges(schema: dict[str, Any]) -> list[Judge]:
             lambda value: None if value > least or (value == least and not above) else _invalid(value, least_told)
         )
     return judges
+
+
+_FLOAT_END = 2.0**128 - 2.0**103
+"""From here on a number is rounded to no float32."""
+
+
+def _float_judge(value: Any) -> Complain | None:
+    if -_FLOAT_END < value < _FLOAT_END:
+        return None
+    return _elsewhere(lambda path: f"Checked value must be of type number with format float in {path}")
 
 
 def _whole_judge(form: str) -> Judge:
@@ -425,22 +437,6 @@ def _not(part: Check) -> Check:
 
 # ---------------------------------------------------------------- whole schemas
 
-_INT_OR_STRING = ({"type": "integer"}, {"type": "string"})
-
-
-def _plain(schema: dict[str, Any]) -> dict[str, Any]:
-    """Without the junctors that only say again what x-kubernetes-int-or-string says."""
-    if not schema.get("x-kubernetes-int-or-string"):
-        return schema
-    made = dict(schema)
-    if list(made.get("anyOf") or ()) == list(_INT_OR_STRING):
-        del made["anyOf"]
-    every = made.get("allOf") or []
-    if every and list(every[0].get("anyOf") or ()) == list(_INT_OR_STRING):
-        first = {key: each for key, each in every[0].items() if key != "anyOf"}
-        made["allOf"] = [*([first] if first else []), *every[1:]]
-    return made
-
 
 def _types(schema: dict[str, Any]) -> tuple[str, ...]:
     if schema.get("x-kubernetes-int-or-string"):
@@ -454,7 +450,6 @@ def _fits(wanted: tuple[str, ...], given: str) -> bool:
 
 def compile(schema: dict[str, Any]) -> Check | None:
     """The check of a schema; None if everything passes."""
-    schema = _plain(schema)
     wanted = _types(schema)
     nullable = bool(schema.get("nullable"))
     strings, numbers = tuple(_string_judges(schema)), tuple(_number_judges(schema))
@@ -562,7 +557,7 @@ def list_faults(schema: dict[str, Any]) -> Check | None:
             for key in sorted(value) if rest is not None else fields:
                 judge = fields.get(key, rest)
                 if key in value and judge is not None:
-                    found += _put_before(judge(value[key], NOTHING) or [], "." + key)
+                    found += _put_before(judge(value[key], NOTHING) or [], f".{key}" if key in fields else f"[{key}]")
         return found or None
 
     return check

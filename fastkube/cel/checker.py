@@ -343,7 +343,7 @@ _CONSTANTS: dict[str, Callable[[str], object]] = {
 
 
 def _field_of(kind: Type, name: str) -> Field | None:
-    found = kind.fields.get(name)
+    found = kind.field_named(name)
     if found is None and kind.open:
         return Field(name, kind.open_field(name) if kind.open_field is not None else DYN)
     return found

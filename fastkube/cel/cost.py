@@ -17,7 +17,7 @@ _TEXT = 0.1  # to read a character
 _PATTERN = 0.25  # how much of a pattern's length is states
 _LIST, _MAP, _STRUCT = 10, 30, 40  # to make one
 _AUTHORIZE = 350_000
-_SCALARS = frozenset(("bool", "int", "uint", "double", "null_type", "timestamp", "duration", "type"))
+_SCALARS = frozenset(("bool", "int", "uint", "double", "null_type", "timestamp", "duration"))
 
 _TURN = {"all": (3, 1), "exists": (4, 1), "exists_one": (2, 2), "filter": (13, 11)}
 """Of macros that decide: what a turn costs besides the test, and what the loop as a whole does."""
@@ -27,6 +27,7 @@ _READS_TARGET = frozenset(("lowerAscii", "upperAscii", "substring", "trim", "rep
 _READS_ARGUMENT = frozenset(
     ("url", "isURL", "ip", "isIP", "cidr", "isCIDR", "quantity", "isQuantity", "semver", "isSemver", "ip.isCanonical")
 )
+_COMPARED_AT_ONCE = frozenset(("kubernetes.Quantity", "kubernetes.Semver", "net.IP", "net.CIDR"))
 _COMPARES = frozenset(("_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_"))
 
 
@@ -61,6 +62,8 @@ class _Estimator:
             return len(node.items)
         if isinstance(node, MapLiteral):
             return len(node.entries)
+        if isinstance(node, Ident) and node.type.kind == "type":
+            return 1
         return _size_of(node.type)
 
     # ---------------------------------------------------------------- nodes
@@ -138,6 +141,8 @@ class _Estimator:
             return _product(_times(self.size(first), _TEXT), _times(self.size(operands[1]), _TEXT))
         if name == "_+_":
             return self.addition(node, operands)
+        if name == "_==_" and operands[0].type.name in _COMPARED_AT_ONCE:
+            return 1
         if name in _COMPARES:
             return _times(min(self.size(operands[0]), self.size(operands[1])), _TEXT)
         return self.library(node, name, operands)
@@ -183,8 +188,8 @@ class _Estimator:
 def _size_of(kind: Type) -> int:
     if kind.kind in _SCALARS:
         return 1
-    if kind.kind == "optional":
-        return _size_of(kind.params[0])
+    if kind.kind == "object":
+        return 0  # upstream declares no size of what has fields
     return kind.max_size if kind.max_size is not None else UNKNOWN
 
 

@@ -260,7 +260,7 @@ def _type_value_name(node: Ident) -> str:
 
 def _key_of(kind: Type, field: str) -> str:
     """The key in the data of a field: object types know their escaped names."""
-    found = kind.fields.get(field)
+    found = kind.field_named(field)
     return found.key if found is not None else field
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from fastkube.cel.lexer import RESERVED
+
 
 @dataclass(frozen=True, slots=True)
 class Type:
@@ -33,6 +35,13 @@ class Type:
 
     def __str__(self) -> str:
         return show(self)
+
+    def field_named(self, name: str) -> Field | None:
+        """The field that an expression names; words that are reserved need not be escaped after a dot."""
+        found = self.fields.get(name)
+        if found is None and name in RESERVED:
+            found = self.fields.get(f"__{name}__")
+        return found
 
 
 class Field(NamedTuple):

@@ -152,8 +152,8 @@ NEW: list[tuple[str, dict[str, Any], list[str]]] = [
         "services",
         {"spec.trafficDistribution": "Odd"},
         [
-            'spec.trafficDistribution: Unsupported value: "Odd": supported values: "PreferClose", "PreferSameNode", '
-            '"PreferSameZone"'
+            'spec.trafficDistribution: Unsupported value: "Odd": supported values: "PreferClose", "PreferSameZone", '
+            '"PreferSameNode"'
         ],
     ),
     # ---- ConfigMap and Secret

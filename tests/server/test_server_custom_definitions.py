@@ -199,7 +199,7 @@ def shown(**told: Any) -> str:
         ),
         (
             {"rule": "true", "message": "a\nb"},
-            [(f"{AT}.message", INVALID, 'Invalid value: "a\\nb": message must not contain line breaks')],
+            [(f"{AT}.message", INVALID, 'Invalid value: "a\\nb": must not contain line breaks')],
         ),
         (
             {"rule": "true\n"},
@@ -222,7 +222,19 @@ def shown(**told: Any) -> str:
         ),
         (
             {"rule": "true", "fieldPath": ".nope"},
-            [(f"{AT}.fieldPath", INVALID, 'Invalid value: ".nope": fieldPath must be a valid path')],
+            [(f"{AT}.fieldPath", INVALID, 'Invalid value: ".nope": must be a valid path')],
+        ),
+        (
+            {"rule": "nope()", "messageExpression": "nope()"},
+            [
+                (
+                    f"{AT}.rule",
+                    INVALID,
+                    'Invalid value: {"Rule":"nope()","Message":"","MessageExpression":"nope()","Reason":null,'
+                    '"FieldPath":"","OptionalOldSelf":null}: compilation failed: ERROR: <input>:1:5: undeclared '
+                    "reference to 'nope' (in container '')\n | nope()\n | ....^",
+                )
+            ],
         ),
         (
             {"rule": "true", "optionalOldSelf": True},
@@ -450,3 +462,23 @@ async def test_a_served_kind_keeps_certificates(api: Api) -> None:
     assert [each["message"] for each in response.json["details"]["causes"]] == [
         'Invalid value: "bm9uZQ==": unable to load root certificates: unable to parse bytes as PEM block'
     ]
+
+
+async def test_fields_named_like_words_of_the_language_need_no_escape(api: Api) -> None:
+    spec = {"type": "object", "properties": {"if": {"type": "integer"}}}
+    rules = [{"rule": "self.if > 0"}, {"rule": "self.__if__ > 0"}]
+    assert await causes(api, with_spec({**spec, "x-kubernetes-validations": rules})) == []
+
+
+async def test_formats_that_mean_nothing_are_warned_about(api: Api) -> None:
+    fields = {"a": {"type": "string", "format": "odd"}, "b": {"type": "string", "format": "date-time"}}
+    crd = with_spec({"type": "object", "properties": {**fields, "c": {"type": "boolean", "format": "odd"}}})
+    made = await api.request("POST", f"{CRDS}?dryRun=All", crd)
+    assert [made.headers["Warning"]] == ['299 - "unrecognized format \\"odd\\""']
+
+
+async def test_metadata_of_embedded_resources_may_default_to_what_is_unknown(api: Api) -> None:
+    metadata = {"type": "object", "default": {"odd": 1}}
+    embedded = {"type": "object", "x-kubernetes-embedded-resource": True, "properties": {"metadata": metadata}}
+    found = await causes(api, with_spec(embedded))
+    assert found == []

@@ -100,7 +100,15 @@ def nowhere(told: str) -> tuple[str, str, str]:
             ],
         ),
         ("choice", 3, [("spec.choice", "FieldValueNotSupported", 'Unsupported value: 3: supported values: "1", "2"')]),
-        ("mixed", True, [wrong_type("mixed", "integer,string", "boolean")]),
+        (
+            "mixed",
+            True,
+            [
+                wrong_type("mixed", "integer,string", "boolean"),
+                nowhere('"spec.mixed" must validate at least one schema (anyOf)'),
+                wrong_type("mixed", "integer", "boolean"),
+            ],
+        ),
         ("mixed", "5", [invalid("mixed", '"5"', "should match '^[0-9]+%$'")]),
         ("list", [], [invalid("list", "0", "should have at least 1 items")]),
         ("list", ["a", "b", "c"], [("spec.list", "FieldValueTooMany", "Too many: 3: must have at most 2 items")]),

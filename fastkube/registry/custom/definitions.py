@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fastkube.api import field, names
 from fastkube.api.meta import copy_of
 from fastkube.errors import Cause
-from fastkube.registry.custom import columns, conversions
+from fastkube.registry.custom import columns, conversions, formats
 from fastkube.registry.custom.conditions import is_true
 from fastkube.registry.strategy import Call, Object, Strategy
 
@@ -71,6 +71,11 @@ class CustomResourceDefinitions(Strategy):
     def validate_update(self, call: Call, new: Object, old: Object) -> list[Cause]:
         return judge(new, old)
 
+    def warnings(self, call: Call, obj: Object, old: Object | None) -> list[str]:
+        known = formats.unrecognized(old["spec"]) if old is not None else []
+        found = [each for each in formats.unrecognized(obj["spec"]) if each not in known]
+        return [f"unrecognized format {field.quote(each)}" for each in dict.fromkeys(found)]
+
     def validate_status_update(self, call: Call, new: Object, old: Object) -> list[Cause]:
         return _names_faults((new.get("status") or _NOTHING).get("acceptedNames") or _NOTHING, "status.acceptedNames")
 
@@ -87,6 +92,8 @@ def _note_storage(crd: Object) -> None:
     for version in (crd.get("spec") or _NOTHING).get("versions") or ():
         if version.get("storage") and version["name"] not in stored:
             stored.append(version["name"])
+        if version.get("storage"):
+            break
     status["storedVersions"] = stored
 
 
@@ -174,12 +181,12 @@ def _takes_any_bundle(old: Object | None) -> bool:
 
 
 def _schemas_required(common: Object, versions: list[Object]) -> list[Cause]:
-    if (common.get("validation") or _NOTHING).get("openAPIV3Schema"):
+    if (common.get("validation") or _NOTHING).get("openAPIV3Schema") is not None:
         return []
     return [
         field.required(f"spec.versions[{index}].schema.openAPIV3Schema")
         for index, version in enumerate(versions)
-        if not (version.get("schema") or _NOTHING).get("openAPIV3Schema")
+        if (version.get("schema") or _NOTHING).get("openAPIV3Schema") is None
     ]
 
 
@@ -230,7 +237,9 @@ def _versions_faults(versions: list[Object]) -> list[Cause]:
         found.append(field.invalid("spec.versions", _internal(versions), "must contain unique version names"))
     if sum(bool(each.get("storage")) for each in versions) != 1:
         told = "must have exactly one version marked as storage version"
-        found.append(field.invalid("spec.versions", _internal(versions), told))
+        found.append(field.invalid("spec.versions", _internal(versions) if versions else None, told))
+    if versions and (told_of_first := names.dns1035_label(given[0])):  # the internal form names it at the top, too
+        found.append(field.invalid("spec.version", given[0], ",".join(told_of_first)))
     return found
 
 

@@ -43,7 +43,8 @@ class Rule:
         self.error = self.message_error = ""
         self.program = self._compile(told.get("rule", ""), self_type)
         self.uses_old = self.program is not None and "oldSelf" in self.program.names
-        self.message_program = self._compile_message((told.get("messageExpression") or "").strip(), self_type)
+        message = "" if self.error else (told.get("messageExpression") or "").strip()
+        self.message_program = self._compile_message(message, self_type)
         self.place = ""
         if told.get("fieldPath"):
             try:

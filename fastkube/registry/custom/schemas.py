@@ -81,9 +81,10 @@ def judge(validation: Object | None, path: str, status: bool, before: Before, ve
         found.append(field.forbidden(f"{path}.nullable", "nullable cannot be true at the root"))
     known = before.knows(schema, version)
     told: list[Cause] = []
-    if not known and not _speaks_of_unsupported(schema):
+    broken = _speaks_of_unsupported(schema)
+    if not known and not broken:
         told = structure.judge(schema, path) or default_faults(schema, path, root=True)
-    costs = None if told else _Costs()
+    costs = None if told or broken else _Costs()
     judging = _Judging(costs, suppress=known)
     judging.visit(schema, path, _Place(root=True, context=_Context(1) if costs is not None else None))
     found += told + judging.found + judging.rule_faults
@@ -99,6 +100,8 @@ def _speaks_of_unsupported(schema: Any) -> bool:
     if not isinstance(schema, dict):
         return False
     if any(schema.get(name) for name, _ in _UNSUPPORTED) or isinstance(schema.get("items"), list):
+        return True
+    if schema.get("x-kubernetes-preserve-unknown-fields") is False:
         return True
     parts = [schema.get(name) for name in ("items", "additionalProperties", "not", "allOf", "anyOf", "oneOf")]
     return any(map(_speaks_of_unsupported, [*parts, *(schema.get("properties") or {}).values()]))
@@ -122,32 +125,49 @@ def _root_faults(schema: Object, path: str) -> list[Cause]:
 # ---------------------------------------------------------------- defaults
 
 
-def default_faults(schema: Object, path: str, *, root: bool = False) -> list[Cause]:
+def _without_metadata(schema: Any, value: Any) -> Any:
+    """A default without the metadata of embedded resources: what is unknown there is dropped, and no fault."""
+    if isinstance(value, list) and isinstance(schema, dict):
+        return [_without_metadata(schema.get("items"), each) for each in value]
+    if not isinstance(value, dict) or not isinstance(schema, dict):
+        return value
+    properties, more = schema.get("properties") or {}, schema.get("additionalProperties")
+    embedded = schema.get("x-kubernetes-embedded-resource")
+    return {
+        key: _without_metadata(properties.get(key, more), each)
+        for key, each in value.items()
+        if not (embedded and key == "metadata")
+    }
+
+
+def default_faults(schema: Object, path: str, *, root: bool = False, in_meta: bool = False) -> list[Cause]:
     """Defaults must be what their own schema takes, with nothing in them that would be pruned."""
     found: list[Cause] = []
     if schema.get("default") is not None and not root:
-        found += _one_default(schema, f"{path}.default")
+        found += _one_default(schema, f"{path}.default", in_meta)
+    embedded = bool(schema.get("x-kubernetes-embedded-resource"))
     if isinstance(schema.get("items"), dict):
         found += default_faults(schema["items"], f"{path}.items")
     for key, each in sorted((schema.get("properties") or {}).items()):
         if root and key in _META:
             continue
-        found += default_faults(each, f"{path}.properties[{key}]")
+        found += default_faults(each, f"{path}.properties[{key}]", in_meta=in_meta or (embedded and key == "metadata"))
     if isinstance(schema.get("additionalProperties"), dict):
         found += default_faults(schema["additionalProperties"], f"{path}.additionalProperties")
     return found
 
 
-def _one_default(schema: Object, path: str) -> list[Cause]:
+def _one_default(schema: Object, path: str, in_meta: bool) -> list[Cause]:
     value = copy_of(schema["default"])
     if isinstance(value, dict | list):
         shape = api_schema.from_openapi({"type": "object", "properties": {"value": schema}})
         holder = {"value": value}
         try:
-            unknown = api_schema.walk(shape, holder)
+            api_schema.walk(shape, holder)
+            unknown = api_schema.walk(shape, {"value": _without_metadata(schema, copy_of(schema["default"]))})
         except ValueError as problem:
             return [field.invalid(path, schema["default"], f"must result in valid metadata: {problem}")]
-        if unknown:
+        if unknown and not in_meta:
             return [field.invalid(path, schema["default"], "must not have unknown fields")]
         defaults.complete({"properties": {"value": schema}})(holder)
         value = holder["value"]
@@ -294,7 +314,7 @@ class _Judging:
 
     def property_place(self, schema: Object, key: str, path: str, place: _Place) -> _Place:
         made = place._replace(root=False)
-        if schema.get("x-kubernetes-map-type") == "atomic":
+        if schema.get("x-kubernetes-map-type") not in (None, "granular"):
             made = made._replace(no_old=made.no_old or path)
         if key in _META and (place.root or schema.get("x-kubernetes-embedded-resource")):
             made = made._replace(inside_meta=True)
@@ -386,9 +406,9 @@ class _Judging:
         if not text:
             self.complain(field.required(f"{path}.rule", "rule is not specified"))
         elif rule.get("message") and not message:
-            self.complain(field.invalid(f"{path}.message", rule["message"], "message must be non-empty if specified"))
+            self.complain(field.invalid(f"{path}.message", rule["message"], "must be non-empty if specified"))
         elif _has_newlines(message):
-            self.complain(field.invalid(f"{path}.message", rule["message"], "message must not contain line breaks"))
+            self.complain(field.invalid(f"{path}.message", rule["message"], "must not contain line breaks"))
         elif _has_newlines(text) and not message:
             told = "message must be specified if rule contains line breaks"
             self.complain(field.required(f"{path}.message", told))
@@ -402,13 +422,13 @@ class _Judging:
             return
         at = f"{path}.fieldPath"
         if not place.strip():
-            self.complain(field.invalid(at, place, "fieldPath must be non-empty if specified"))
+            self.complain(field.invalid(at, place, "must be non-empty if specified"))
         if _has_newlines(place):
-            self.complain(field.invalid(at, place, "fieldPath must not contain line breaks"))
+            self.complain(field.invalid(at, place, "must not contain line breaks"))
         try:
             fieldpaths.parse(place, schema)
         except fieldpaths.PathError:
-            self.complain(field.invalid(at, place, "fieldPath must be a valid path"))
+            self.complain(field.invalid(at, place, "must be a valid path"))
 
     def compiled(self, schema: Object, path: str, place: _Place) -> None:
         """Rules that compile, say what they should, and are not too expensive."""
