@@ -11,10 +11,11 @@ import sys
 from typing import Any
 
 
-def package(name: str) -> None:
+def package(name: str, **places: str) -> None:
     """Let the submodules of `name` be imported without its `__init__`, which runs when it is asked for something else.
 
-    Does nothing if the package is imported already. Any import statement works on it as before.
+    `places` says of what the package is asked for where it is: `attribute="submodule.its_name_there"`. Does nothing if
+    the package is imported already. Any import statement works on it as before.
     """
     if name in sys.modules:
         return
@@ -25,6 +26,9 @@ def package(name: str) -> None:
 
     def attribute(wanted: str) -> Any:
         whole = f"{name}.{wanted}"
+        if wanted in places:
+            submodule, _, there = places[wanted].rpartition(".")
+            return getattr(importlib.import_module(f"{name}.{submodule}"), there)
         if wanted == "__version__":
             from importlib.metadata import version
 

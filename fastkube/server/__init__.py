@@ -3,3 +3,4 @@
 from fastkube import lazy
 
 lazy.package("aiohttp")
+lazy.package("attr", s="_make.attrs")  # all that aiohttp asks of it

@@ -48,7 +48,7 @@ _PERSONAL = frozenset((b"audit-id", b"content-length", b"transfer-encoding", b"u
 
 _VERSION_BYTES = len(b" HTTP/1.1")
 _HEAD_END = b"\r\n\r\n"
-_POST = b"POST "
+_P = ord("P")
 
 _PERSONAL_WRITE = _PERSONAL - {b"content-length"}
 
@@ -133,7 +133,7 @@ class Repeats:
         plans = connection.plans
         assert plans is not None
         try:
-            if data.startswith(_POST):
+            if data[0] == _P:  # a POST, if it is known
                 return self._create_again(connection, plans, data)
             before, name, after = _around_name(data)
             plan = plans.whole.get((before, after))
