@@ -6,6 +6,7 @@ one template differ in little.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
@@ -101,10 +102,12 @@ def keep_pod(pod: Object, kept: Object | None = None) -> Object:
     for key in ("labels", "ownerReferences", "annotations"):
         if key in metadata:
             metadata[key] = known[key] if metadata[key] == known.get(key) else share(metadata[key])
-    if kept is not None and _is_of(metadata, known) and kept["spec"].get("nodeName") == node:
+    if kept is None or not _is_of(metadata, known):
+        spec = _placed(_spec(pod["spec"]), node)
+    elif kept["spec"].get("nodeName"):
         spec = kept["spec"]
     else:
-        spec = _placed(_spec(pod["spec"]), node)
+        spec = _placed(_spec_that_waited(kept["spec"]), node)
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "status": _status(pod)}
 
 
@@ -124,6 +127,25 @@ def _spec(given: Object) -> Object:
     shared: Object = share(spec)
     return shared
 
+
+class _ByIdentity:
+    """What is made of parts which many objects share: made once. A part is held as long as its id stands for it."""
+
+    def __init__(self, make: Callable[[Any], Any]) -> None:
+        self._make = make
+        self._made: dict[int, tuple[Any, Any]] = {}
+
+    def __call__(self, part: Any) -> Any:
+        found = self._made.get(id(part))
+        if found is None:
+            if len(self._made) >= _PARTS_MAX:
+                self._made.clear()
+            found = self._made[id(part)] = part, self._make(part)
+        return found[1]
+
+
+_PARTS_MAX = 1024
+_spec_that_waited = _ByIdentity(_spec)
 
 _at_nodes: dict[tuple[int, str], tuple[Object, Object]] = {}
 
@@ -160,10 +182,10 @@ def _status(pod: Object) -> Object:
     given = pod.get("status") or {}
     status = _picked(given, _STATUS)
     if given.get("conditions"):
-        status["conditions"] = list(map(_condition, given["conditions"]))
+        status["conditions"] = _conditions_of(given["conditions"])
     for key in ("initContainerStatuses", "containerStatuses"):
         if given.get(key):
-            status[key] = [share(_container_status(found)) for found in given[key]]
+            status[key] = list(map(_container_status, given[key]))
     return status
 
 
@@ -181,7 +203,27 @@ def _condition(given: Object) -> Object:
     return found
 
 
+_conditions_of = _ByIdentity(lambda given: list(map(_condition, given)))
+
+_running: dict[tuple[Any, ...], Object] = {}
+
+
 def _container_status(found: Object) -> Object:
+    """What is kept of a container's status; one object for equal ones."""
+    running = (found.get("state") or {}).get("running")
+    if running is None or not found.keys().isdisjoint(("resources", "allocatedResources")):
+        shared: Object = share(_slim_status(found))
+        return shared
+    key = (found["name"], found.get("ready"), found.get("restartCount"), found.get("started"), running.get("startedAt"))
+    known = _running.get(key)
+    if known is None:
+        if len(_running) >= _SHARED_MAX:
+            _running.clear()
+        known = _running[key] = _slim_status(found)
+    return known
+
+
+def _slim_status(found: Object) -> Object:
     status = _picked(found, _CONTAINER_STATUS)
     if "state" in status:
         # what differs for each container nobody here asks for

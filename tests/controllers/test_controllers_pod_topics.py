@@ -28,7 +28,7 @@ def pod(**parts: Any) -> Object:
 _SECTIONS = {
     "metadata": {"labels", "ownerReferences", "deletionTimestamp", "finalizers", "annotations", "generation", "name"},
     "spec": {"nodeName", "tolerations", "resourceClaims", "volumes", "containers"},
-    "status": {"phase", "conditions", "podIPs", "message"},
+    "status": {"phase", "conditions", "podIPs", "message", "containerStatuses"},
 }
 
 
@@ -123,3 +123,21 @@ def test_a_pod_without_a_node_is_whole_until_it_has_one() -> None:
     assert kept == waiting
     placed = keep_pod(pod(volumes=[{"name": "v", "emptyDir": {}}], nodeName="n"), kept)
     assert placed["spec"] == {"containers": [{"name": "c", "image": "i"}], "nodeName": "n"}
+
+
+def test_what_is_kept_of_containers_is_what_they_do() -> None:
+    running = {"running": {"startedAt": "t"}}
+    ended = {"terminated": {"exitCode": 1, "message": "long", "containerID": "id"}}
+    status: Object = {"name": "c", "ready": True, "restartCount": 0, "imageID": "i", "containerID": "id"}
+    resized = {**status, "state": running, "resources": {"requests": {"cpu": "1"}}}
+    given = [{**status, "state": running}, {**status, "state": ended}, resized, {**status, "ready": False}]
+    kept = keep_pod(pod(nodeName="n", containerStatuses=given))["status"]["containerStatuses"]
+    plain = {"name": "c", "ready": True, "restartCount": 0}
+    assert kept == [
+        {**plain, "state": running},
+        {**plain, "state": {"terminated": {"exitCode": 1}}},
+        {**plain, "state": running, "resources": {"requests": {"cpu": "1"}}},
+        {**plain, "ready": False},
+    ]
+    again = keep_pod(pod(name="other", nodeName="n", containerStatuses=[dict(each) for each in given]))
+    assert all(one is other for one, other in zip(kept, again["status"]["containerStatuses"], strict=True))
