@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
-from fastkube._raftconf import ADD_LEARNER, ADD_VOTER, REMOVE
+from fastkube._raftconf import ADD_LEARNER, ADD_VOTER, REMOVE, UPDATE
 from fastkube.etcd import messages, refusals
 from fastkube.etcd.node import Node
 from fastkube.store.members import Member, Membership, member_id, parse_peer_url
@@ -39,15 +39,18 @@ class Members:
         return await self._change(ADD_VOTER, request.id)
 
     async def update(self, request: messages.MemberUpdateRequest) -> messages.MembersResponse:
-        raise refusals.not_supported("an update of a member's peer URLs (remove the member, and add it anew)")
+        """The others reach it at its new URLs from now on; itself listens there when it is started with them."""
+        urls = _sound_urls(request.peer_urls)
+        return await self._change(UPDATE, request.id, urls)
 
-    async def _change(self, operation: str, member: int) -> messages.MembersResponse:
+    async def _change(self, operation: str, member: int, urls: tuple[str, ...] = ()) -> messages.MembersResponse:
         if self._store.consensus is None and member != self._node.identity.member_id:
             raise refusals.member_not_found()
         consensus = self._consensus()
         found = consensus.membership.find(member)
         if found is None:
             raise refusals.member_not_found()
+        found = found._replace(peer_urls=urls or found.peer_urls)
         membership = await consensus.change_member(operation, found)
         return messages.MembersResponse(self._node.header(0), self._shown(membership))
 

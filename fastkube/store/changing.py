@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fastkube._raft import ProposalDropped, Raft
-from fastkube._raftconf import ADD_LEARNER, ADD_VOTER, REMOVE, ConfChange, ConfChangeRefused, decode_change
+from fastkube._raftconf import ADD_LEARNER, ADD_VOTER, REMOVE, UPDATE, ConfChange, ConfChangeRefused, decode_change
 from fastkube._raftlog import Entry
 from fastkube.clock import Clock
 from fastkube.store.calling import Calling
@@ -67,12 +67,13 @@ class Changing:
     def _check_change(self, operation: str, member: Member) -> None:
         """As etcd refuses them: members that are there, are not, or are not ready, and what would cost the majority."""
         raft, known = self._raft, self.membership.find(member.id)
-        if operation in (ADD_LEARNER,) or (operation == ADD_VOTER and known is None):
-            urls = {url for each in self.membership.members for url in each.peer_urls}
-            if known is not None or urls & set(member.peer_urls):
-                raise InvalidRequest("etcdserver: Peer URLs already exists")
-        elif known is None:
+        is_new = operation == ADD_LEARNER or (operation == ADD_VOTER and known is None)
+        if not is_new and known is None:
             raise InvalidRequest("etcdserver: member not found")
+        if is_new or operation == UPDATE:
+            urls = {url for each in self.membership.members if each.id != member.id for url in each.peer_urls}
+            if (is_new and known is not None) or urls & set(member.peer_urls):
+                raise InvalidRequest("etcdserver: Peer URLs already exists")
         if operation == ADD_VOTER and known is not None:
             progress = raft.progress.get(member.id)
             if member.id not in raft.config.learners:
@@ -98,7 +99,8 @@ class Changing:
         if change.context:
             member = Member(*unpack(change.context))
             member = member._replace(peer_urls=tuple(member.peer_urls))
-            if member.name or membership.find(member.id) is None:
+            is_update = any(operation == UPDATE for operation, _ in change.operations)
+            if is_update or member.name or membership.find(member.id) is None:
                 membership = membership.with_member(member)
         ids = {*conf.voters, *conf.outgoing, *conf.learners}
         self.membership = membership._replace(members=tuple(one for one in membership.members if one.id in ids))

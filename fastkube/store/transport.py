@@ -110,10 +110,12 @@ class TlsTransport:
     def know(self, membership: Membership) -> None:
         """Peers that came, moved or went."""
         urls = {one.id: one.peer_urls for one in membership.members if one.id != self._member}
-        for member in [one for one, peer in self._peers.items() if urls.get(one) != peer.urls]:
+        for member in [one for one in self._peers if one not in urls]:
             self._peers.pop(member).close()
         for member, its in urls.items():
-            if member not in self._peers and not self._closed:
+            if member in self._peers:
+                self._peers[member].urls = its  # of its next connection: what is on the way on this one shall arrive
+            elif not self._closed:
                 greeting = frame(_GREETING, (_VERSION, "raft", self._cluster, self._member, member))
                 peer = self._peers[member] = _Peer(member, its, greeting, self._dial)
                 if self._receiver is not None:

@@ -153,19 +153,41 @@ async def test_every_member_answers_and_they_know_each_other(tmp_path: Path) -> 
         path = "/etcdserverpb.Cluster/MemberList"
         listed = await clients[0].call(path, m.MEMBER_LIST_REQUEST, m.MEMBERS_RESPONSE, linearizable=True)
         assert sorted(member.name for member in listed.members) == ["a", "b", "c"]
+        await members_move(clients, listed.members)
         demanding, patient = clients[0].watch(requires_leader=True), clients[0].watch()
         for stream in (demanding, patient):
             await stream.create(b"r/b")
         for process in processes[1:]:
             process.kill()
-        left, late = await asyncio.gather(
-            clients[0].refused(demanding.read()), clients[0].refused(clients[0].range(b"r/a"))
-        )
+        left = await clients[0].refused(demanding.read())  # by then a leader's lease is over, too
+        late = await clients[0].refused(clients[0].range(b"r/a"))
         assert left == ("UNAVAILABLE", "etcdserver: no leader")
         assert late == ("UNAVAILABLE", "etcdserver: request timed out")
         assert (await clients[0].range(b"r/a", serializable=True)).header.revision > 0
         for client in clients:
             await client.channel.close()
+
+
+async def members_move(clients: list[Client], members: list[m.Member]) -> None:
+    """URLs of a member are told through any other, and all know them; it is reached as before."""
+    one, other = members[0], members[1]
+    urls = [*one.peer_urls, f"https://127.0.0.1:{free_port()}"]
+    path = "/etcdserverpb.Cluster/MemberUpdate"
+    for client in clients:
+        moved = await client.call(path, m.MEMBER_UPDATE_REQUEST, m.MEMBERS_RESPONSE, id=one.id, peer_urls=urls)
+        assert [each.peer_urls for each in moved.members if each.id == one.id] == [urls]
+        assert [each.id for each in moved.members] == [each.id for each in members]
+    for member, wanted, told in (
+        (7, urls, ("NOT_FOUND", "etcdserver: member not found")),
+        (other.id, urls, ("FAILED_PRECONDITION", "etcdserver: Peer URLs already exists")),
+        (other.id, ["nowhere"], ("INVALID_ARGUMENT", "etcdserver: given member URLs are invalid")),
+        (other.id, [], ("INVALID_ARGUMENT", "etcdserver: given member URLs are invalid")),
+    ):
+        call = clients[0].call(path, m.MEMBER_UPDATE_REQUEST, m.MEMBERS_RESPONSE, id=member, peer_urls=wanted)
+        assert await clients[0].refused(call) == told
+    put = await clients[0].put(b"r/moved")
+    for client in clients:
+        assert (await client.range(b"r/moved")).kvs[0].mod_revision == put.header.revision
 
 
 async def hash_of(client: Client, revision: int) -> int:
