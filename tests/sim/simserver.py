@@ -346,15 +346,28 @@ class SimServer:
         self.starting = self.loop.call(self._open())
 
     async def _open(self) -> None:
-        store = await Store.open(
-            self.path,
-            clock=SimClock(self.loop),
-            map_bytes=4 << 20,
-            max_bytes=64 << 20,
-            replication=SimReplication(self),
-        )
+        try:
+            store = await Store.open(
+                self.path,
+                clock=SimClock(self.loop),
+                map_bytes=4 << 20,
+                max_bytes=64 << 20,
+                replication=SimReplication(self),
+            )
+        except OSError as error:
+            if error.errno != 28:
+                raise
+            loop = self.loop
+            self.net.world.later(0.5, lambda: self._start_again(loop))
+            return
         self.store = store
         self.net.checker.started(self)
+
+    def _start_again(self, loop: SimLoop) -> None:
+        """As whoever supervises a process that found its disk full; unless the machine has crashed since."""
+        if not loop.dead:
+            self.net.world.kill(loop)
+            self.start()
 
     def mend(self, to: int) -> None:
         self.broken.discard(to)

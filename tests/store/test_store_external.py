@@ -106,6 +106,12 @@ async def test_writes_of_one_key_in_one_call_keep_their_order(store: Store) -> N
     assert last is not None and (last.version, last.value) == (40, value("39"))
 
 
+async def test_a_thousand_writes_of_one_key_that_etcd_cannot_be_asked_for(store: Store) -> None:
+    results = await store.write([Write(MAPS + b"none", b"\xc1")] * 1024)
+    assert {type(each) for each in results} == {InvalidRequest} and len(results) == 1024
+    assert store.get(MAPS + b"none") is None
+
+
 async def test_a_transaction(store: Store) -> None:
     a, b = MAPS + b"a", MAPS + b"b"
     await store.create(a, value("1"))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastkube.store.command import Compact, Mirrored
 from fastkube.store.engine import DATA_FILE, DEFAULT_MAX_BYTES, Engine
-from fastkube.store.errors import LeaseNotFound, StoreClosed, StoreError, StoreFailed, StoreUnavailable
+from fastkube.store.errors import InvalidRequest, LeaseNotFound, StoreClosed, StoreError, StoreFailed, StoreUnavailable
 from fastkube.store.external import messages as etcd
 from fastkube.store.external.asking import Asking
 from fastkube.store.external.client import CALL_TIMEOUT_S, Client, refusal_of
@@ -108,11 +108,12 @@ class EtcdReplica:
                 self.ask(proposal.commands[0], partial(self._store.settled, proposal))
 
     def ask(self, command: Any, told: Callable[[Any], None]) -> None:
-        """Have etcd do it; `told` gets the result when the copy shows it."""
+        """Have etcd do it; `told` gets the result when the copy shows it, never before this returns."""
         try:
             method, body = self._asking.request(command)
-        except StoreError as refusal:
-            told(refusal)
+        except ValueError as problem:  # InvalidRequest is one; others are of values that are no objects
+            refusal = problem if isinstance(problem, StoreError) else InvalidRequest(f"no object: {problem}")
+            self._loop.call_soon(told, refusal)
             return
         self._client.call(method, body).add_done_callback(partial(self._answered, command, told))
 
