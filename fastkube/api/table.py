@@ -28,6 +28,7 @@ _SCALE = (
     ("Available", "integer", "", 0),
     ("Age", "string", "", 0),
 )
+_CONVERTED = ("deprecated.daemonset.template.generation",)
 _AGE = ({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},)
 
 
@@ -76,7 +77,19 @@ def _row(told: list[Cell], item: Object, embedded: Object | None) -> Object:
 def _embedded(obj: Object, include: str, version: str) -> Object | None:
     if include == "None":
         return None
-    return obj if include == "Object" else partial_metadata(obj, version)
+    return obj if include == "Object" else _without_converted(partial_metadata(obj, version))
+
+
+def _without_converted(partial: Object) -> Object:
+    """A row shows the metadata of the internal form, which has fields for what v1 keeps in annotations."""
+    annotations = partial["metadata"].get("annotations") or {}
+    if not any(key in annotations for key in _CONVERTED):
+        return partial
+    metadata = dict(partial["metadata"])
+    metadata["annotations"] = {key: text for key, text in annotations.items() if key not in _CONVERTED}
+    if not metadata["annotations"]:
+        del metadata["annotations"]
+    return {**partial, "metadata": metadata}
 
 
 def partial_metadata(obj: Object, version: str = "v1") -> Object:

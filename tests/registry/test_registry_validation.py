@@ -43,6 +43,22 @@ NEW: list[tuple[str, dict[str, Any], list[str]]] = [
             'spec.capacity[storage]: Invalid value: "-1": must be greater than zero',
         ],
     ),
+    (
+        "csidrivers.storage.k8s.io",
+        {"spec.serviceAccountTokenInSecrets": True, "spec.tokenRequests": None},
+        [
+            "spec.serviceAccountTokenInSecrets: Invalid value: true: serviceAccountTokenInSecrets is set but no "
+            "tokenRequests are specified"
+        ],
+    ),
+    (
+        "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io",
+        {"metadata.annotations": {"flowcontrol.k8s.io/v1beta3-preserve-zero-concurrency-shares": ""}},
+        [
+            "metadata.annotations: Forbidden: annotation "
+            "'flowcontrol.k8s.io/v1beta3-preserve-zero-concurrency-shares' is forbidden"
+        ],
+    ),
     # ---- lists stand as they came
     (
         "endpoints",
@@ -641,3 +657,16 @@ async def test_a_complaint_about_a_patch_quotes_what_it_reaches_by_the_alphabet(
     async with refused(422) as caught:
         await cluster.patch("configmaps", "c", patch, kind=kind)
     assert start in caught.value.message.replace('\\"', '"')
+
+
+async def test_a_driver_has_no_field_of_a_feature_that_is_off(cluster: Cluster):
+    body = good("csidrivers.storage.k8s.io", {"spec.preventPodSchedulingIfMissing": True})
+    made = await cluster.create("csidrivers.storage.k8s.io", body)
+    assert "preventPodSchedulingIfMissing" not in made["spec"]
+
+
+async def test_only_the_generated_name_is_judged_where_upstream_does(cluster: Cluster):
+    body = {"metadata": {"generateName": "Bad_"}, "spec": {}}
+    async with refused(422, "Invalid") as caught:
+        await cluster.create("deviceclasses.resource.k8s.io", body)
+    assert [cause["field"] for cause in caught.value.details["causes"]] == ["metadata.name"]

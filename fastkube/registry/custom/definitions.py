@@ -104,9 +104,9 @@ def _name_faults(crd: Object) -> list[Cause]:
     spec = crd.get("spec") or _NOTHING
     wanted = f"{(spec.get('names') or _NOTHING).get('plural', '')}.{spec.get('group', '')}"
     name = crd["metadata"].get("name")
-    if name and name != wanted:
-        return [field.invalid("metadata.name", name, 'must be spec.names.plural+"."+spec.group')]
-    return []
+    given = (("generateName", crd["metadata"].get("generateName")), ("name", name))
+    problem = 'must be spec.names.plural+"."+spec.group'
+    return [field.invalid(f"metadata.{key}", told, problem) for key, told in given if told and told != wanted]
 
 
 def judge(crd: Object, old: Object | None) -> list[Cause]:

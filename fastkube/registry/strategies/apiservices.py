@@ -43,9 +43,10 @@ class APIServiceStrategy(Strategy):
         errs: Errors = []
         spec, name = obj["spec"], obj["metadata"].get("name") or ""
         group, version = spec.get("group") or "", spec.get("version") or ""
-        if name and name != f"{version}.{group}" and not path_segment(name):
-            problem = f'must be `spec.version+"."+spec.group`: {field.quote(f"{version}.{group}")}'
-            errs.append(field.invalid("metadata.name", name, problem))
+        problem = f'must be `spec.version+"."+spec.group`: {field.quote(f"{version}.{group}")}'
+        for key, told in (("generateName", obj["metadata"].get("generateName")), ("name", name)):
+            if told and told != f"{version}.{group}" and not path_segment(told):
+                errs.append(field.invalid(f"metadata.{key}", told, problem))
         if not group and version != "v1":
             problem = "only v1 may have an empty group and it better be legacy kube"
             errs.append(field.required("spec.group", problem))

@@ -72,6 +72,8 @@ def _common(errs: Errors, call: Call, event: Object) -> None:
 
 def _strict(errs: Errors, event: Object) -> None:
     """What events.k8s.io asks of new events."""
+    base = event["metadata"].get("generateName") or ""
+    errs += [field.invalid("metadata.generateName", base, fault) for fault in dns1123_subdomain(base, True) if base]
     checks.faults(errs, "metadata.name", event["metadata"].get("name") or "", dns1123_subdomain)
     _series(errs, event.get("series"))
     if event.get("eventTime") is None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from fastkube.api import field
 from fastkube.api.generated import table
+from fastkube.api.names import dns1123_label
 from fastkube.errors import Cause
 from fastkube.registry.strategies import checks
 from fastkube.registry.strategies.checks import Errors, equal
@@ -30,6 +31,9 @@ def _fixed(resource: str) -> dict[str, Any]:
     }
 
 
+_ZERO_SHARES = "flowcontrol.k8s.io/v1beta3-preserve-zero-concurrency-shares"
+
+
 def _conditions(errs: Errors, obj: Object) -> None:
     conditions = (obj.get("status") or {}).get("conditions") or []
     kinds = [condition.get("type") or "" for condition in conditions]
@@ -37,7 +41,7 @@ def _conditions(errs: Errors, obj: Object) -> None:
         if kind in kinds[:number]:
             errs.append(field.duplicate(f"status.conditions[{number}].type", kind))
         if not kind:
-            errs.append(field.required(f"status.conditions[{number}].type", "must not be empty"))
+            errs.append(field.required(f"status.conditions[{number}].type"))
 
 
 # ---------------------------------------------------------------- FlowSchema
@@ -168,7 +172,9 @@ def _resource_rule(errs: Errors, path: str, rule: Object) -> None:
         _alone(errs, at, namespaces, "namespaces")
     else:
         for number, namespace in enumerate(namespaces):
-            checks.label(errs, f"{at}[{number}]", namespace)
+            for fault in dns1123_label(namespace):
+                problem = f"each member of this list must be '*' or a DNS-1123 label; {fault}"
+                errs.append(field.invalid(f"{at}[{number}]", namespace, problem))
 
 
 def _url_rule(errs: Errors, path: str, rule: Object) -> None:
@@ -231,6 +237,8 @@ class PriorityLevelConfigurationStrategy(Strategy):
     def validate(self, call: Call, obj: Object) -> list[Cause]:
         errs: Errors = []
         spec, name = obj["spec"], obj["metadata"].get("name") or ""
+        if _ZERO_SHARES in (obj["metadata"].get("annotations") or {}):  # only v1beta3 has a use for it
+            errs.append(field.forbidden("metadata.annotations", f"annotation '{_ZERO_SHARES}' is forbidden"))
         _level(errs, name, spec)
         fixed = _fixed("prioritylevelconfigurations").get(name)
         if fixed is not None:

@@ -64,6 +64,10 @@ class ReplicaSetStrategy(WorkloadStrategy):
 class ReplicationControllerStrategy(WorkloadStrategy):
     metadata_checks = ("update",)
 
+    def validate_name(self, name: str, prefix: bool) -> list[str]:
+        """Only the name that was made is judged, not what it was made of."""
+        return [] if prefix else super().validate_name(name, prefix)
+
     def default(self, obj: Object) -> None:
         """Without labels and selector those of the template serve."""
         spec: Object = obj.setdefault("spec", {})

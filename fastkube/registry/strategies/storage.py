@@ -198,8 +198,13 @@ class CSIDriverStrategy(Strategy):
         if not spec.get("volumeLifecycleModes"):
             spec["volumeLifecycleModes"] = ["Persistent"]
 
+    def prepare_for_create(self, call: Call, obj: Object) -> None:
+        super().prepare_for_create(call, obj)
+        obj["spec"].pop("preventPodSchedulingIfMissing", None)  # a feature that is off by default in 1.36
+
     def prepare_for_update(self, call: Call, new: Object, old: Object) -> None:
         """The generation is not there at first; it counts changes of the spec."""
+        new["spec"].pop("preventPodSchedulingIfMissing", None)
         if not equal(new["spec"], old["spec"]):
             new["metadata"]["generation"] = (old["metadata"].get("generation") or 0) + 1
 
@@ -234,7 +239,7 @@ def _driver(errs: Errors, spec: Object) -> None:
         errs.append(field.invalid("spec.nodeAllocatableUpdatePeriodSeconds", period, problem))
     in_secrets = spec.get("serviceAccountTokenInSecrets")
     if in_secrets is not None and not spec.get("tokenRequests"):
-        problem = "must be unset when tokenRequests is empty"
+        problem = "serviceAccountTokenInSecrets is set but no tokenRequests are specified"
         errs.append(field.invalid("spec.serviceAccountTokenInSecrets", in_secrets, problem))
 
 
@@ -255,7 +260,7 @@ def _token_requests(errs: Errors, path: str, requests: list[Object]) -> None:
         audiences.add(audience)
 
 
-_NODE_ID_MAX = 192
+_NODE_ID_MAX = 256
 
 
 class CSINodeStrategy(Strategy):

@@ -40,6 +40,8 @@ class PersistentVolumeStrategy(Strategy):
         spec = obj.setdefault("spec", {})
         if not spec.get("persistentVolumeReclaimPolicy"):
             spec["persistentVolumeReclaimPolicy"] = "Retain"
+        if spec.get("volumeMode") is None:
+            spec["volumeMode"] = "Filesystem"
         default_volume_spec(spec)
 
     def prepare_for_create(self, call: Call, obj: Object) -> None:
@@ -82,8 +84,6 @@ def default_phase(obj: Object) -> None:
 
 def default_volume_spec(spec: Object) -> None:
     """The defaults which the spec of an inline volume has too."""
-    if spec.get("volumeMode") is None:
-        spec["volumeMode"] = "Filesystem"
     default_amounts(spec.get("capacity"))
     for key in _SOURCES:
         if spec.get(key) is not None:
