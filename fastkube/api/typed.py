@@ -65,7 +65,12 @@ __all__ = [
 _ALWAYS_KEPT = 2  # Node.keep of the fields that Go writes even when they are empty
 
 # Defaults of list keys that only Go's types tell: an item without the field has this value.
-_KEY_DEFAULTS = {("core.v1.ContainerPort", "protocol"): "TCP", ("core.v1.ServicePort", "protocol"): "TCP"}
+_KEY_DEFAULTS = {
+    ("core.v1.ContainerPort", "protocol"): "TCP",
+    ("core.v1.ServicePort", "protocol"): "TCP",
+    ("core.v1.LocalObjectReference", "name"): "",
+}
+_ZERO_VALUES = {"string": "", "integer": 0}
 
 _SCALARS = {"string": "string", "boolean": "boolean", "integer": "numeric", "number": "numeric"}
 _UNTYPED_CODES = "tuqxD"  # times, quantities, int-or-string: scalars of any type
@@ -128,7 +133,11 @@ def _keys(schema: Schema) -> dict[str, Any]:
         field = items.field(key) if items is not None else None
         told = field.default if field is not None else None
         struct = items.struct_name if items is not None else ""
-        defaults[key] = told if told is not None else _KEY_DEFAULTS.get((struct, key))
+        if told is None:
+            told = _KEY_DEFAULTS.get((struct, key))
+        if told is None and struct and field is not None and field.keep >= _ALWAYS_KEPT:
+            told = _ZERO_VALUES.get(field.type)  # what Go always writes has its zero value
+        defaults[key] = told
     return defaults
 
 

@@ -286,12 +286,8 @@ def test_sets_follow_a_changed_schema():
         ),
         (
             POD,
-            containers({"image": "c"}),
-            (
-                ".spec.containers",
-                "element 0: associative list with keys has an element that omits all key fields "
-                '["name"] (and doesn\'t have default values for any key fields)',
-            ),
+            containers({"image": "c"}, {"image": "d"}),
+            (".spec.containers", 'duplicate entries for key [name=""]'),
         ),
         (
             POD,
