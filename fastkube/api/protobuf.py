@@ -49,7 +49,8 @@ _UNSCHEMED = {  # kinds that are answered but have no schema
     ("v1", "APIResourceList"): "meta.v1.APIResourceList",
     ("v1", "APIGroupList"): "meta.v1.APIGroupList",
     ("v1", "APIGroup"): "meta.v1.APIGroup",
-    ("v1", "APIVersions"): "meta.v1.APIVersions",
+    ("", "APIVersions"): "meta.v1.APIVersions",
+    ("", "APIResourceList"): "meta.v1.APIResourceList",
     ("apidiscovery.k8s.io/v2", "APIGroupDiscoveryList"): "apidiscovery.v2.APIGroupDiscoveryList",
 }
 _INTEGERS = ("int32", "int64")

@@ -460,6 +460,11 @@ def parse_field_selector(text: str, allowed: frozenset[str], kind: str = "", *, 
     return FieldSelector(tuple(terms)) if terms else ALL_FIELDS
 
 
+def readable_field_selector(text: str) -> bool:
+    """Whether the text is a field selector, of whatever fields."""
+    return all(_term(part) is not None for part in _split_terms(text))
+
+
 _term = re.compile(r"(.*?)(!=|==|=)(.*)", re.DOTALL).fullmatch
 _parts = re.compile(r"(?:[^,\\]|\\.|\\\Z)+", re.DOTALL).findall
 

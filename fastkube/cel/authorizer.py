@@ -51,7 +51,7 @@ def _service_account(authorizer: Authorizer, namespace: str, name: str) -> Autho
         raise EvalError(f'Invalid service account name "{name}"')
     if names.dns1123_label(namespace):
         raise EvalError(f'Invalid service account namespace "{namespace}"')
-    groups = ["system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"]
+    groups = ["system:serviceaccounts", f"system:serviceaccounts:{namespace}"]
     return authorizer.step("Authorizer", user=f"system:serviceaccount:{namespace}:{name}", groups=groups)
 
 

@@ -58,6 +58,7 @@ async def issue(registry: Registry, call: Call, body: Object) -> Object:
     if signer is None:
         raise errors.internal("no service account signing key is configured")
     _check_identity(call, body["metadata"])
+    _get(registry, "namespaces", "", call.namespace)
     account = _get(registry, "serviceaccounts", call.namespace, call.name)
     now = call.now = call.now or registry.clock.time()
     spec = body.setdefault("spec", {})

@@ -109,18 +109,23 @@ class Authorizer:
             raise forbidden(user, attributes, self.decide(user, attributes).reason)
 
 
+_NOSNIFF = {"X-Content-Type-Options": "nosniff"}
+
+
 def forbidden(user: UserInfo, attributes: Attributes, reason: str = "") -> ApiError:
     """What the user may not do, and why as far as an authorizer has said."""
     if not attributes.is_resource:
         told = f"User {quote(user.name)} cannot {attributes.verb} path {quote(attributes.path)}"
         message = f"forbidden: {told}: {reason}" if reason else f"forbidden: {told}"
-        return ApiError(403, "Forbidden", message, details={})
+        return ApiError(403, "Forbidden", message, details={}, headers=_NOSNIFF)
     resource = attributes.resource
     if attributes.subresource:
         resource += f"/{attributes.subresource}"
     where = f"in the namespace {quote(attributes.namespace)}" if attributes.namespace else "at the cluster scope"
     told = f"User {quote(user.name)} cannot {attributes.verb} resource {quote(resource)}"
     told += f" in API group {quote(attributes.group)} {where}"
-    return errors.forbidden(
+    error = errors.forbidden(
         attributes.group, attributes.resource, attributes.name, f"{told}: {reason}" if reason else told
     )
+    error.headers = _NOSNIFF
+    return error

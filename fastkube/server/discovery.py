@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Object = dict[str, Any]
 
+_SHARED = b"Cache-Control: public\r\n"
 _AGGREGATED = "APIGroupDiscoveryList"
 _GROUP = "apidiscovery.k8s.io"
 _HASHED_AS = {"CustomResourceDefinition": "v1beta1"}
@@ -64,7 +65,10 @@ class Discovery:
             return None
         if aggregated and if_none_match and if_none_match.encode() in document.headers:
             return Answer(304, b"", b"", document.headers)
-        return Answer(200, document.body, document.media, document.headers)
+        answer = Answer(200, document.body, document.media, document.headers)
+        if aggregated:
+            answer.cache = _SHARED
+        return answer
 
     def use_remotes(self, remotes: list[Documents]) -> None:
         """The group versions that other servers answer for, the most important first."""

@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from fastkube import errors
-from fastkube.api import field
+from fastkube.api import field, names
+from fastkube.api.selectors import parse_label_selector, readable_field_selector
 from fastkube.clock import Clock, rfc3339
 from fastkube.errors import Cause
 from fastkube.registry.strategy import UserInfo
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 Object = dict[str, Any]
 Review = Callable[["Call", Object], Awaitable[Object]]
 
+_WITH_VALUES, _WITHOUT_VALUES = ("In", "NotIn"), ("Exists", "DoesNotExist")
 _AUTHENTICATION, _AUTHORIZATION = "authentication.k8s.io", "authorization.k8s.io"
 
 
@@ -124,6 +126,8 @@ class _Reviews:
             obj["status"]["denied"] = True
         if decision.reason:
             obj["status"]["reason"] = decision.reason
+        if unread := _unread_selectors(spec):
+            obj["status"]["evaluationError"] = "; ".join(unread)
         return obj
 
 
@@ -198,7 +202,73 @@ def _spec_causes(spec: Object) -> list[Cause]:
     if resource is None and path is None:
         problem = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
         return [field.invalid("spec.resourceAttributes", None, problem)]
-    return []
+    asked = resource or {}
+    causes = _selector_causes(asked, "fieldSelector", lambda _: [], lambda _: [])
+    return causes + _selector_causes(asked, "labelSelector", names.label_key, names.label_value)
+
+
+def _selector_causes(
+    asked: Object, key: str, key_faults: Callable[[str], list[str]], value_faults: Callable[[str], list[str]]
+) -> list[Cause]:
+    """Faults of the selector of a list or watch that is asked about."""
+    selector = asked.get(key)
+    if selector is None:
+        return []
+    path, raw, requirements = (
+        f"spec.resourceAttributes.{key}",
+        selector.get("rawSelector"),
+        selector.get("requirements"),
+    )
+    if raw and requirements:
+        return [field.invalid(f"{path}.rawSelector", raw, "may not specified at the same time as requirements")]
+    if not raw and not requirements:
+        problem = f"when {path} is specified, requirements or rawSelector is required"
+        return [field.required(f"{path}.requirements", problem)]
+    causes: list[Cause] = []
+    for number, one in enumerate(requirements or ()):
+        at, name, values = f"{path}.requirements[{number}]", one.get("key") or "", one.get("values") or ()
+        causes += [field.invalid(f"{at}.key", name, fault) for fault in key_faults(name)]
+        if not name and key == "fieldSelector":
+            causes.append(field.required(f"{at}.key", "must be specified"))
+        if one.get("operator") in _WITH_VALUES and not values:
+            problem = "must be specified when `operator` is 'In' or 'NotIn'"
+            causes.append(field.required(f"{at}.values", problem))
+        if one.get("operator") in _WITHOUT_VALUES and values:
+            problem = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"
+            causes.append(field.forbidden(f"{at}.values", problem))
+        for place, value in enumerate(values):
+            causes += [field.invalid(f"{at}.values[{place}]", value, fault) for fault in value_faults(value)]
+    return causes
+
+
+def _unread_selectors(spec: Object) -> list[str]:
+    """What is told of selectors that say nothing which an authorizer could use."""
+    asked = spec.get("resourceAttributes") or {}
+    told = []
+    for key, reads in (("fieldSelector", _reads_fields), ("labelSelector", _reads_labels)):
+        if asked.get(key) is not None and not reads(asked[key]):
+            told.append(f"spec.resourceAttributes.{key} ignored due to parse error")
+    return told
+
+
+def _reads_fields(selector: Object) -> bool:
+    raw = selector.get("rawSelector")
+    if raw:
+        return readable_field_selector(raw)
+    return all(
+        one.get("operator") in _WITH_VALUES and len(one.get("values") or ()) == 1 for one in selector["requirements"]
+    )
+
+
+def _reads_labels(selector: Object) -> bool:
+    raw = selector.get("rawSelector")
+    if not raw:
+        return all(one.get("operator") in (*_WITH_VALUES, *_WITHOUT_VALUES) for one in selector["requirements"])
+    try:
+        parse_label_selector(raw)
+    except errors.ApiError:
+        return False
+    return True
 
 
 def _subject_causes(spec: Object) -> list[Cause]:

@@ -261,7 +261,7 @@ def test_authorizer_asks_with_the_attributes_of_a_review() -> None:
         {"user": "u", "path": "/healthz", "verb": "get"},
         {
             "user": "system:serviceaccount:n:s",
-            "groups": ["system:serviceaccounts", "system:serviceaccounts:n", "system:authenticated"],
+            "groups": ["system:serviceaccounts", "system:serviceaccounts:n"],
             "group": "",
             "resource": "pods",
             "verb": "list",

@@ -145,3 +145,52 @@ async def test_a_connection_has_no_dry_run(api: Api) -> None:
     await api.create("/api/v1/namespaces/default/pods", {"metadata": {"name": "p"}, "spec": spec})
     response = await api.request("POST", "/api/v1/namespaces/default/pods/p/exec?command=ls&dryRun=All")
     assert (response.status, response.json["message"]) == (400, "dryRun is not supported")
+
+
+SELECTORS = {
+    "both": ({"rawSelector": "a=b", "requirements": [{"key": "a", "operator": "In", "values": ["b"]}]}, 422),
+    "neither": ({}, 422),
+    "no key": ({"requirements": [{"key": "", "operator": "In", "values": ["b"]}]}, 422),
+    "no values": ({"requirements": [{"key": "a", "operator": "In"}]}, 422),
+    "values": ({"requirements": [{"key": "a", "operator": "Exists", "values": ["b"]}]}, 422),
+    "another operator": ({"requirements": [{"key": "a", "operator": "X", "values": ["b"]}]}, 201),
+    "unreadable": ({"rawSelector": "a in (b"}, 201),
+}
+
+
+@pytest.mark.parametrize(("selector", "status"), SELECTORS.values(), ids=SELECTORS)
+@pytest.mark.parametrize("key", ["fieldSelector", "labelSelector"])
+async def test_a_selector_that_an_authorizer_cannot_use(api: Api, key: str, selector: Any, status: int) -> None:
+    asked = {"verb": "list", "resource": "pods", key: selector}
+    path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+    response = await api.request("POST", path, {"spec": {"user": "a", "resourceAttributes": asked}})
+    assert response.status == status
+    at = f"spec.resourceAttributes.{key}"
+    if status == 201:
+        assert response.json["status"]["evaluationError"] == f"{at} ignored due to parse error"
+    else:
+        assert all(cause["field"].startswith(at) for cause in response.json["details"]["causes"])
+
+
+async def test_discovery_in_protobuf(api: Api) -> None:
+    for path in ("/api", "/apis", "/api/v1", "/apis/apps", "/apis/apps/v1"):
+        response = await api.request("GET", path, headers={"Accept": "application/vnd.kubernetes.protobuf"})
+        assert response.status == 200
+        assert response.body.startswith(b"k8s\0")
+
+
+async def test_a_user_namespace_relaxes_pod_security(api: Api) -> None:
+    labels = {"pod-security.kubernetes.io/enforce": "baseline"}
+    await api.create("/api/v1/namespaces", {"metadata": {"name": "secure", "labels": labels}})
+    container = {"name": "c", "image": "i", "securityContext": {"procMount": "Unmasked"}}
+    body = {"metadata": {"name": "p"}, "spec": {"hostUsers": False, "containers": [container]}}
+    path = "/api/v1/namespaces/secure/pods?dryRun=All"
+    assert (await api.request("POST", path, body)).status == 201
+    labels["pod-security.kubernetes.io/enforce-version"] = "v1.34"
+    await api.create("/api/v1/namespaces", {"metadata": {"name": "older", "labels": labels}})
+    assert (await api.request("POST", path.replace("secure", "older"), body)).status == 403
+
+
+async def test_a_token_in_a_namespace_that_is_not_there(api: Api) -> None:
+    response = await api.request("POST", "/api/v1/namespaces/gone/serviceaccounts/sa/token", {})
+    assert (response.status, response.json["details"]["kind"]) == (404, "namespaces")

@@ -141,6 +141,8 @@ def client_config(errs: Errors, path: str, config: Object) -> None:
 
 def _url(errs: Errors, path: str, url: str) -> None:
     try:
+        if url.startswith(":"):
+            raise ValueError(f"parse {field.quote(url)}: missing protocol scheme")
         parts: SplitResult = urlsplit(url)
     except ValueError as error:
         errs.append(field.required(path, f"url must be a valid URL: {error}{_URL_FORM}"))
@@ -162,9 +164,9 @@ def _url(errs: Errors, path: str, url: str) -> None:
 def _service(errs: Errors, path: str, service: Object) -> None:
     """Upstream hands over name and namespace the wrong way round, and complains accordingly."""
     if not service.get("namespace"):
-        errs.append(field.required(f"{path}.name", "service name is required"))
+        errs.append(field.required(f"{path}.name"))
     if not service.get("name"):
-        errs.append(field.required(f"{path}.namespace", "service namespace is required"))
+        errs.append(field.required(f"{path}.namespace"))
     port = service["port"]
     if faults := port_number(port):
         errs.append(field.invalid(f"{path}.port", port, f"port is not valid: {','.join(faults)}"))

@@ -78,8 +78,7 @@ def _app_armor_profile(metadata: Object, spec: Object) -> Finding | None:
         return kind if kind not in ("", "RuntimeDefault", "Localhost") else ""
 
     values = {is_bad(holder) for holder in (spec, *_containers(spec))} - {""}
-    setters = _setters(is_bad(spec), _bad_containers(spec, is_bad))
-    details = [f"{setters} must not set AppArmor profile type to {_quoted(sorted(values))}"] if setters else []
+    setters = [who for who in (_setters(is_bad(spec), _bad_containers(spec, is_bad)),) if who]
     annotations = sorted(
         f'{key}="{value}"'
         for key, value in (metadata.get("annotations") or {}).items()
@@ -88,13 +87,12 @@ def _app_armor_profile(metadata: Object, spec: Object) -> Finding | None:
         and not value.startswith("localhost/")
     )
     if annotations:
-        word = _plural("annotation", "annotations", len(annotations))
-        details.append(f"{word} {', '.join(annotations)}" if setters else ", ".join(annotations))
-    if not details:
+        setters.append(_plural("annotation", "annotations", len(annotations)))
+    if not setters:
         return None
-    count = len(values) + len(annotations)
-    reason = _plural("forbidden AppArmor profile", "forbidden AppArmor profiles", count)
-    return Finding(reason, "; ".join(details))
+    told = sorted(values.union(annotations))
+    reason = _plural("forbidden AppArmor profile", "forbidden AppArmor profiles", len(told))
+    return Finding(reason, f"{' and '.join(setters)} must not set AppArmor profile type to {_quoted(told)}")
 
 
 _BASELINE_CAPABILITIES = frozenset(
@@ -366,6 +364,15 @@ def _not_on_windows(check: Check) -> Check:
     return exempting
 
 
+def _in_host_users(check: Check) -> Check:
+    """Since 1.35 what a user namespace makes harmless is not asked of Pods that have one."""
+
+    def exempting(metadata: Object, spec: Object) -> Finding | None:
+        return None if spec.get("hostUsers") is False else check(metadata, spec)
+
+    return exempting
+
+
 # ---------------------------------------------------------------- levels
 
 _Versions = tuple[tuple[int, Check], ...]
@@ -379,7 +386,7 @@ _BASELINE: dict[str, _Versions] = {
     "hostPorts": ((0, _host_ports),),
     "hostProbesAndHostLifecycle": ((34, _handler_hosts_forbidden),),
     "privileged": ((0, _privileged),),
-    "procMount": ((0, _proc_mount),),
+    "procMount": ((0, _proc_mount), (35, _in_host_users(_proc_mount))),
     "seLinuxOptions": ((0, _selinux(_SELINUX_TYPES)), (31, _selinux(_SELINUX_TYPES_31))),
     "seccompProfile_baseline": ((0, _seccomp_annotations), (19, _seccomp_baseline)),
     "sysctls": (
@@ -394,14 +401,16 @@ _BASELINE: dict[str, _Versions] = {
 _RESTRICTED: dict[str, _Versions] = {
     "allowPrivilegeEscalation": ((8, _allow_privilege_escalation), (25, _not_on_windows(_allow_privilege_escalation))),
     "capabilities_restricted": ((22, _capabilities_restricted), (25, _not_on_windows(_capabilities_restricted))),
+    "procMount_restricted": ((35, _proc_mount),),
     "restrictedVolumes": ((0, _restricted_volumes),),
-    "runAsNonRoot": ((0, _run_as_non_root),),
-    "runAsUser": ((23, _run_as_user),),
+    "runAsNonRoot": ((0, _run_as_non_root), (35, _in_host_users(_run_as_non_root))),
+    "runAsUser": ((23, _run_as_user), (35, _in_host_users(_run_as_user))),
     "seccompProfile_restricted": ((19, _seccomp_restricted), (25, _not_on_windows(_seccomp_restricted))),
 }
 
 _OVERRIDES = {
     "capabilities_restricted": "capabilities_baseline",
+    "procMount_restricted": "procMount",
     "restrictedVolumes": "hostPathVolumes",
     "seccompProfile_restricted": "seccompProfile_baseline",
 }
