@@ -313,8 +313,13 @@ def claim(
     deleting = is_terminating(owner)
     objects: Objects = []
     actions: list[Action] = []
+    known: dict[int, bool] = {}  # by the ids of labels, which most Pods of a template share
     for obj in owned:
-        if selector.matches(obj["metadata"].get("labels")):
+        labels = obj["metadata"].get("labels")
+        matches = known.get(id(labels))
+        if matches is None:
+            matches = known[id(labels)] = selector.matches(labels)
+        if matches:
             objects.append(obj)
         elif not deleting:
             actions.append(_release(resource, obj, owner))

@@ -150,10 +150,15 @@ def _status(view: View, active: Objects, terminating: int) -> Object:
     wanted_labels = (spec["template"].get("metadata") or {}).get("labels") or {}
     min_ready_s = spec.get("minReadySeconds", 0)
     labeled = ready = available = 0
+    known: dict[tuple[int, int], tuple[bool, float | None]] = {}  # by the ids of parts which many Pods share
     for pod in active:
-        labels = pod["metadata"].get("labels") or {}
-        labeled += wanted_labels.items() <= labels.items()
-        left = available_in(pod, min_ready_s, view.now)
+        labels, conditions = pod["metadata"].get("labels"), (pod.get("status") or {}).get("conditions")
+        found = known.get((id(labels), id(conditions)))
+        if found is None:
+            is_labeled = wanted_labels.items() <= (labels or {}).items()
+            found = known[id(labels), id(conditions)] = is_labeled, available_in(pod, min_ready_s, view.now)
+        is_labeled, left = found
+        labeled += is_labeled
         ready += left is not None
         available += left == 0
     counts = {
