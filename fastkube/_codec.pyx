@@ -349,15 +349,20 @@ def extract(value: bytes, path: tuple):
     return msgpack.unpackb(value[start : reader.at], unicode_errors="surrogatepass")
 
 
-def matches(value: bytes, path: tuple, text: str) -> bool:
-    """Whether the string at a path equals `text`, where an absent one is the empty string."""
+def matches(value: bytes, path: tuple, text: bytes) -> bool:
+    """Whether what stands at a path reads as `text`: nothing and null as the empty string, others as in JSON."""
     reader = _Reader(value)
     for key in path:
         if not reader.find(key):
-            return text == ""
-    if reader.step() != _STRING:
-        return False
-    return bool(reader.is_next(reader.number, text.encode()))
+            return not text
+    start: cython.Py_ssize_t = reader.at
+    if reader.step() == _STRING:
+        return bool(reader.is_next(reader.number, text))
+    reader.at = start
+    reader.skip()
+    found = msgpack.unpackb(value[start : reader.at], unicode_errors="surrogatepass")
+    read = "" if found is None else str(found).lower() if isinstance(found, bool) else str(found)
+    return text == read.encode("utf-8", "surrogatepass")
 
 
 def labels(value: bytes):

@@ -331,11 +331,15 @@ class FieldTerm(NamedTuple):
 class FieldSelector:
     """All of its terms; without any it matches everything. Objects are matched in their stored form."""
 
-    __slots__ = ("_checks", "terms")
+    __slots__ = ("_checks", "_on_bytes", "terms")
 
     def __init__(self, terms: tuple[FieldTerm, ...] = ()) -> None:
         self.terms = terms
         self._checks = tuple((_field(path), operator == "=", told) for path, operator, told in terms)
+        self._on_bytes = tuple(
+            (place, place.plain, equal, told, told.encode("utf-8", "surrogatepass"))
+            for place, equal, told in self._checks
+        )
 
     def __str__(self) -> str:
         return ",".join(f"{path}{operator}{_escape(told)}" for path, operator, told in self.terms)
@@ -358,7 +362,11 @@ class FieldSelector:
 
     def matches_bytes(self, value: bytes) -> bool:
         """Whether a stored object matches; of its bytes only what the terms ask for is decoded."""
-        return all((place.extract(value) == told) is equal for place, equal, told in self._checks)
+        for place, plain, equal, told, text in self._on_bytes:
+            found = place.extract(value) == told if plain is None else _codec.matches(value, plain, text)
+            if found is not equal:
+                return False
+        return True
 
 
 ALL_FIELDS = FieldSelector()
@@ -367,12 +375,14 @@ ALL_FIELDS = FieldSelector()
 class _Field:
     """A selectable field: where it stands in the stored object, and how what stands there reads as text."""
 
-    __slots__ = ("_encoded", "_paths", "_tell")
+    __slots__ = ("_encoded", "_paths", "_tell", "plain")
 
     def __init__(self, paths: tuple[str, ...], tell: Callable[..., str]) -> None:
         self._paths = tuple(tuple(path.split(".")) for path in paths)
         self._encoded = tuple(tuple(key.encode() for key in keys) for keys in self._paths)
         self._tell = tell
+        self.plain = self._encoded[0] if tell is _text else None
+        """The path, where what stands there reads as it is."""
 
     def read(self, obj: Object) -> str:
         return self._tell(*[_at(obj, keys) for keys in self._paths])

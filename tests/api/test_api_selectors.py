@@ -268,3 +268,12 @@ def test_labels_that_come_again_are_matched_as_before() -> None:
             metadata = {"name": f"pod-{number}"} | ({} if own is None else {"labels": own})
             value = msgpack.packb({"apiVersion": "v1", "kind": "Pod", "metadata": metadata})
             assert selector.matches_bytes(value) is selector.matches(own)
+
+
+@pytest.mark.parametrize("found", ["text", "", "5", "true", None, True, False, 5, -3, 2.5])
+@pytest.mark.parametrize("told", ["text", "", "5", "true", "false", "-3", "2.5", "None"])
+@pytest.mark.parametrize("operator", ["=", "!="])
+def test_fields_read_the_same_in_objects_and_in_their_bytes(found: object, told: str, operator: str) -> None:
+    selector = parse_field_selector(f"spec.it{operator}{told}", frozenset({"spec.it"}))
+    for obj in ({"spec": {"it": found}}, {"spec": {"other": 1}}, {}):
+        assert selector.matches(obj) == selector.matches_bytes(msgpack.packb(obj))
