@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from fastkube.clock import parse_rfc3339, rfc3339
+from fastkube.clock import go_duration, parse_rfc3339, rfc3339
 from fastkube.nodes.script_words import FOREVER, exit_of, fails_after, probe_of, pull_of, stop_after_s
 from fastkube.nodes.status import condition, container_id, image_id
 
@@ -211,7 +211,7 @@ class Script:
         return now + pull.seconds
 
     def _pulled(self, pod: Object, container: _Container, now: float) -> float:
-        image, took = container.spec["image"], _go_duration(now - container.since)
+        image, took = container.spec["image"], go_duration(now - container.since)
         told = f'Successfully pulled image "{image}" in {took} ({took} including waiting). Image size: 10485760 bytes.'
         self._tell(container, "Normal", "Pulled", told)
         container.pulled = True
@@ -335,7 +335,7 @@ class Script:
             told = f'Back-off pulling image "{image}": ErrImagePull: {_pull_error(image)}'
             return {"waiting": {"reason": "ImagePullBackOff", "message": told}}
         if container.state == "crashed":
-            told = f"back-off {_go_duration(_backoff_s(container.step))} restarting failed container={container.name} "
+            told = f"back-off {go_duration(_backoff_s(container.step))} restarting failed container={container.name} "
             return {"waiting": {"reason": "CrashLoopBackOff", "message": f"{told}pod={_full_name(pod)}"}}
         initializing = any(each.init for each in self._containers)
         return {"waiting": {"reason": "PodInitializing" if initializing else "ContainerCreating"}}
@@ -433,15 +433,6 @@ class Script:
 def _backoff_s(step: int) -> float:
     """The first restart is at once, the next ones after 10 s, 20 s, 40 s and so on."""
     return 0.0 if step == 0 else min(BACKOFF_S * 2.0 ** (step - 1), BACKOFF_MAX_S)
-
-
-def _go_duration(seconds: float) -> str:
-    """`1m20s`, `10s`, `500ms`."""
-    if seconds < 1:
-        return f"{round(seconds * 1000)}ms"
-    minutes, rest = divmod(seconds, 60)
-    told = f"{rest:g}s"
-    return f"{int(minutes)}m{told}" if minutes else told
 
 
 def _full_name(pod: Object) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastkube.client import Client
-from fastkube.clock import Clock
+from fastkube.clock import Clock, go_duration
 from fastkube.errors import ApiError
 from fastkube.scheduler.extenders import ExtenderError, Extenders
 from fastkube.scheduler.framework import BindingFailed, Cycle, Plugin, Rejected
@@ -63,11 +63,11 @@ class WaitingPod:
 
     def __init__(self, binding: Binding) -> None:
         self.binding = binding
-        self._pending = set(binding.permits)
+        self._pending = dict(binding.permits)
         self._answer: asyncio.Future[tuple[str, str] | None] = asyncio.get_running_loop().create_future()
 
     def allow(self, plugin: str) -> None:
-        self._pending.discard(plugin)
+        self._pending.pop(plugin, None)
         if not self._pending and not self._answer.done():
             self._answer.set_result(None)
 
@@ -76,15 +76,20 @@ class WaitingPod:
             self._answer.set_result((plugin, message))
 
     async def wait(self, clock: Clock) -> None:
-        """Raises Refused."""
-        timeout = asyncio.ensure_future(clock.sleep(min(self.binding.permits.values())))
-        try:
-            await asyncio.wait((timeout, self._answer), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            timeout.cancel()
-        if not self._answer.done():
-            late = next(iter(self._pending))
-            raise Refused(f"rejected due to timeout after waiting at plugin {late}", late)
+        """Raises Refused. Each plugin that has not allowed the Pod has its own patience."""
+        waited = 0.0
+        while not self._answer.done():
+            plugin = min(self._pending, key=self._pending.__getitem__)
+            patience = self._pending[plugin]
+            timeout = asyncio.ensure_future(clock.sleep(patience - waited))
+            try:
+                await asyncio.wait((timeout, self._answer), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                timeout.cancel()
+            waited = patience
+            if not self._answer.done() and plugin in self._pending:
+                told = f"rejected due to timeout after waiting {go_duration(patience)} at plugin {plugin}"
+                raise Refused(told, plugin)
         told = self._answer.result()
         if told is not None:
             plugin, message = told

@@ -162,9 +162,7 @@ class SchedulingQueue:
         old, queued.pod = queued.pod, pod
         if queued.state == ACTIVE and old.spec is not pod.spec:
             self._enqueue(queued, ACTIVE, "")  # the priority may be another one
-        elif queued.state == GATED:
-            self._enqueue(queued, ACTIVE, event.label)
-        elif queued.state == UNSCHEDULABLE and event.action and self._wakes(queued, event):
+        elif queued.state == GATED or (queued.state == UNSCHEDULABLE and event.action and self._wakes(queued, event)):
             self._requeue(queued, event.label)
         elif queued.state == IN_FLIGHT and event.action:
             self._remember(event)
@@ -273,7 +271,7 @@ class SchedulingQueue:
     def _reconsider_gate(self, queued: QueuedPod, event: ClusterEvent) -> None:
         profile = self._profiles[queued.pod.spec.scheduler_name]
         if profile.wakes(queued.pod, (queued.gated_by,), event):
-            self._enqueue(queued, ACTIVE, event.label)
+            self._requeue(queued, event.label)
 
     def _wakes(self, queued: QueuedPod, event: ClusterEvent) -> bool:
         if not queued.refused_by:  # not refused by a plugin (there were no nodes): anything may help
@@ -327,11 +325,9 @@ class SchedulingQueue:
     # -- moving --------------------------------------------------------------------------------------------------------
 
     def _requeue(self, queued: QueuedPod, why: str) -> None:
-        """Out of the unschedulable ones: into back-off while that lasts."""
-        if self._backoff_end(queued) > self._clock.monotonic():
-            self._put(queued, BACKOFF, why)
-        else:
-            self._enqueue(queued, ACTIVE, why)
+        """Out of the unschedulable or gated ones: into back-off while that lasts."""
+        backs_off = self._backoff_end(queued) > self._clock.monotonic()
+        self._enqueue(queued, BACKOFF if backs_off else ACTIVE, why)
 
     def _backoff_end(self, queued: QueuedPod) -> float:
         """When a Pod may be tried again, counted from its last attempt."""
@@ -341,7 +337,7 @@ class SchedulingQueue:
         return queued.timestamp + min(delay, self._max_backoff_s)
 
     def _enqueue(self, queued: QueuedPod, state: str, why: str) -> None:
-        """Into the active queue, unless a pre-enqueue plugin keeps the Pod out."""
+        """Into a queue that Pods are popped from, unless a pre-enqueue plugin keeps the Pod out."""
         for plugin in self._profiles[queued.pod.spec.scheduler_name].pre_enqueue:
             message = plugin.pre_enqueue(queued.pod)
             if message is not None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -15,6 +15,7 @@ from fastkube.clock import RealClock
 from fastkube.errors import ApiError
 from fastkube.scheduler import config as configs
 from fastkube.scheduler.options import SchedulerOptions
+from fastkube.scheduler.profile import PluginClass
 from fastkube.scheduler.scheduler import Scheduler
 from fastkube.testing import Cluster
 
@@ -29,12 +30,16 @@ def configuration(**fields: Any) -> configs.SchedulerConfig:
 
 @contextlib.asynccontextmanager
 async def scheduling(
-    cluster: Cluster, config: configs.SchedulerConfig | None = None, codec: str = "msgpack", **options: Any
+    cluster: Cluster,
+    config: configs.SchedulerConfig | None = None,
+    codec: str = "msgpack",
+    plugins: Mapping[str, PluginClass] | None = None,
+    **options: Any,
 ) -> AsyncIterator[tuple[Client, Scheduler]]:
     """A client of the cluster and a scheduler that works beside it. All Pods and nodes are gone at the end."""
     async with cluster.client(codec=codec) as client:
         told = SchedulerOptions(**{"leader_elect": False, **options})
-        scheduler = Scheduler(client, RealClock(), told, config=config)
+        scheduler = Scheduler(client, RealClock(), told, config=config, plugins=plugins)
         await scheduler.start()
         try:
             yield client, scheduler

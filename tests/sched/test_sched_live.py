@@ -18,7 +18,10 @@ from fastkube.client.kubeconfig import Connection
 from fastkube.client.transport import HttpTransport, Response, Stream
 from fastkube.clock import RealClock
 from fastkube.errors import ApiError
+from fastkube.scheduler.framework import Cycle, Plugin
+from fastkube.scheduler.nodes import NodeInfo
 from fastkube.scheduler.options import SchedulerOptions
+from fastkube.scheduler.profile import known_plugins
 from fastkube.scheduler.scheduler import Scheduler
 from fastkube.testing import Cluster
 
@@ -198,7 +201,7 @@ async def test_pods_of_other_schedulers_are_left_alone(cluster: Cluster) -> None
 
 
 async def test_of_two_with_one_lease_one_works(cluster: Cluster) -> None:
-    options = {"leader_elect": True, "leader_elect_resource_name": "one-lease"}
+    options: dict[str, Any] = {"leader_elect": True, "leader_elect_resource_name": "one-lease"}
     async with scheduling(cluster, **options) as (client, first):
         async with scheduling(cluster, **options) as (_, second):
             await create(client, node("n1"), pod("p"))
@@ -309,3 +312,55 @@ async def test_a_server_can_be_spoken_to_in_protobuf(cluster: Cluster) -> None:
         ("DELETE", "", protobuf),
         ("PATCH", strategic, protobuf),
     }
+
+
+async def test_one_preemptor_makes_room_once(cluster: Cluster) -> None:
+    """It is not tried again, from the back-off queue either, while victims of its first attempt are still going."""
+    async with scheduling(cluster) as (client, _):
+        await create(client, *(node(f"n{each}", allocatable={"cpu": "2"}) for each in range(3)))
+        small: Object = {"requests": {"cpu": "500m"}, "terminationGracePeriodSeconds": 0}
+        await create(client, *(pod(f"small{each}", **small) for each in range(12)))
+        for each in range(12):
+            await bound(client, f"small{each}")
+        for number in range(3):
+            await create(
+                client, pod(f"large{number}", requests={"cpu": "1500m"}, priorityClassName="system-cluster-critical")
+            )
+            await bound(client, f"large{number}")
+            left = [each["metadata"]["name"] for each in (await client.list("v1/pods", "default"))["items"]]
+            assert len(left) == 12 - 2 * (number + 1)
+
+
+# ---------------------------------------------------------------- permission to bind
+
+
+class Quick(Plugin):
+    """Lets Pods wait for a short time, and allows them before it is over."""
+
+    name = "Quick"
+
+    def permit(self, cycle: Cycle, node: NodeInfo) -> float:
+        asyncio.get_running_loop().call_later(0.05, self.handle.allow_waiting, cycle.pod.uid, self.name)
+        return 0.2
+
+
+class Slow(Plugin):
+    """Never allows a Pod whose name says so."""
+
+    name = "Slow"
+
+    def permit(self, cycle: Cycle, node: NodeInfo) -> float:
+        return 0.5 if cycle.pod.name.startswith("never") else 0.0
+
+
+async def test_permission_is_waited_for_as_long_as_each_plugin_says(cluster: Cluster) -> None:
+    enabled = {"permit": {"enabled": [{"name": "Quick"}, {"name": "Slow"}]}}
+    config = configuration(profiles=[{"plugins": enabled}])
+    plugins = {**known_plugins(), "Quick": Quick, "Slow": Slow}
+    async with scheduling(cluster, config, plugins=plugins) as (client, _):
+        await create(client, node("n1"), pod("soon"), pod("never"))
+        assert await bound(client, "soon") == "n1"
+        told = await condition(client, "never")
+        assert told["message"] == (
+            "0/1 nodes are available: 1 rejected due to timeout after waiting 500ms at plugin Slow."
+        )
