@@ -59,7 +59,7 @@ test-sim: setup-dev
 
 test-clients: setup-dev kubectl
 	@$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[dev,clients]'
-	$(BIN)/python -m pytest -m clients --timeout 2400 tests/clients/test_clients.py tests/etcd/test_etcd_etcdctl.py
+	$(BIN)/python -m pytest -m clients --timeout 2400 tests/clients/test_clients.py tests/clients/test_clients_scheduler.py tests/etcd/test_etcd_etcdctl.py
 
 # Requests made from the served OpenAPI documents: FUZZ_EXAMPLES of each operation, about 15 minutes with 10.
 fuzz: setup-dev

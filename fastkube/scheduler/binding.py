@@ -88,8 +88,9 @@ class WaitingPod:
                 timeout.cancel()
             waited = patience
             if not self._answer.done() and plugin in self._pending:
-                told = f"rejected due to timeout after waiting {go_duration(patience)} at plugin {plugin}"
-                raise Refused(told, plugin)
+                raise Refused(
+                    f"rejected due to timeout after waiting {go_duration(patience)} at plugin {plugin}", plugin
+                )
         told = self._answer.result()
         if told is not None:
             plugin, message = told
