@@ -169,10 +169,10 @@ class _Reader:
     number = cython.declare(cython.ulonglong)
     parts = cython.declare(object)
 
-    def __init__(self, source: bytes):
+    def __init__(self, source: bytes, at: cython.Py_ssize_t = 0):
         self.source = source
         self.parts = None
-        self.at = 0
+        self.at = at
         self.end = len(source)
         self.number = 0
 
@@ -667,50 +667,57 @@ class Writer:
 
         A value that cannot be read is a ValueError, and the writer is empty then.
         """
-        self._value(value, revision, bare, comma)
+        self._value(_Reader(value), revision, bare, comma)
         return self._used
 
     @cython.cfunc
     @cython.exceptval(-1)
-    def _value(self, value: bytes, revision: cython.ulonglong, bare: cython.bint, comma: cython.bint) -> cython.int:
+    def _value(self, reader: _Reader, revision: cython.ulonglong, bare: cython.bint, comma: cython.bint) -> cython.int:
         try:
             if comma:
                 self._room(1)
                 self._byte(44)
             if self._sampling:
-                self._alike(value, revision, bare)
+                self._alike(reader, revision, bare)
             else:
-                self._transcode(_Reader(value), revision, bare, _ALONE)
+                self._transcode(reader, revision, bare, _ALONE)
         except BaseException:
             self._used = self._parts = 0
             raise
         return 0
 
-    def values(self, items, size: cython.Py_ssize_t, bare: cython.bint, comma: cython.bint) -> bool:
-        """Stored objects one after the other, as `value` writes each of an iterator's (value, revision), until `size`
-        bytes are written since `take`. Whether there may be more."""
-        value: bytes
-        for value, revision in items:
-            self._value(value, revision, bare, comma)
-            if self._used >= size:
-                return True
-            comma = True
-        return False
+    def records(self, found: list, at: cython.Py_ssize_t, size: cython.Py_ssize_t, bare: bool, comma: bool) -> int:
+        """The objects of (key, record) from the one at `at` on, as `value` writes them, until `size` bytes are written
+        since `take`; which one is next. A record has 32 bytes before its value, the second eight of them its revision.
+        """
+        record: bytes
+        revision: cython.ulonglong
+        index: cython.int
+        while at < len(found) and self._used < size:
+            record = found[at][1]
+            if len(record) < 32:
+                raise _cut_short()
+            revision = 0
+            for index in range(15, 7, -1):
+                revision = (revision << 8) | record[index]
+            self._value(_Reader(record, 32), revision, bare, comma)
+            at, comma = at + 1, True
+        return at
 
     @cython.cfunc
     @cython.exceptval(-1)
-    def _alike(self, value: bytes, revision: cython.ulonglong, bare: cython.bint) -> cython.int:
+    def _alike(self, reader: _Reader, revision: cython.ulonglong, bare: cython.bint) -> cython.int:
         """Write a value with the help of the sample, or as the sample."""
         begin: cython.Py_ssize_t = self._used
         if self._parts > 0 and self._sample_bare == bare:
             self._copied = 0
-            self._transcode(_Reader(value), revision, bare, _COPYING)
-            if 2 * self._copied < len(value):
+            self._transcode(reader, revision, bare, _COPYING)
+            if 2 * self._copied < reader.end:
                 self._parts = 0
             return 0
         self._parts = 0
-        self._transcode(_Reader(value), revision, bare, _TAKING)
-        self._sample, self._sample_bare = value, bare
+        self._transcode(reader, revision, bare, _TAKING)
+        self._sample, self._sample_bare = reader.source, bare
         self._sample_json = bytes(memoryview(self._buffer)[begin : self._used])
         return 0
 

@@ -563,12 +563,34 @@ def read_key(store: Any) -> Work:
     return work
 
 
+def list_values(store: Any) -> Work:
+    """What a list of Pods costs for each, from the store to JSON."""
+    from fastkube.api import codec
+    from fastkube.store import Write
+
+    pod, listed = msgpack.unpackb(_stored_pod()), 200
+
+    def like(number: int) -> Write:
+        metadata = {**pod["metadata"], "name": f"pod-{number}", "uid": f"{number:08}-aaaa-4bbb-8ccc-dddddddddddd"}
+        return Write(b"/list/%03d" % number, msgpack.packb({**pod, "metadata": metadata}), 0)
+
+    async def work(count: int) -> None:
+        if store.get(b"/list/000") is None:
+            await store.write([like(number) for number in range(listed)])
+        items = store.values(b"/list/", b"/list/%03d" % count)
+        for _ in codec.list_to_json("PodList", "v1", items, {}):
+            pass
+
+    return work
+
+
 _VALUE = bytes(1000)
 
 STORE: dict[str, Callable[[Any], Work]] = {
     "store: write a key": write_key,
     "store: a key of a batch": write_batch,
     "store: read a key": read_key,
+    "store: a Pod of a list to JSON": list_values,
 }
 
 

@@ -12,7 +12,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import msgpack
 import orjson
@@ -247,20 +247,45 @@ def alike_to_json() -> Callable[[bytes, int], bytes]:
     return to_json
 
 
+@runtime_checkable
+class Records(Protocol):
+    """Stored objects as they are read: pairs of key and record (`_codec.Writer.records`), many at once."""
+
+    def batches(self) -> Iterator[list[tuple[bytes, bytes]]]: ...
+
+    def __iter__(self) -> Iterator[tuple[bytes, int]]: ...
+
+
 def list_to_json(
     kind: str, api_version: str, items: Iterable[tuple[bytes, int]], list_meta: Object, *, bare: bool = True
 ) -> Iterator[bytes]:
     """A list in chunks. `kind` is the list's (PodList); `bare` leaves out apiVersion and kind of the items, as upstream
     does for built-in kinds."""
-    writer = _codec.Writer(2 * _CHUNK_BYTES, sampling=True)
+    writer = _codec.Writer(sampling=True)
     head = orjson.dumps({"kind": kind, "apiVersion": api_version, "metadata": list_meta})
     writer.raw(head[:-1] + b',"items":[')
-    rest, comma = iter(items), False
-    while writer.values(rest, _CHUNK_BYTES, bare, comma):
-        yield writer.take()
-        comma = True
+    yield from _records_to_json(writer, items, bare) if isinstance(items, Records) else _to_json(writer, items, bare)
     writer.raw(b"]}")
     yield writer.take()
+
+
+def _records_to_json(writer: _codec.Writer, records: Records, bare: bool) -> Iterator[bytes]:
+    comma = False
+    for found in records.batches():
+        at = 0
+        while at < len(found):
+            at = writer.records(found, at, _CHUNK_BYTES, bare, comma)
+            comma = True
+            if len(writer) >= _CHUNK_BYTES:
+                yield writer.take()
+
+
+def _to_json(writer: _codec.Writer, items: Iterable[tuple[bytes, int]], bare: bool) -> Iterator[bytes]:
+    comma = False
+    for value, revision in items:
+        if writer.value(value, revision, bare, comma) >= _CHUNK_BYTES:
+            yield writer.take()
+        comma = True
 
 
 def event_to_json(event_type: str, value: bytes, revision: int) -> bytes:

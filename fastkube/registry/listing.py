@@ -15,7 +15,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -273,7 +273,7 @@ def _read_whole(store: Store, keys: KeyRange, options: ListOptions, revision: in
     return Page(items, revision, token, found.count - len(items))
 
 
-def _selected(values: Iterator[tuple[bytes, int]], options: ListOptions) -> Iterator[tuple[bytes, int]]:
+def _selected(values: Iterable[tuple[bytes, int]], options: ListOptions) -> Iterator[tuple[bytes, int]]:
     labels, fields = options.labels, options.fields
     matches = labels.matches_bytes if labels is not None and fields is None else options.matches
     return (one for one in values if matches(one[0]))

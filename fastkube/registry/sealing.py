@@ -110,7 +110,7 @@ class OpenedReads(ReadHalf):
     def scan(self, start: bytes, end: bytes, *, revision: int = 0) -> Iterator[Item]:
         return self._scanned(super().scan(start, end, revision=revision))
 
-    def values(self, start: bytes, end: bytes, *, revision: int = 0) -> Iterator[tuple[bytes, int]]:
+    def values(self, start: bytes, end: bytes, *, revision: int = 0) -> Iterable[tuple[bytes, int]]:
         """Of one resource, which is either encrypted or not."""
         if self._transformer(start) is None:
             return super().values(start, end, revision=revision)

@@ -52,6 +52,7 @@ _HEADER_BYTES = HEADER.size
 _unpack_header = HEADER.unpack_from
 _unpack_mod = UNTIL.unpack_from  # of the header's second number
 _MOD_AT = 8
+_RECORDS = 64
 _AFTER_ALL = b"\xff" * 512  # LMDB's keys are shorter
 _pack_header = HEADER.pack
 _pack_until = UNTIL.pack
@@ -172,23 +173,21 @@ class Reading:
             create, mod, version, lease = _unpack_header(raw)
             yield _new(Item, (key, raw[_HEADER_BYTES:], create, mod, version, lease))
 
-    def values(self, start: bytes, end: bytes, reached: list[bytes]) -> Iterator[tuple[bytes, int]]:
-        """Value and mod revision of the newest versions of [start, end); cheaper than items. When it fails, `reached`
-        holds the key of the last one."""
+    def records(self, start: bytes, end: bytes) -> Iterator[list[tuple[bytes, bytes]]]:
+        """The newest versions of [start, end) as they lie there, with their keys, many at once; cheaper than items."""
         cursor = self.txn.cursor(self.databases.current)
         if not _seek(cursor, start):
             return
         last = end if end != TO_THE_END else _AFTER_ALL
-        key = b""
-        try:
-            for key, raw in cursor.iternext():
-                if key >= last:
-                    return
-                yield raw[_HEADER_BYTES:], _unpack_mod(raw, _MOD_AT)[0]
-        except lmdb.Error:
-            if key:
-                reached.append(key)
-            raise
+        entries = cursor.iternext()
+        while found := list(itertools.islice(entries, _RECORDS)):
+            if found[-1][0] < last:
+                yield found
+                continue
+            inside = list(itertools.takewhile(lambda entry: entry[0] < last, found))
+            if inside:
+                yield inside
+            return
 
     def _newest_backwards(self, start: bytes, end: bytes) -> Iterator[Item]:
         cursor = self.txn.cursor(self.databases.current)

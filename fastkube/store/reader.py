@@ -7,7 +7,8 @@ in the writer's process with each acknowledged commit, in a reader's when the wr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import lmdb
@@ -18,7 +19,7 @@ from fastkube.store.errors import Compacted, StoreClosed
 from fastkube.store.follow import Follower
 from fastkube.store.mvcc import Chunk, Reading, View
 from fastkube.store.ops import TO_THE_END, RangeResult, single_key_end
-from fastkube.store.records import Item
+from fastkube.store.records import Item, record, value_of
 from fastkube.store.snapshot import difference
 from fastkube.store.watch import DEFAULT_BUFFER, Callback, Hub, Lost, Subscription, Watcher
 
@@ -27,7 +28,23 @@ _FOLLOW_EVENTS = 4096
 _COUNTS_MAX = 1024
 _CHUNK_REVISIONS = 512  # looked at in one call of `events`: about 2 ms
 _CHUNK_EVENTS = 1000
+_RECORDS = 64
 _MAP_BYTES = 128 << 30  # of addresses, not memory: a map that never grows under a view whose data are still wanted
+
+
+class Values:
+    """Values and mod revisions of keys; or records, with their keys, as they lie there (records.py). Either once."""
+
+    __slots__ = ("_batches",)
+
+    def __init__(self, batches: Iterator[list[tuple[bytes, bytes]]]) -> None:
+        self._batches = batches
+
+    def batches(self) -> Iterator[list[tuple[bytes, bytes]]]:
+        return self._batches
+
+    def __iter__(self) -> Iterator[tuple[bytes, int]]:
+        return (value_of(raw) for found in self._batches for _, raw in found)
 
 
 class ReadHalf:
@@ -111,12 +128,12 @@ class ReadHalf:
         view.check_revision(revision)
         return self._scan(self._begin(), start, end, revision)
 
-    def values(self, start: bytes, end: bytes, *, revision: int = 0) -> Iterator[tuple[bytes, int]]:
-        """As `scan`, but only values and their mod revisions: what lists are made of."""
+    def values(self, start: bytes, end: bytes, *, revision: int = 0) -> Iterable[tuple[bytes, int]]:
+        """As `scan`, but only values and their mod revisions: what lists are made of. Read once."""
         view = self._open_view()
         revision = revision or view.revision
         view.check_revision(revision)
-        return self._values(self._begin(), start, end, revision)
+        return Values(self._records(self._begin(), start, end, revision))
 
     def watch(self, start: bytes, end: bytes | None, revision: int = 0, *, buffer: int = DEFAULT_BUFFER) -> Watcher:
         """Every event of [start, end) (None: the one key) from `revision` on, or from now. Raises Compacted."""
@@ -194,19 +211,17 @@ class ReadHalf:
                 txn.abort()
             txn = self._begin()  # the map grew under the scan: go on behind the last key, at the same revision
 
-    def _values(
+    def _records(
         self, txn: lmdb.Transaction[bytes], start: bytes, end: bytes, revision: int
-    ) -> Iterator[tuple[bytes, int]]:
+    ) -> Iterator[list[tuple[bytes, bytes]]]:
         generation = self._engine.generation
-        reading = Reading(txn, self._engine.databases, self._engine.state(txn))
-        if revision != reading.revision:
-            for item in self._scan(txn, start, end, revision):
-                yield item.value, item.mod_revision
-            return
-        reached: list[bytes] = []
         try:
-            yield from reading.values(start, end, reached)
-            return
+            reading = Reading(txn, self._engine.databases, self._engine.state(txn))
+            if revision == reading.revision:
+                for found in reading.records(start, end):
+                    start = single_key_end(found[-1][0])
+                    yield found
+                return
         except lmdb.Error:
             if self._closed:
                 raise StoreClosed(f"{self._engine.path}: the store is closed") from None
@@ -214,10 +229,10 @@ class ReadHalf:
                 raise
         finally:
             txn.abort()
-        # the map grew: go on behind the last key, at the same revision
-        start = single_key_end(reached[0]) if reached else start
-        for item in self._scan(self._begin(), start, end, revision):
-            yield item.value, item.mod_revision
+        # it is an older revision, or the map grew: go on behind the last key, at the same revision
+        items = self._scan(self._begin(), start, end, revision)
+        while found := [(item.key, record(item)) for item in itertools.islice(items, _RECORDS)]:
+            yield found
 
     def _close_reads(self) -> None:
         self._closed = True

@@ -46,6 +46,7 @@ _RUN_MAX = 127
 _RUNS = re.compile(rb"\x00+")
 _ESCAPED_RUNS = re.compile(rb"\x00(.)", re.DOTALL)
 _HEADER_BYTES = HEADER.size
+_MOD_AT = 8
 _new = tuple.__new__
 
 
@@ -105,6 +106,16 @@ def item(key: bytes, raw: bytes) -> Item:
     """An entry of `current`."""
     create, mod, version, lease = HEADER.unpack_from(raw)
     return _new(Item, (key, raw[_HEADER_BYTES:], create, mod, version, lease))
+
+
+def record(item: Item) -> bytes:
+    """An item as it lies in `current`."""
+    return HEADER.pack(item.create_revision, item.mod_revision, item.version, item.lease) + item.value
+
+
+def value_of(raw: bytes) -> tuple[bytes, int]:
+    """Value and mod revision of an entry of `current`."""
+    return raw[_HEADER_BYTES:], UNTIL.unpack_from(raw, _MOD_AT)[0]
 
 
 def past_item(key: bytes, raw: bytes) -> Item:
