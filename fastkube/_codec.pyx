@@ -663,9 +663,8 @@ class Writer:
         self, value: bytes, revision: cython.ulonglong = 0, bare: cython.bint = False, comma: cython.bint = False
     ) -> int:
         """One stored object as JSON; `revision` 0 inserts none, `bare` leaves out its apiVersion and kind, `comma`
-        stands before it. Returns how much was written since `take`.
-
-        A value that cannot be read is a ValueError, and the writer is empty then.
+        stands before it. Returns how much was written since `take`. A value that cannot be read is a ValueError, and
+        the writer is empty then.
         """
         self._value(_Reader(value), revision, bare, comma)
         return self._used
@@ -687,19 +686,13 @@ class Writer:
         return 0
 
     def records(self, found: list, at: cython.Py_ssize_t, size: cython.Py_ssize_t, bare: bool, comma: bool) -> int:
-        """The objects of (key, record) from the one at `at` on, as `value` writes them, until `size` bytes are written
-        since `take`; which one is next. A record has 32 bytes before its value, the second eight of them its revision.
-        """
-        record: bytes
-        revision: cython.ulonglong
-        index: cython.int
+        """The objects of (key, record) from `at` on, as `value` writes them, until `size` bytes are written; which is
+        next. A record has 32 bytes before its value, the second eight of them its revision."""
         while at < len(found) and self._used < size:
-            record = found[at][1]
+            record: bytes = found[at][1]
             if len(record) < 32:
                 raise _cut_short()
-            revision = 0
-            for index in range(15, 7, -1):
-                revision = (revision << 8) | record[index]
+            revision: cython.ulonglong = int.from_bytes(record[8:16], "little")
             self._value(_Reader(record, 32), revision, bare, comma)
             at, comma = at + 1, True
         return at
