@@ -368,10 +368,23 @@ def _check_types(whole: typed.Type, config: Object) -> None:
         return
     found = [f"{fault.path}: {fault.message}" for fault in typed.faults(whole, config)]
     told = found[0] if len(found) == 1 else "\n  ".join(("errors:", *found))
+    raise ApiError(500, "", f"failed to create typed patch object ({_go_name(config)}): {told}")
+
+
+def unconvertible(config: Object, fault: str) -> ApiError:
+    """A configuration whose types are those of its schema, and which yet makes no object."""
+    why = f"unable to convert unstructured object to {_go_kind(config)}: {fault}"
+    return ApiError(500, "", f"failed to convert new object ({_go_name(config)}) to proper version: {why}")
+
+
+def _go_name(config: Object) -> str:
     metadata = metadata_of(config)
+    return f"{metadata.get('namespace', '')}/{metadata.get('name', '')}; {_go_kind(config)}"
+
+
+def _go_kind(config: Object) -> str:
     group, version = split_api_version(config["apiVersion"])
-    name = f"{metadata.get('namespace', '')}/{metadata.get('name', '')}; {group}/{version}, Kind={config['kind']}"
-    raise ApiError(500, "", f"failed to create typed patch object ({name}): {told}")
+    return f"{group}/{version}, Kind={config['kind']}"
 
 
 def _first(whole: typed.Type, config: Object, writer: Writer) -> Object:

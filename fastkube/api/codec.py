@@ -78,7 +78,8 @@ def decode(
 def decode_patch(body: bytes) -> tuple[Any, list[str]]:
     """A JSON patch of any kind, and complaints about its duplicate keys. Raises ValueError in Go's words."""
     duplicates: list[str] = []
-    return _read_json(body, duplicates), duplicates
+    patch = _read_json(body, duplicates)
+    return patch, [str(told) for told in duplicates]
 
 
 def _decode_json(body: bytes, kind: str, duplicates: list[str] | None) -> Any:

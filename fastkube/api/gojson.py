@@ -196,15 +196,42 @@ class _Pairs(list[tuple[str, Any]]):
     """An object with all of its keys, also those that come twice."""
 
 
-def duplicates(body: bytes) -> list[str]:
-    """`duplicate field "spec.foo"` for every key that its object has had already, in document order."""
-    told: list[str] = []
-    _visit(json.loads(body.decode("utf-8", "replace"), object_pairs_hook=_Pairs), "", told)
-    return told
+class Duplicate(str):
+    """A complaint about a key that its object has had already, and where it and all fields of its body stand."""
+
+    __slots__ = ("path", "place", "places")
+
+    path: str
+    place: int
+    places: dict[str, int]
+
+
+def duplicates(body: bytes) -> list[Duplicate]:
+    """`duplicate field "spec.foo"` for every key that its object has had already, in document order, each once."""
+    told: dict[str, Duplicate] = {}
+    _visit(json.loads(body.decode("utf-8", "replace"), object_pairs_hook=_Pairs), "", told, {})
+    return list(told.values())
+
+
+def in_order(repeated: list[str], unknown: list[str]) -> list[str]:
+    """What strict decoding tells of a body, as it comes in the document. It does not look into what it does not know.
+    Complaints that are not of `duplicates` come first."""
+    if not unknown or not all(isinstance(each, Duplicate) for each in repeated):
+        return repeated + unknown
+    ends = tuple(part + end for part in map(_path_of, unknown) for end in (".", "["))
+    known = [each for each in repeated if isinstance(each, Duplicate) and not (each.path + ".").startswith(ends)]
+    placed: list[tuple[int, str]] = [(each.place, each) for each in known]
+    places = repeated[0].places if isinstance(repeated[0], Duplicate) else {}
+    placed += [(places.get(_path_of(each), 0), each) for each in unknown]
+    return [each for _, each in sorted(placed, key=lambda pair: pair[0])]
+
+
+def _path_of(complaint: str) -> str:
+    return complaint.partition('"')[2][:-1]
 
 
 def merged(body: bytes) -> Any:
-    """The value as Go reads it into structs and their maps: an object that comes twice adds to what was there."""
+    """The value as Go reads it into structs, their maps and lists: what comes twice is read over what was there."""
     return json.loads(body.decode("utf-8", "replace"), object_pairs_hook=_added)
 
 
@@ -216,20 +243,24 @@ def _added(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _sum(before: Any, value: Any) -> Any:
+    if isinstance(before, list) and isinstance(value, list):
+        return [_sum(*pair) for pair in zip(before, value, strict=False)] + value[len(before) :]
     if not isinstance(before, dict) or not isinstance(value, dict):
         return value
     return {**before, **{key: _sum(before.get(key), part) for key, part in value.items()}}
 
 
-def _visit(value: Any, path: str, told: list[str]) -> None:
+def _visit(value: Any, path: str, told: dict[str, Duplicate], places: dict[str, int]) -> None:
     if isinstance(value, _Pairs):
         seen: set[str] = set()
         for key, item in value:
             inner = f"{path}.{key}" if path else key
-            if key in seen:
-                told.append(f'duplicate field "{inner}"')
+            places.setdefault(inner, len(places) + len(told))
+            if key in seen and inner not in told:
+                told[inner] = found = Duplicate(f'duplicate field "{inner}"')
+                found.path, found.place, found.places = inner, len(places) + len(told) - 1, places
             seen.add(key)
-            _visit(item, inner, told)
+            _visit(item, inner, told, places)
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            _visit(item, f"{path}[{index}]", told)
+            _visit(item, f"{path}[{index}]", told, places)

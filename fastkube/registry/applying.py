@@ -13,6 +13,7 @@ import msgpack
 from fastkube import errors
 from fastkube.api import apply as merging
 from fastkube.api import codec
+from fastkube.api.patch import restore_fault
 from fastkube.errors import ApiError
 from fastkube.registry import decoding, ownership, scale
 from fastkube.registry.answers import Stored
@@ -116,7 +117,9 @@ def _merge(
     try:
         decoding.fit(call, merged, schema)
     except decoding.Unreadable as problem:
-        raise ApiError(500, "", str(problem)) from None
+        if call.rtype.custom or (call.field_validation == "Strict" and str(problem).startswith("strict ")):
+            raise ApiError(500, "", str(problem)) from None
+        raise merging.unconvertible(config, restore_fault(schema, result.obj) or str(problem)) from None
     metadata = merged.setdefault("metadata", {})
     check_name(call, metadata)
     metadata.pop("resourceVersion", None)

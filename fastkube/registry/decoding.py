@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fastkube import errors
-from fastkube.api import codec, conversion, field, schema
+from fastkube.api import codec, conversion, field, gojson, schema
 from fastkube.api.catalog import api_version, split_api_version
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def fit(call: Call, obj: Object, shape: schema.Schema) -> None:
     if shape.complete is not None:
         shape.complete(obj)
     if call.faults:
-        faults = call.faults + faults
+        faults = call.faults + faults if call.rtype.custom else gojson.in_order(call.faults, faults)
     if faults and call.field_validation != "Ignore":
         if call.field_validation == "Strict":
             raise Unreadable("strict decoding error: " + ", ".join(faults))

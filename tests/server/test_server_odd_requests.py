@@ -325,3 +325,47 @@ async def test_updates_that_are_refused(api: Api) -> None:
         await api.create(path, obj)
         refused = await api.request("PUT", f"{path}/{obj['metadata']['name']}", obj)
         assert (refused.status, refused.json["details"]["causes"][0]["field"]) == (422, "metadata.resourceVersion")
+
+
+PODS = "/api/v1/namespaces/default/pods"
+
+
+@pytest.mark.parametrize(
+    ("rest", "told"),
+    [
+        ('"odd":1,"status":{"phase":"a","phase":"a"}', 'unknown field "odd", duplicate field "status.phase"'),
+        ('"status":{"phase":"a","phase":"a"},"odd":1', 'duplicate field "status.phase", unknown field "odd"'),
+        ('"Spec":{"a":1,"a":2},"spec":{"containers":[{"b":1,"name":"c","name":"d"}]}',
+         'unknown field "Spec", unknown field "spec.containers[0].b", duplicate field "spec.containers[0].name"'),
+        ('"spec":{"nodeName":"a","nodeName":"b","nodeName":"c"}', 'duplicate field "spec.nodeName"'),
+    ],
+)  # fmt: skip
+async def test_strict_decoding_tells_in_the_order_of_the_document(api: Api, rest: str, told: str) -> None:
+    body = f'{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"b"}},{rest}}}'
+    prefix = 'Pod in version "v1" cannot be handled as a Pod: strict decoding error: '
+    assert await ask(api, "POST", PODS + "?fieldValidation=Strict", body) == (400, "BadRequest", prefix + told)
+
+
+async def test_a_list_that_comes_twice_is_read_over_the_first(api: Api) -> None:
+    volumes = '"volumes":[{"name":"a","emptyDir":{}},{"name":"b"}],"volumes":[{"hostPath":{"path":"/"}}]'
+    body = f'{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"b"}},"spec":{{{volumes}}}}}'
+    status, _, told = await ask(api, "POST", PODS + "?fieldValidation=Ignore", body)
+    assert status == 422
+    assert "spec.volumes[0].hostPath: Forbidden: may not specify more than 1 volume type" in told
+    assert "spec.volumes[1]" not in told
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ('{"overhead":{"cpu":"x"}}', "quantities must match the regular expression "
+         "'^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"),
+        ('{"containers":[{"name":"c","resources":{"limits":{"cpu":true}}}]}', "quantities must match the regular "
+         "expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"),
+    ],
+)  # fmt: skip
+async def test_an_apply_that_makes_no_object_says_of_which(api: Api, spec: str, told: str) -> None:
+    body = f'{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"b"}},"spec":{spec}}}'
+    prefix = "failed to convert new object (/b; /v1, Kind=Pod) to proper version: unable to convert unstructured object"
+    expected = (500, "", f"{prefix} to /v1, Kind=Pod: {told}")
+    assert await ask(api, "PATCH", f"{PODS}/b?fieldManager=m", body, APPLY) == expected
