@@ -1,4 +1,4 @@
-"""`python -m fastkube` is the command; its children (cluster.py, frontends.py, server/pki.py) start here as well."""
+"""`python -m fastkube` is the command; its children (commands.py, frontends.py, server/pki.py) start here as well."""
 
 import gc
 import sys
@@ -10,7 +10,7 @@ def main() -> None:
     """Children of the command take no flags, so that they do not wait for those of all commands."""
     gc.set_threshold(*STARTING_THRESHOLDS)
     if sys.argv[1:] == ["components"]:
-        from fastkube.cluster import components_from_stdin
+        from fastkube.commands import components_from_stdin
         from fastkube.process import serve
 
         serve(components_from_stdin)

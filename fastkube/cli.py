@@ -1,4 +1,4 @@
-"""The `fastkube` command. Each subcommand builds options, hands them to fastkube.cluster and waits for a signal.
+"""The `fastkube` command. Each subcommand builds options, hands them to fastkube.commands and waits for a signal.
 
 Imports are inside the commands: a start must not pay for parts that it does not use.
 """
@@ -74,9 +74,9 @@ def main(config: str | None) -> None:
 )
 def up(**values: Any) -> None:
     """Run the whole control plane: API server, scheduler, controllers and simulated nodes."""
-    from fastkube import cluster
+    from fastkube import commands
 
-    serve(lambda stop: cluster.up(values, stop, announce=click.echo))
+    serve(lambda stop: commands.up(values, stop, announce=click.echo))
 
 
 @main.command()
@@ -87,9 +87,9 @@ def apiserver(**values: Any) -> None:
     With --initial-cluster the store is replicated by all servers named there, and any of them answers. With --storage
     or --etcd-servers everything is kept in that etcd cluster, which any number of servers may share.
     """
-    from fastkube import cluster
+    from fastkube import commands
 
-    serve(lambda stop: cluster.apiserver(values, stop, announce=click.echo))
+    serve(lambda stop: commands.apiserver(values, stop, announce=click.echo))
 
 
 @main.command()
@@ -120,7 +120,7 @@ def scheduler(
     if context.invoked_subcommand is not None:
         context.obj = kubeconfig
         return
-    from fastkube import cluster
+    from fastkube import commands
     from fastkube.scheduler import config as configs
 
     try:
@@ -132,7 +132,7 @@ def scheduler(
     if not path:
         raise click.UsageError("Missing option '--kubeconfig'.")
     codec: Codec = CONTENT_TYPES.get(media, "msgpack")
-    serve(lambda stop: cluster.components(path, stop, click.echo, codec=codec, scheduler=options))
+    serve(lambda stop: commands.components(path, stop, click.echo, codec=codec, scheduler=options))
 
 
 _CLUSTER = click.option(
@@ -194,10 +194,10 @@ def _tell(work: Callable[..., Coroutine[Any, Any, str]], *words: Any, **values: 
 @click.option("--kubeconfig", required=True, envvar="KUBECONFIG", help="How to reach the API server.")
 def controller_manager(kubeconfig: str, **values: Any) -> None:
     """Run the controllers against any Kubernetes API server."""
-    from fastkube import cluster
+    from fastkube import commands
 
     options = config.build(ControllerManagerOptions, values)
-    serve(lambda stop: cluster.components(kubeconfig, stop, click.echo, controllers=options))
+    serve(lambda stop: commands.components(kubeconfig, stop, click.echo, controllers=options))
 
 
 @main.command(hidden=True)
@@ -230,7 +230,7 @@ def show(kubeconfig: str) -> None:
 
 def _tell_clock(kubeconfig: str, duration: str) -> None:
     from fastkube.client import ConfigError
-    from fastkube.cluster import drive_clock
+    from fastkube.commands import drive_clock
     from fastkube.errors import ApiError
 
     try:

@@ -24,7 +24,7 @@ def nodes(context: click.Context, /, kubeconfig: str, **values: Any) -> None:
     if context.invoked_subcommand is not None:
         context.obj = kubeconfig
         return
-    from fastkube import cluster
+    from fastkube import commands
 
     if not kubeconfig:
         raise click.UsageError("Missing option '--kubeconfig'.")
@@ -32,7 +32,7 @@ def nodes(context: click.Context, /, kubeconfig: str, **values: Any) -> None:
         options = config.build(FleetOptions, values)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    serve(lambda stop: cluster.components(kubeconfig, stop, click.echo, fleet=options))
+    serve(lambda stop: commands.components(kubeconfig, stop, click.echo, fleet=options))
 
 
 @nodes.command()

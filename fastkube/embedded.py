@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastkube.clock import Clock, ManualClock, RealClock
-from fastkube.cluster import Components, Server, StartError, StoreOptions, UpOptions
+from fastkube.cluster import Server, StartError, StoreOptions, UpOptions
+from fastkube.components import Components
 from fastkube.config import build
 from fastkube.initial import Contents
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from fastkube import __version__
 from fastkube.clock import RealClock
-from fastkube.cluster import StartError, StoreOptions, _take_options, _told, await_majority, store_path, write_endpoints
+from fastkube.cluster import StartError, StoreOptions, _told, await_majority, store_path, write_endpoints
+from fastkube.commands import take_options
 from fastkube.etcd.endpoint import Endpoint
 from fastkube.etcd.node import Node, identity_of
 from fastkube.etcd.options import EtcdServerOptions
@@ -28,7 +29,7 @@ def made_folder(path: str) -> Path:
 
 async def etcd(values: Mapping[str, Any], stop: asyncio.Event, announce: Callable[[str], None]) -> None:
     """Until stopped. Raises StartError."""
-    store_options, options, replication = _take_options(values, StoreOptions, EtcdServerOptions, ReplicationOptions)
+    store_options, options, replication = take_options(values, StoreOptions, EtcdServerOptions, ReplicationOptions)
     async with contextlib.AsyncExitStack() as stack:
         starting = asyncio.ensure_future(_start(store_options, options, replication, stack))
         try:

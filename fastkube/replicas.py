@@ -32,11 +32,10 @@ from fastkube.cluster import (
     StartError,
     StoreOptions,
     UpOptions,
-    _spawn_components,
-    _started,
     store_path,
     write_endpoints,
 )
+from fastkube.commands import spawn_components, started
 from fastkube.etcd.options import EtcdListenOptions
 from fastkube.initial import Contents
 from fastkube.process import settled
@@ -135,9 +134,9 @@ async def up_replicated(values: Mapping[str, Any], stop: asyncio.Event, announce
         etcd_listen=config.build(EtcdListenOptions, mine),
     )
     others = [asyncio.ensure_future(_keep_running(values, plan, place)) for place in range(1, len(plan.names))]
-    child = await _spawn_components()
+    child = await spawn_components()
     try:
-        if not await _started(server, stop):
+        if not await started(server, stop):
             return
         try:
             kubeconfig = Path(options.kubeconfig or data_dir / "kubeconfig")

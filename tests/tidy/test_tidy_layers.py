@@ -50,6 +50,8 @@ MAY_IMPORT = {
     "nodes": COMPONENT | CEL | {"lazy"},
     "recording": COMPONENT,
     "cluster": None,
+    "commands": None,
+    "components": None,
     "frontends": None,
     "replicas": None,
     "etcdserver": None,
@@ -60,7 +62,7 @@ MAY_IMPORT = {
     "cli": None,
     "cli_clusters": None,
     "cli_nodes": None,
-    "__main__": {"__init__", "cli", "cluster", "process", "server"},
+    "__main__": {"__init__", "cli", "commands", "process", "server"},
 }
 
 
