@@ -60,13 +60,14 @@ class Components:
     async def running(self) -> AsyncIterator[asyncio.Task[None]]:
         """Starts them all; once entered they are ready. The task ends only by a failure of one of them."""
         async with contextlib.AsyncExitStack() as stack:
-            waits, works = [], []
+            made = []
             for user, make in self._parts():
                 client = self._make_client(user)
                 stack.push_async_callback(client.close)
-                part = make(client)
-                works.append(asyncio.ensure_future(self._work(part, partial(make, client))))
-                waits.append(asyncio.ensure_future(part.ready.wait()))
+                made.append((make(client), partial(make, client)))
+            # none begins before all could be made: what an option forbids is found in making them
+            works = [asyncio.ensure_future(self._work(part, another)) for part, another in made]
+            waits = [asyncio.ensure_future(part.ready.wait()) for part, _ in made]
             whole = asyncio.ensure_future(_all(works))
             started = asyncio.gather(*waits)
             try:
