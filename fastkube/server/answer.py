@@ -106,8 +106,12 @@ def _gzip(body: bytes) -> bytes:
 
 
 def takes_gzip(accept_encoding: str) -> bool:
-    """Whether an Accept-Encoding header names gzip."""
-    return any(term.split(";")[0].strip() == "gzip" for term in accept_encoding.split(","))
+    """Whether an Accept-Encoding header names gzip, and not as what is not to be used."""
+    for term in accept_encoding.lower().split(","):
+        name, _, quality = term.replace(" ", "").partition(";q=")
+        if name == "gzip":
+            return quality.strip("0.") != "" or not quality
+    return False
 
 
 def chunk(data: bytes) -> bytes:

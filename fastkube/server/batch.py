@@ -185,7 +185,9 @@ def _headers(request: Request, media: str) -> CIMultiDict[str]:
 def _begin(server: ApiServer, one: Request, stages: Iterator[Stage]) -> Answer | Awaitable[Any]:
     """Takes a write as far as it goes without waiting; the first stage, which never waits, reads its path."""
     try:
-        next(stages)(server, one)
+        unread = next(stages)(server, one)
+        if unread is not None:
+            return unread
         if not one.info.is_resource or one.info.subresource in CONNECTING:
             raise errors.method_not_allowed()
         for stage in stages:

@@ -60,6 +60,15 @@ class ServiceUnavailable(Exception):
         return answer
 
 
+def unreadable_path(path: str, problem: str) -> Answer:
+    """Upstream's answer in front of everything else, where a path cannot be read as one of a resource."""
+    told = f'Internal Server Error: "{path}": failed to create RequestInfo: {problem}\n'
+    answer = Answer(500, told.encode(), TEXT, b"X-Content-Type-Options: nosniff\r\n")
+    answer.cache = b""
+    answer.compressible = False
+    return answer
+
+
 def too_many_requests() -> Answer:
     """Flow control refuses in plain text, as upstream's does."""
     headers = b"X-Content-Type-Options: nosniff\r\nRetry-After: 1\r\n"
@@ -93,6 +102,8 @@ def find_route(catalog: Catalog, discovery: Discovery, request: Request) -> Rout
 def _check_builtin(rtype: ResourceType, info: RequestInfo, method: str) -> None:
     parts = info.parts
     if info.verb == "proxy":  # an old form, of which nothing is left
+        raise errors.path_not_found()
+    if parts == 2 and rtype.verbs == ("create",):  # what is only asked has no names
         raise errors.path_not_found()
     if parts == 1 and rtype.namespaced and not info.namespace and "list" not in rtype.verbs:
         raise errors.path_not_found()

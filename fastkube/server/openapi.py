@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from fastkube import __version__, errors
+from fastkube import __version__
 from fastkube.server.answer import Answer
 from fastkube.server.media import JSON, TEXT, parse_accept
 from fastkube.server.remote_documents import Documents
@@ -25,9 +25,8 @@ if TYPE_CHECKING:
     from fastkube.api.catalog import Catalog
     from fastkube.server.request import Request
 
-_V2_JSON = ("application/json", "application/*", "*/*")
+_JSON_NAMES = ("application/json", "application/*", "*/*")
 _V2_PROTOBUF = tuple(f"application/com.github.proto-openapi.spec.v2{sign}v1.0+protobuf" for sign in ".@")
-_V2_MEDIA = (_V2_JSON[0], *_V2_PROTOBUF)
 _IMMUTABLE = b"Cache-Control: public, immutable\r\n"
 _VARY = b"Vary: Accept\r\n"
 
@@ -65,29 +64,24 @@ class OpenApi:
             self._v3 = {name: made for name, made in self._v3.items() if name in names}
         path = request.info.path
         if path == "/openapi/v2":
-            _only_get(request)
             return self._whole(request)
         if path in ("/openapi/v3", "/openapi/v3/"):
-            _only_get(request)
-            return Answer(200, orjson.dumps(self._index()), TEXT, _VARY)
+            return Answer(200, orjson.dumps(self._index()), TEXT)
         if path.startswith("/openapi/v3/"):
-            _only_get(request)
             return self._part(path.removeprefix("/openapi/v3/"), request)
         return None
 
     def _whole(self, request: Request) -> Answer:
-        accept = request.headers.get("Accept", "")
-        wanted = [f"{one.type}/{one.subtype}" for one in parse_accept(accept)] if accept else [_V2_JSON[0]]
-        form = next((media for media in wanted if media in _V2_JSON or media in _V2_PROTOBUF), None)
+        form = _accepted(request, (*_JSON_NAMES, *_V2_PROTOBUF))
         if form is None:
-            raise errors.not_acceptable(f"only the following media types are accepted: {', '.join(_V2_MEDIA)}")
-        if form in _V2_JSON:
-            return _cached(self._v2_json(), request, b"")
+            return Answer(406, b"", b"", _VARY)
+        if form in _JSON_NAMES:
+            return _cached(self._v2_json(), request, _VARY)
         if self._v2_protobuf is None:
             from fastkube.api import gnostic
 
             self._v2_protobuf = _Document(gnostic.encode(orjson.loads(self._v2_json().body)), self._v2_json().hash)
-        answer = _cached(self._v2_protobuf, request, b"")
+        answer = _cached(self._v2_protobuf, request, _VARY)
         answer.media = _V2_PROTOBUF[0].encode()
         return answer
 
@@ -104,6 +98,8 @@ class OpenApi:
     def _part(self, name: str, request: Request) -> Answer:
         if name not in self._names():
             return Answer(404, b"", b"")
+        if _accepted(request, _JSON_NAMES) is None:  # there is no protobuf form here
+            return Answer(406, b"", b"", _VARY)
         given = request.query.get("hash", "")
         right = self._hash(name)
         if given and given != right:
@@ -171,9 +167,12 @@ def _name(group: str, version: str) -> str:
     return f"apis/{group}/{version}" if group else f"api/{version}"
 
 
-def _only_get(request: Request) -> None:
-    if request.method not in ("GET", "HEAD"):
-        raise errors.method_not_allowed()
+def _accepted(request: Request, known: tuple[str, ...]) -> str | None:
+    """The first of the media types that the client takes, in its order, which is among the known."""
+    accept = request.headers.get("Accept", "")
+    if not accept:
+        return known[0]
+    return next((media for one in parse_accept(accept) if (media := f"{one.type}/{one.subtype}") in known), None)
 
 
 def _document(made: dict[str, Any]) -> _Document:

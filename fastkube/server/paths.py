@@ -63,6 +63,10 @@ def _version(server: ApiServer, request: Request) -> Answer:
     return _json(VERSION_INFO)
 
 
+def _below_version(server: ApiServer, request: Request) -> Answer:
+    raise errors.path_not_found()
+
+
 def _only_reads(request: Request) -> None:
     if request.method not in _READS:
         raise errors.method_not_allowed()
@@ -73,10 +77,12 @@ def _discovery(server: ApiServer, request: Request) -> Answer:
     group = path.split("/")[2] if path.startswith("/apis/") else ""
     if group and not server.discovery.has_group(group):
         return no_such_path()
+    if path == "/apis//":
+        return no_such_path()
     if path.endswith("//"):
         raise errors.path_not_found()
-    whole_group = bool(group) and path.count("/") == 2
-    if (not group or server.discovery.has_builtin_group(group)) and request.method != "GET" and not whole_group:
+    groups = path.startswith("/apis") and path.rstrip("/").count("/") < 3
+    if not groups and (not group or server.discovery.has_builtin_group(group)) and request.method != "GET":
         raise errors.method_not_allowed()
     headers = request.headers
     if (
@@ -208,5 +214,6 @@ _UNDER: dict[str, Callable[[ApiServer, Request], Answer | Awaitable[Answer]]] = 
     "livez": _health,
     "readyz": _health,
     "openapi": _openapi,
+    "version": _below_version,
 }
 """By the first part of the path."""

@@ -16,7 +16,6 @@ import random
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
-from fastkube import errors
 from fastkube.registry.strategy import UserInfo
 
 if TYPE_CHECKING:
@@ -81,6 +80,10 @@ class Attributes:
         self.key = (verb, group, resource, subresource, namespace)
 
 
+class UnreadablePathError(Exception):
+    """The path looks like one of a resource but names none."""
+
+
 class RequestInfo(Attributes):
     """The attributes of a request, read from its path."""
 
@@ -117,7 +120,7 @@ class RequestInfo(Attributes):
         verb = _VERBS.get(method, "")
         if parts[at] in ("watch", "proxy"):
             if len(parts) == at + 1:
-                raise errors.internal("unable to determine kind and namespace from url")
+                raise UnreadablePathError(f"unable to determine kind and namespace from url, {self.path}")
             verb = parts[at]
             self.legacy_watch = True
             at += 1

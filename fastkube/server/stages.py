@@ -17,11 +17,20 @@ from fastkube.server.authn import Elsewhere
 from fastkube.server.authz import forbidden
 from fastkube.server.authz_webhook import Undecided, settled
 from fastkube.server.batch import BATCH_PATH, handle_batch
+from fastkube.server.calls import unreadable_path
 from fastkube.server.fair_queues import Level
 from fastkube.server.handlers import handle_resource
 from fastkube.server.impersonation import impersonated, wanted_identity
 from fastkube.server.paths import handle_path
-from fastkube.server.request import ANONYMOUS, Request, RequestInfo, new_audit_id, parse_query, split_target
+from fastkube.server.request import (
+    ANONYMOUS,
+    Request,
+    RequestInfo,
+    UnreadablePathError,
+    new_audit_id,
+    parse_query,
+    split_target,
+)
 
 if TYPE_CHECKING:
     from fastkube.server.app import ApiServer
@@ -44,22 +53,26 @@ def identify(server: ApiServer, request: Request) -> None:
     request.audit_id = new_audit_id().decode()
 
 
-def parse_path(server: ApiServer, request: Request) -> None:
+def parse_path(server: ApiServer, request: Request) -> Answer | None:
     """Attributes say nothing but what the path does and nobody changes them, so those of a path are kept."""
     asked = (request.method, request.head.path)
     known = _known_paths.get(asked)
     if known is not None:
         request.info = known
-        return
+        return None
     path, query = split_target(request.head.path)
     if query:
         request.query_text = query
         request.query = parse_query(query)
-    request.info = RequestInfo(request.method, path, request.query)
+    try:
+        request.info = RequestInfo(request.method, path, request.query)
+    except UnreadablePathError as unread:
+        return unreadable_path(path, str(unread))
     if not query:
         if len(_known_paths) >= _KNOWN_PATHS_MAX:
             _known_paths.clear()
         _known_paths[asked] = request.info
+    return None
 
 
 def authenticate(server: ApiServer, request: Request) -> Awaitable[None] | None:

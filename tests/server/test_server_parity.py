@@ -194,3 +194,51 @@ async def test_a_user_namespace_relaxes_pod_security(api: Api) -> None:
 async def test_a_token_in_a_namespace_that_is_not_there(api: Api) -> None:
     response = await api.request("POST", "/api/v1/namespaces/gone/serviceaccounts/sa/token", {})
     assert (response.status, response.json["details"]["kind"]) == (404, "namespaces")
+
+
+EDGES = {
+    ("POST", "/apis"): 200,
+    ("OPTIONS", "/apis/"): 200,
+    ("PUT", "/apis/apps/"): 200,
+    ("PUT", "/apis/apps/v1"): 405,
+    ("POST", "/api"): 405,
+    ("POST", "/openapi/v3/apis"): 200,
+    ("GET", "/version/x"): 404,
+    ("PUT", f"{REVIEWS}/a"): 404,
+    ("GET", "/api/v1/namespaces/default/bindings/a"): 404,
+    ("GET", REVIEWS): 405,
+}
+
+
+@pytest.mark.parametrize(("asked", "status"), EDGES.items(), ids=map(" ".join, EDGES))
+async def test_methods_of_documents_and_of_what_is_only_asked(api: Api, asked: tuple[str, str], status: int) -> None:
+    response = await api.request(*asked)
+    assert (response.status, response.headers["Content-Type"]) == (status, "application/json")
+
+
+async def test_a_path_that_cannot_be_read_is_told_in_front_of_all_else(api: Api) -> None:
+    for method, path in (("GET", "/api/v1/watch"), ("POST", "/apis/apps/v1/proxy")):
+        response = await api.request(method, path)
+        problem = f"unable to determine kind and namespace from url, {path}"
+        told = f'Internal Server Error: "{path}": failed to create RequestInfo: {problem}\n'
+        assert (response.status, response.body.decode()) == (500, told)
+        assert "Cache-Control" not in response.headers
+
+
+async def test_openapi_is_negotiated(api: Api) -> None:
+    for path in ("/openapi/v2", "/openapi/v3/apis/apps/v1"):
+        response = await api.request("GET", path)
+        assert (response.status, response.headers["Vary"]) == (200, "Accept")
+        refused = await api.request("GET", path, headers={"Accept": "text/plain"})
+        assert (refused.status, refused.body, refused.headers["Vary"]) == (406, b"", "Accept")
+
+
+async def test_compression_that_the_client_does_not_want(api: Api) -> None:
+    for accepted, encoding in (("gzip;q=0", None), ("br, gzip; q=0.5", "gzip"), ("GZIP", "gzip"), ("br", None)):
+        response = await api.request("GET", "/openapi/v2", headers={"Accept-Encoding": accepted})
+        assert response.headers.get("Content-Encoding") == encoding
+
+
+async def test_one_health_check_is_answered_without_a_word_on_sniffing(api: Api) -> None:
+    assert "X-Content-Type-Options" in (await api.request("GET", "/livez")).headers
+    assert "X-Content-Type-Options" not in (await api.request("GET", "/livez/ping")).headers
