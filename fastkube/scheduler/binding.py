@@ -98,7 +98,10 @@ class WaitingPod:
 
 
 class Binder:
-    """Binds what it is given. `bound(binding)` and `failed(binding, Refused)` are told how it went."""
+    """Binds what it is given. `bound(binding)` and `failed(binding, Refused)` are told how it went.
+
+    `permitted(binding)` is told when a Pod that had to wait for permission need not wait any more.
+    """
 
     def __init__(
         self,
@@ -108,6 +111,7 @@ class Binder:
         *,
         extenders: Extenders,
         metrics: Metrics,
+        permitted: Callable[[Binding], None],
         bound: Callable[[Binding], None],
         failed: Callable[[Binding, Refused], None],
     ) -> None:
@@ -119,6 +123,7 @@ class Binder:
         self._workers = workers
         self._extenders = extenders
         self._metrics = metrics
+        self._permitted = permitted
         self._bound = bound
         self._failed = failed
         self._queue: deque[Binding] = deque()
@@ -174,6 +179,7 @@ class Binder:
                 await self._tell_expected(binding)
             if waiting is not None:
                 await self._wait(waiting)
+                self._permitted(binding)
             timing = binding.profile.timing
             started = timing.now()
             if pre_binders:

@@ -63,14 +63,15 @@ class Outcomes:
             plugin.unreserve(binding.cycle, binding.node)
         if binding.nominated:
             self._status.clear_nomination(pod)
-        if self._cache.forget(pod):
-            # for others it is as if a Pod had gone; it would not help this one
-            self._queue.move_all(ClusterEvent(ASSIGNED_POD, Action.DELETE, pod, None), but=pod.uid)
+        forgotten = self._cache.forget(pod)
         if refused.plugin:
             message = f"0/1 nodes are available: 1 {refused.message}."
             self.unschedulable(binding.queued, profile, message, (refused.plugin,), binding.started)
         else:
             self.failed(binding.queued, profile, refused.message, binding.started)
+        if forgotten:
+            # for others it is as if a Pod had gone; it would not help this one, which is back in the queue for that
+            self._queue.move_all(ClusterEvent(ASSIGNED_POD, Action.DELETE, pod, None), but=pod.uid)
 
     def unschedulable(
         self,

@@ -11,10 +11,11 @@ The rules:
   3. Events that come while a Pod is in flight are remembered: when it turns out to be unschedulable, they are weighed
      as if they had come afterwards, so that no event is lost.
   4. A Pod that was moved out of the unschedulable ones still serves its back-off, which starts at podInitialBackoff and
-     doubles with each attempt up to podMaxBackoff. When nothing is active the one that is due first is taken early;
-     not so after an error (a refused binding), which would only be repeated.
+     doubles with each refusal up to podMaxBackoff. When nothing is active the one that is due first is taken early;
+     not so after an error (a refused binding), which would only be repeated. Errors in a row are counted on their own.
+  5. Back-offs end in windows of a second, and within one the most important Pod comes first.
 
-The queue holds no timers: `flush` moves what is due, and `next_due` says when it is to be called again.
+The queue holds no timers: `flush` moves what is due, and is best called when a window begins.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -34,6 +36,9 @@ from fastkube.scheduler.profile import Profile
 ACTIVE, BACKOFF, UNSCHEDULABLE, GATED, IN_FLIGHT = "active", "backoff", "unschedulable", "gated", "in flight"
 FAILED = "failed"
 """Backing off after an error."""
+WINDOW_S = 1.0
+"""Back-offs end together that end within the same window."""
+ATTEMPT_FAILED = "ScheduleAttemptFailure"
 
 
 class QueuedPod:
@@ -41,10 +46,12 @@ class QueuedPod:
 
     __slots__ = (
         "attempts",
-        "failures",
+        "errors",
         "first_attempt",
         "gated_by",
+        "pending",
         "pod",
+        "refusals",
         "refused_by",
         "since_event",
         "state",
@@ -61,10 +68,14 @@ class QueuedPod:
         self.ticket = 0
         """Which entry of a heap is the valid one: moving a Pod leaves stale entries behind."""
         self.attempts = 0
-        self.failures = 0
-        """Attempts that count for the back-off."""
+        self.refusals = 0
+        self.errors = 0
+        """Attempts in a row that broke on an error."""
         self.first_attempt: float | None = None
+        """When it could be tried for the first time."""
         self.refused_by: frozenset[str] = frozenset()
+        self.pending = False
+        """The plugin that refused acts on its own: no back-off once that has helped."""
         self.gated_by = ""
         self.why_gated = ""
         self.was_flushed = False
@@ -72,6 +83,8 @@ class QueuedPod:
         self.since_event = 0
         """Events numbered from here on came while the Pod was in flight."""
 
+
+_METRIC_QUEUES = {FAILED: BACKOFF, GATED: UNSCHEDULABLE}
 
 _Group = tuple[str, frozenset[str]]
 """Scheduler name and the plugins that refused: an event that none of them waits for passes all Pods of the group."""
@@ -103,8 +116,8 @@ class SchedulingQueue:
         self._weighed = weighed
         self._pods: dict[str, QueuedPod] = {}
         self._active: list[tuple[Any, int, QueuedPod]] = []
-        self._backoff: list[tuple[float, int, QueuedPod]] = []
-        self._failed: list[tuple[float, int, QueuedPod]] = []
+        self._backoff: list[tuple[Any, int, QueuedPod]] = []
+        self._failed: list[tuple[Any, int, QueuedPod]] = []
         self._unschedulable: dict[str, QueuedPod] = {}
         self._groups: dict[_Group, dict[str, QueuedPod]] = {}
         self._gated: dict[str, QueuedPod] = {}
@@ -130,11 +143,16 @@ class SchedulingQueue:
         }
 
     def refused(self) -> dict[tuple[str, ...], float]:
-        """How many unschedulable Pods each plugin of a profile has refused."""
+        """How many Pods each plugin of a profile has refused or keeps out, until they are tried again."""
+        alike = Counter(
+            (each.pod.spec.scheduler_name, each.refused_by, each.gated_by)
+            for each in self._pods.values()
+            if (each.refused_by or each.gated_by) and each.state != IN_FLIGHT
+        )
         found: dict[tuple[str, ...], float] = {}
-        for (scheduler, plugins), group in self._groups.items():
-            for plugin in plugins:
-                found[plugin, scheduler] = found.get((plugin, scheduler), 0) + len(group)
+        for (scheduler, plugins, gate), count in alike.items():
+            for plugin in plugins | {gate} if gate else plugins:
+                found[plugin, scheduler] = found.get((plugin, scheduler), 0) + count
         return found
 
     def remembered(self) -> dict[tuple[str, ...], float]:
@@ -186,16 +204,19 @@ class SchedulingQueue:
 
     def pop_nowait(self) -> QueuedPod | None:
         """The next Pod, in flight from now on. One that backs off is better than none."""
-        queued = self._take(self._active, ACTIVE) or self._take(self._backoff, BACKOFF)
-        return None if queued is None else self._fly(queued)
+        queued = self._take(self._active, ACTIVE)
+        if queued is None:
+            queued = self._take(self._backoff, BACKOFF)
+            if queued is None:
+                return None
+            self._moved("PopFromBackoffQ", ACTIVE)
+        return self._fly(queued)
 
     def _fly(self, queued: QueuedPod) -> QueuedPod:
         self._leave(queued)
         queued.state = IN_FLIGHT
         queued.attempts += 1
         queued.since_event = self._event_number
-        if queued.first_attempt is None:
-            queued.first_attempt = self._clock.monotonic()
         self._in_flight[queued.pod.uid] = queued
         return queued
 
@@ -210,7 +231,7 @@ class SchedulingQueue:
         return bool(self._active_count or self._backoff_count)
 
     async def changed(self) -> None:
-        """Until a Pod has entered any queue since the last call: then there may be one to pop, or a new `next_due`."""
+        """Until a Pod has entered any queue since the last call: then there may be one to pop."""
         await self._wake.wait()
         self._wake.clear()
 
@@ -229,24 +250,40 @@ class SchedulingQueue:
         self._forget_events()
 
     def add_unschedulable(self, queued: QueuedPod, refused_by: Iterable[str], *, pending: bool = False) -> None:
-        """The attempt has found no node: these plugins refused. `pending`: the plugin acts on its own; no back-off."""
-        self._pods[queued.pod.uid] = queued
+        """The attempt has found no node: these plugins refused; none did when there were no nodes.
+
+        `pending`: the plugin acts on its own. A Pod that was `done` already was refused on its way to a node: events
+        were not remembered for it any more, so it is tried again after the back-off.
+        """
         queued.refused_by = frozenset(refused_by)
-        queued.was_flushed = False
-        if not pending:
-            queued.failures += 1
-        event = self._missed_event(queued)
-        if event is not None:
-            self._requeue(queued, event.label)
+        queued.pending = pending
+        if queued.refused_by:
+            queued.refusals += 1
+            queued.errors = 0
         else:
-            self._put(queued, UNSCHEDULABLE, "ScheduleAttemptFailure")
+            queued.errors += 1
+        again = queued.pod.uid not in self._in_flight or self._missed_event(queued)
+        self._land(queued)
+        if again:
+            self._requeue(queued, ATTEMPT_FAILED)
+        else:
+            self._put(queued, UNSCHEDULABLE, ATTEMPT_FAILED)
 
     def add_failed(self, queued: QueuedPod) -> None:
         """The attempt broke on an error (the API server refused the binding): again after the back-off."""
-        self._pods[queued.pod.uid] = queued
         queued.refused_by = frozenset()
-        queued.failures += 1
-        self._put(queued, FAILED, "ScheduleAttemptFailure")
+        queued.pending = False
+        queued.errors += 1
+        self._land(queued)
+        self._enqueue(queued, FAILED if self._backs_off(queued) else ACTIVE, ATTEMPT_FAILED)
+
+    def _land(self, queued: QueuedPod) -> None:
+        """Back from an attempt."""
+        self._pods[queued.pod.uid] = queued
+        queued.timestamp = self._clock.monotonic()
+        queued.was_flushed = False
+        if self._in_flight.pop(queued.pod.uid, None) is not None:
+            self._forget_events()
 
     # -- events --------------------------------------------------------------------------------------------------------
 
@@ -282,19 +319,21 @@ class SchedulingQueue:
         self._event_number += 1
         self._events.append((self._event_number, event))
 
-    def _missed_event(self, queued: QueuedPod) -> ClusterEvent | None:
-        """An event that came while the Pod was in flight and can help it."""
-        return next(
-            (event for number, event in self._events if number > queued.since_event and self._wakes(queued, event)),
-            None,
-        )
+    def _missed_event(self, queued: QueuedPod) -> bool:
+        """Whether an event came while the Pod was in flight that can help it."""
+        for number, event in reversed(self._events):
+            if number <= queued.since_event:
+                break
+            if self._wakes(queued, event):
+                return True
+        return False
 
     def _forget_events(self) -> None:
         """Nobody needs events older than the oldest Pod in flight."""
         if not self._in_flight:
             self._events.clear()
             return
-        oldest = min(queued.since_event for queued in self._in_flight.values())
+        oldest = next(iter(self._in_flight.values())).since_event  # they are in the order in which they took off
         while self._events and self._events[0][0] <= oldest:
             self._events.popleft()
 
@@ -303,38 +342,35 @@ class SchedulingQueue:
     def flush(self) -> None:
         """Move Pods whose back-off is over, and those that have been unschedulable for long."""
         now = self._clock.monotonic()
+        window = _window(now)
         for heap, state in ((self._backoff, BACKOFF), (self._failed, FAILED)):
-            while heap and heap[0][0] <= now:
+            while heap and heap[0][0][0] < window:
                 _, ticket, queued = heapq.heappop(heap)
                 if queued.ticket == ticket and queued.state == state:
-                    self._enqueue(queued, ACTIVE, "BackoffComplete")
+                    self._put(queued, ACTIVE, "BackoffComplete")
         timeout = ClusterEvent(WILDCARD, Action.ALL)
         for queued in list(self._unschedulable.values()):
-            if now - queued.timestamp >= self._max_unschedulable_s:
-                queued.was_flushed = True
-                self._requeue(queued, timeout.label)
-
-    def next_due(self) -> float | None:
-        """Monotonic time of the next `flush` that has something to do."""
-        times = [heap[0][0] for heap in (self._backoff, self._failed) if heap]
-        if self._unschedulable:
-            oldest = next(iter(self._unschedulable.values()))
-            times.append(oldest.timestamp + self._max_unschedulable_s)
-        return min(times, default=None)
+            if now - queued.timestamp < self._max_unschedulable_s:  # the rest came later
+                break
+            queued.was_flushed = True
+            self._requeue(queued, timeout.label)
 
     # -- moving --------------------------------------------------------------------------------------------------------
 
     def _requeue(self, queued: QueuedPod, why: str) -> None:
         """Out of the unschedulable or gated ones: into back-off while that lasts."""
-        backs_off = self._backoff_end(queued) > self._clock.monotonic()
-        self._enqueue(queued, BACKOFF if backs_off else ACTIVE, why)
+        self._enqueue(queued, BACKOFF if not queued.pending and self._backs_off(queued) else ACTIVE, why)
+
+    def _backs_off(self, queued: QueuedPod) -> bool:
+        return self._backoff_end(queued) >= _window(self._clock.monotonic())
 
     def _backoff_end(self, queued: QueuedPod) -> float:
-        """When a Pod may be tried again, counted from its last attempt."""
-        if not queued.failures:
-            return 0.0
-        delay = self._initial_backoff_s * 2.0 ** min(queued.failures - 1, 32)
-        return queued.timestamp + min(delay, self._max_backoff_s)
+        """The window at whose end a Pod may be tried again, counted from its last attempt."""
+        count = queued.errors or queued.refusals
+        if not count or not self._max_backoff_s:
+            return -math.inf
+        delay = self._initial_backoff_s * 2.0 ** min(count - 1, 32)
+        return _window(queued.timestamp + min(delay, self._max_backoff_s))
 
     def _enqueue(self, queued: QueuedPod, state: str, why: str) -> None:
         """Into a queue that Pods are popped from, unless a pre-enqueue plugin keeps the Pod out."""
@@ -348,22 +384,23 @@ class SchedulingQueue:
         self._put(queued, state, why)
 
     def _put(self, queued: QueuedPod, state: str, why: str) -> None:
+        if queued.state in (UNSCHEDULABLE, GATED) and state in (UNSCHEDULABLE, GATED):
+            why = ""  # one queue, as metrics have it
         self._leave(queued)
         uid = queued.pod.uid
-        if self._in_flight.pop(uid, None) is not None or state == FAILED:
-            queued.timestamp = self._clock.monotonic()
-            self._forget_events()
         queued.state = state
         queued.ticket = next(self._tickets)
         if state == ACTIVE:
-            key = self._profiles[queued.pod.spec.scheduler_name].sort_key(queued.pod, queued.timestamp)
-            heapq.heappush(self._active, (key, queued.ticket, queued))
+            if queued.first_attempt is None:
+                queued.first_attempt = self._clock.monotonic()
+            heapq.heappush(self._active, (self._sort_key(queued), queued.ticket, queued))
             self._active_count += 1
         elif state == BACKOFF:
-            heapq.heappush(self._backoff, (self._backoff_end(queued), queued.ticket, queued))
+            key = self._backoff_end(queued), self._sort_key(queued)
+            heapq.heappush(self._backoff, (key, queued.ticket, queued))
             self._backoff_count += 1
         elif state == FAILED:
-            heapq.heappush(self._failed, (self._backoff_end(queued), queued.ticket, queued))
+            heapq.heappush(self._failed, ((self._backoff_end(queued),), queued.ticket, queued))
             self._failed_count += 1
         elif state == UNSCHEDULABLE:
             self._unschedulable[uid] = queued
@@ -372,7 +409,10 @@ class SchedulingQueue:
             self._gated[uid] = queued
         self._wake.set()
         if why:
-            self._moved(why, BACKOFF if state == FAILED else state)
+            self._moved(why, _METRIC_QUEUES.get(state, state))
+
+    def _sort_key(self, queued: QueuedPod) -> Any:
+        return self._profiles[queued.pod.spec.scheduler_name].sort_key(queued.pod, queued.timestamp)
 
     def _leave(self, queued: QueuedPod) -> None:
         """Out of wherever the Pod is; entries in heaps go stale."""
@@ -391,6 +431,11 @@ class SchedulingQueue:
         elif queued.state == GATED:
             del self._gated[queued.pod.uid]
         queued.state = ""
+
+
+def _window(moment: float) -> float:
+    """When the window of a moment began."""
+    return moment - moment % WINDOW_S
 
 
 def _group_of(queued: QueuedPod) -> _Group:

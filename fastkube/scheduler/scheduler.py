@@ -38,7 +38,7 @@ from fastkube.scheduler.metrics import SUCCESS, Gauges, Metrics
 from fastkube.scheduler.options import SchedulerOptions, election_options
 from fastkube.scheduler.outcomes import Outcomes
 from fastkube.scheduler.profile import PluginClass, Profile, known_plugins
-from fastkube.scheduler.queue import QueuedPod, SchedulingQueue
+from fastkube.scheduler.queue import WINDOW_S, QueuedPod, SchedulingQueue
 from fastkube.scheduler.search import FitError, NoNodesError, Placement
 from fastkube.scheduler.serving import Endpoint
 from fastkube.scheduler.status import StatusWriter
@@ -47,7 +47,6 @@ from fastkube.scheduler.watcher import PODS, Watcher
 log = logging.getLogger(__name__)
 
 DECISION_TURN_S = 0.004
-FLUSH_S = 1.0
 UNDER_WAY_MAX = 4096
 """So many bindings may wait for the API server; then deciding pauses, for what is decided early is decided worse."""
 SYNC_TIMEOUT_S = 60.0
@@ -131,6 +130,7 @@ class Scheduler:
             options.bindings_in_flight,
             extenders=self.extenders,
             metrics=self.metrics,
+            permitted=lambda binding: self.queue.done(binding.pod.uid),
             bound=lambda binding: self.outcomes.bound(binding),
             failed=lambda binding, refused: self.outcomes.binding_failed(binding, refused),
         )
@@ -248,7 +248,7 @@ class Scheduler:
     async def _keep_time(self) -> None:
         """Back-offs and long waits end."""
         while True:
-            await self._clock.sleep(FLUSH_S)
+            await self._clock.sleep(WINDOW_S - self._clock.monotonic() % WINDOW_S)
             self.queue.flush()
 
     async def _loop(self) -> None:
@@ -409,7 +409,8 @@ class Scheduler:
             message = f"0/1 nodes are available: 1 {rejected.message}."
             self.outcomes.unschedulable(queued, profile, message, (plugin.name,), started)
             return
-        self.queue.done(pod.uid)
+        if not permits:  # events count as long as the Pod can be refused
+            self.queue.done(pod.uid)
         self.binder.put(Binding(queued, cycle, profile, node, started, permits))
 
     def _take_back(self, cycle: Cycle, profile: Profile, placement: Placement) -> None:

@@ -18,6 +18,7 @@ from fastkube.client.kubeconfig import Connection
 from fastkube.client.transport import HttpTransport, Response, Stream
 from fastkube.clock import RealClock
 from fastkube.errors import ApiError
+from fastkube.scheduler.events import NODE, Action, Interest
 from fastkube.scheduler.framework import Cycle, Plugin
 from fastkube.scheduler.nodes import NodeInfo
 from fastkube.scheduler.options import SchedulerOptions
@@ -103,6 +104,11 @@ async def test_gates_keep_a_pod_out_until_the_last_is_gone(cluster: Cluster) -> 
         assert await bound(client, "gated") == "n1"
 
 
+async def nominated(client: Client, name: str) -> str | None:
+    found: str | None = (await client.get("v1/pods", name, "default"))["status"].get("nominatedNodeName")
+    return found
+
+
 async def test_preemption_deletes_victims_and_binds_to_the_nominated_node(cluster: Cluster) -> None:
     async with scheduling(cluster) as (client, _):
         await create(client, node("n1"), pod("low", requests={"cpu": "4"}))
@@ -124,8 +130,7 @@ async def test_preemption_deletes_victims_and_binds_to_the_nominated_node(cluste
             return found["metadata"].get("deletionTimestamp")
 
         await until(leaving)
-        nominated = await client.get("v1/pods", "high", "default")
-        assert nominated["status"]["nominatedNodeName"] == "n1"
+        assert await until(lambda: nominated(client, "high")) == "n1"
         if not await gone(client, "low"):
             low = await client.get("v1/pods", "low", "default")
             conditions = {each["type"]: each for each in low["status"]["conditions"]}
@@ -144,7 +149,7 @@ async def test_nothing_is_ever_over_committed(cluster: Cluster) -> None:
         names = [f"p{each}" for each in range(120)]
         watching = asyncio.ensure_future(never_over_committed(client))
         for name in names:
-            schedulers = {"schedulerName": "other"} if draw.random() < 0.5 else {}
+            schedulers: dict[str, Any] = {"schedulerName": "other"} if draw.random() < 0.5 else {}
             await create(client, pod(name, requests={"cpu": draw.choice(("300m", "700m", "1"))}, **schedulers))
             if draw.random() < 0.6:
                 victim = draw.choice(names[: names.index(name) + 1])
@@ -364,3 +369,28 @@ async def test_permission_is_waited_for_as_long_as_each_plugin_says(cluster: Clu
         assert told["message"] == (
             "0/1 nodes are available: 1 rejected due to timeout after waiting 500ms at plugin Slow."
         )
+
+
+class Once(Plugin):
+    """Never allows a Pod at its first attempt; waits for labels of nodes."""
+
+    name = "Once"
+    interests = (Interest(NODE, Action.UPDATE_NODE_LABEL),)
+    first = True
+
+    def permit(self, cycle: Cycle, node: NodeInfo) -> float:
+        patience, self.first = 0.5 if self.first else 0.0, False
+        return patience
+
+
+async def test_what_happens_while_permission_is_waited_for_is_weighed_when_it_is_denied(cluster: Cluster) -> None:
+    config = configuration(profiles=[{"plugins": {"permit": {"enabled": [{"name": "Once"}]}}}])
+    async with scheduling(cluster, config, plugins={**known_plugins(), "Once": Once}) as (client, scheduler):
+        await create(client, node("n1"), pod("p"))
+        await until(lambda: waits(scheduler))
+        await client.patch("v1/nodes", "n1", {"metadata": {"labels": {"late": "yes"}}}, kind="merge")
+        assert await bound(client, "p") == "n1"
+
+
+async def waits(scheduler: Scheduler) -> bool:
+    return bool(scheduler.binder.waiting)

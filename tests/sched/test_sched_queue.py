@@ -21,12 +21,15 @@ Object = dict[str, Any]
 class Bench:
     """A queue with a clock that is moved by hand."""
 
-    def __init__(self) -> None:
+    def __init__(self, **options: Any) -> None:
         self.clock = ManualClock(1_000_000.0)
         self.scheduler = OfflineScheduler([node("n")])
         self.moves: list[tuple[str, str]] = []
         self.queue = SchedulingQueue(
-            self.scheduler.profiles, self.clock, moved=lambda event, queue: self.moves.append((event, queue))
+            self.scheduler.profiles,
+            self.clock,
+            moved=lambda event, queue: self.moves.append((event, queue)),
+            **options,
         )
 
     def parse(self, obj: Object) -> PodInfo:
@@ -106,18 +109,106 @@ def test_one_of_the_plugins_that_refused_is_enough(bench: Bench) -> None:
     assert bench.counts() == (0, 1, 0, 0)
 
 
-def test_back_off_doubles_up_to_its_limit(bench: Bench) -> None:
+@pytest.mark.parametrize("phase", [0.0, 0.4, 0.9])
+def test_back_off_doubles_up_to_its_limit(bench: Bench, phase: float) -> None:
+    """It ends with the window of a second that the end falls into."""
+    bench.wait(phase)
     bench.add("p", requests={"cpu": "8"})
     for delay in (1, 2, 4, 8, 10, 10):
         bench.refuse("NodeResourcesFit")
-        bench.wait(0.5)
+        end = bench.clock.monotonic() // 1 + delay + 1
         bench.queue.move_all(grown("8"))
-        bench.wait(delay - 0.75)
+        bench.wait(end - bench.clock.monotonic() - 0.125)
         bench.queue.flush()
         assert bench.counts() == (0, 1, 0, 0)
-        bench.wait(0.25)
+        bench.wait(0.125)
         bench.queue.flush()
         assert bench.counts() == (1, 0, 0, 0)
+        bench.wait(phase)
+
+
+@pytest.mark.parametrize(
+    ("story", "delay"),
+    [
+        ("r", 1), ("rr", 2), ("rrr", 4), ("e", 1), ("ee", 2), ("eee", 4), ("rre", 1), ("rree", 2), ("eeer", 1),
+        ("rreer", 4), ("rer", 2), ("eeeree", 2), ("eeeee", 10), ("n", 1), ("nnn", 4), ("rrn", 1), ("nnr", 1),
+    ],
+)  # fmt: skip
+def test_refusals_and_errors_in_a_row_are_counted_apart(bench: Bench, story: str, delay: int) -> None:
+    """r: refused, e: broke on an error, n: there were no nodes. A refusal ends the row of errors."""
+    made = bench.add("p", requests={"cpu": "8"})
+    for each in story:
+        queued = bench.queue.take(made.uid)
+        assert queued is not None
+        if each == "e":
+            bench.queue.add_failed(queued)
+        else:
+            bench.queue.add_unschedulable(queued, ("NodeResourcesFit",) if each == "r" else ())
+            bench.queue.move_all(grown("8"))
+    bench.wait(delay + 0.5)
+    bench.queue.flush()
+    assert bench.counts() == (0, 1, 0, 0)
+    bench.wait(0.5)
+    bench.queue.flush()
+    assert bench.counts() == (1, 0, 0, 0)
+
+
+def test_within_a_window_of_back_offs_the_most_important_comes_first(bench: Bench) -> None:
+    for name, priority in (("a", 0), ("b", 5), ("c", 9)):
+        bench.add(name, requests={"cpu": "8"}, priority=priority)
+    for wait in (0.25, 0.25, 0.75):
+        bench.refuse("NodeResourcesFit")  # the last one, a, a window later
+        bench.wait(wait)
+    bench.add("d", requests={"cpu": "8"}, priority=99)
+    bench.refuse("NodeResourcesFit")
+    bench.queue.move_all(grown("8"))
+    assert bench.names() == ["c", "b", "a", "d"]
+    assert bench.moves.count(("PopFromBackoffQ", "active")) == 4
+
+
+def test_back_off_can_be_switched_off() -> None:
+    bench = Bench(max_backoff_s=0)
+    bench.add("p", requests={"cpu": "8"})
+    bench.refuse("NodeResourcesFit")
+    bench.queue.move_all(grown("8"))
+    assert bench.counts() == (1, 0, 0, 0)
+    bench.queue.add_failed(bench.pop())
+    assert bench.counts() == (1, 0, 0, 0)
+
+
+def test_what_a_plugin_that_acts_on_its_own_has_brought_about_is_not_waited_for_again(bench: Bench) -> None:
+    bench.add("p", requests={"cpu": "8"})
+    bench.queue.add_unschedulable(bench.pop(), ("NodeResourcesFit",), pending=True)
+    bench.queue.move_all(grown("8"))
+    assert bench.counts() == (1, 0, 0, 0)
+    bench.refuse("NodeResourcesFit")
+    bench.queue.move_all(grown("8"))
+    bench.wait(2.5)
+    bench.queue.flush()
+    assert bench.counts() == (0, 1, 0, 0)  # the attempt before counts
+
+
+def test_refused_on_the_way_to_a_node_is_tried_again_without_an_event(bench: Bench) -> None:
+    made = bench.add("p")
+    queued = bench.pop()
+    bench.queue.done(made.uid)
+    bench.wait(5)
+    bench.queue.add_unschedulable(queued, ("VolumeBinding",))
+    assert bench.counts() == (0, 1, 0, 0)
+    bench.wait(1)
+    bench.queue.flush()
+    assert bench.counts() == (0, 1, 0, 0)
+    bench.wait(1)
+    bench.queue.flush()
+    assert bench.counts() == (1, 0, 0, 0)
+
+
+def test_an_error_does_not_let_a_pod_past_its_gate(bench: Bench) -> None:
+    made = bench.add("p")
+    queued = bench.pop()
+    queued.pod = bench.parse({**made.pod, "spec": {**made.pod["spec"], "schedulingGates": [{"name": "a"}]}})
+    bench.queue.add_failed(queued)
+    assert bench.counts() == (0, 0, 0, 1)
 
 
 def test_who_backs_off_is_better_than_nobody_but_not_after_an_error(bench: Bench) -> None:
@@ -128,7 +219,7 @@ def test_who_backs_off_is_better_than_nobody_but_not_after_an_error(bench: Bench
     bench.add("broken")
     bench.queue.add_failed(bench.pop())
     assert bench.names() == []
-    bench.wait(1)
+    bench.wait(2)
     bench.queue.flush()
     assert bench.names() == ["broken"]
 
@@ -159,7 +250,6 @@ def test_nobody_waits_longer_than_five_minutes(bench: Bench) -> None:
     bench.wait(299)
     bench.queue.flush()
     assert bench.counts() == (0, 0, 1, 0)
-    assert bench.queue.next_due() == bench.clock.monotonic() + 1
     bench.wait(1)
     bench.queue.flush()
     assert bench.counts() == (1, 0, 0, 0)
@@ -232,11 +322,19 @@ def test_activation_does_not_wait(bench: Bench) -> None:
 
 def test_what_plugins_refused_is_counted(bench: Bench) -> None:
     for name in "ab":
-        bench.add(name)
+        bench.add(name, requests={"cpu": "8"})
     bench.refuse("NodeAffinity", "NodeResourcesFit")
     bench.refuse("NodeAffinity")
-    profile = "default-scheduler"
-    assert bench.queue.refused() == {("NodeAffinity", profile): 2, ("NodeResourcesFit", profile): 1}
+    bench.add("gated", schedulingGates=[{"name": "a"}])
+    assert bench.moves[-1] == ("UnscheduledPodAdd", "unschedulable")
+    fit, affinity, gates = (
+        (name, "default-scheduler") for name in ("NodeResourcesFit", "NodeAffinity", "SchedulingGates")
+    )
+    assert bench.queue.refused() == {affinity: 2, fit: 1, gates: 1}
+    bench.queue.move_all(grown("8"))  # backs off, and still stands refused
+    assert bench.queue.refused() == {affinity: 2, fit: 1, gates: 1}
+    bench.pop()
+    assert bench.queue.refused() == {affinity: 1, gates: 1}
 
 
 @pytest.mark.parametrize("seed", range(30))
