@@ -646,22 +646,22 @@ def entries_after_scale(
     entries: Sequence[Object], scaled: Sequence[Object], replicas: Replicas, api_version: str
 ) -> list[Object]:
     """The entries of a resource after its Scale was written with the result `scaled`. `api_version` is that of the
-    request to the resource."""
-    left = {
-        who._replace(version="") for who, what in _read(scaled).items() if fieldsets.has(what.fields, _PATH_IN_SCALE)
-    }
+    request to the resource.
+
+    Updaters are known by their version, which in the Scale is another: as upstream does, the replicas are taken from
+    them and given back in an entry beside theirs, of which the next writer sees one only."""
+    left = {who for who, what in _read(scaled).items() if fieldsets.has(what.fields, _PATH_IN_SCALE)}
     managed: _Managed = {}
     for who, what in _read(entries).items():
         path = replicas.get(what.api_version)
         if path is None:
             continue
         if fieldsets.has(what.fields, path):
-            name = who._replace(version="")
-            if name not in left:
+            if who in left:
+                left.discard(who)
+            else:
                 what = what._replace(fields=fieldsets.difference(what.fields, fieldsets.of_path(path)))
-            left.discard(name)
         managed[who] = what
     for who in left:
-        version = api_version if who.operation == "Update" else ""
-        managed[who._replace(version=version)] = _Entry(api_version, fieldsets.of_path(replicas[api_version]))
+        managed[who] = _Entry(api_version, fieldsets.of_path(replicas[api_version]))
     return _write(managed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastkube.api import apply, conversion
+from fastkube.api import apply, conversion, schema
 from fastkube.api.apply import SPEC, STATUS, Writer
 from fastkube.api.catalog import split_api_version
 from fastkube.registry import decoding
@@ -23,6 +23,8 @@ _NOTHING: FieldSet = {}
 _LEAF: FieldSet = {}
 _SPEC_AND_METADATA: FieldSet = {"f:metadata": _LEAF, **SPEC}
 _CSR = ("certificates.k8s.io", "certificatesigningrequests")
+
+_DEFINITION = ("apiextensions.k8s.io/v1", "CustomResourceDefinition")
 
 _RESET: dict[tuple[str, str, str], FieldSet] = {
     ("", "namespaces", "finalize"): STATUS,
@@ -91,6 +93,12 @@ def set_updated(call: Call, strategy: Strategy, new: Object, old: Object) -> Non
     shown_old, shown_new = decoding.from_storage(call, old), decoding.from_storage(call, new)
     versions = Versions(call.rtype)
     _set(new, apply.updated(shown_old, shown_new, schema_of(call), writer_of(call, strategy), versions))
+
+
+def set_settled(new: Object, old: Object, now: float) -> None:
+    """What the server itself makes of a CustomResourceDefinition's status is its own."""
+    writer = Writer("kube-apiserver", _DEFINITION[0], now, "status", _SPEC_AND_METADATA)
+    _set(new, apply.updated(old, new, schema.load(*_DEFINITION), writer))
 
 
 def settle(new: Object, old: Object) -> None:

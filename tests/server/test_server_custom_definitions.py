@@ -482,3 +482,17 @@ async def test_metadata_of_embedded_resources_may_default_to_what_is_unknown(api
     embedded = {"type": "object", "x-kubernetes-embedded-resource": True, "properties": {"metadata": metadata}}
     found = await causes(api, with_spec(embedded))
     assert found == []
+
+
+async def test_what_the_server_makes_of_a_status_is_its_own(api: Api) -> None:
+    await define(api, plural="gadgets", kind="Gadget")
+    entries = (await api.get(f"{CRDS}/gadgets.{GROUP}"))["metadata"]["managedFields"]
+    found = {(each["manager"], each.get("subresource", "")): each["fieldsV1"] for each in entries}
+    condition = {f"f:{key}": {} for key in ("lastTransitionTime", "message", "reason", "status", "type")} | {".": {}}
+    assert list(found[("tests", "")]) == ["f:spec"]
+    assert found[("kube-apiserver", "status")] == {
+        "f:status": {
+            "f:acceptedNames": {"f:kind": {}, "f:listKind": {}, "f:plural": {}, "f:singular": {}},
+            "f:conditions": {f'k:{{"type":"{kind}"}}': condition for kind in ("Established", "NamesAccepted")},
+        }
+    }

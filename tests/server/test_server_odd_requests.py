@@ -369,3 +369,28 @@ async def test_an_apply_that_makes_no_object_says_of_which(api: Api, spec: str, 
     prefix = "failed to convert new object (/b; /v1, Kind=Pod) to proper version: unable to convert unstructured object"
     expected = (500, "", f"{prefix} to /v1, Kind=Pod: {told}")
     assert await ask(api, "PATCH", f"{PODS}/b?fieldManager=m", body, APPLY) == expected
+
+
+DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
+
+
+async def test_a_scale_that_changes_nothing_splits_its_updaters_entry(api: Api) -> None:
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    spec = {"replicas": 2, "selector": {"matchLabels": {"a": "b"}}, "template": template}
+    await api.create(f"{DEPLOYMENTS}?fieldManager=mk", {"metadata": {"name": "sc"}, "spec": spec})
+    apply = '{"apiVersion":"autoscaling/v1","kind":"Scale","metadata":{"name":"sc"},"spec":{"replicas":3}}'
+    owners = []
+    for count, body, media in ((2, "", MERGE), (2, "", MERGE), (3, "", MERGE), (3, apply, APPLY), (4, "", MERGE)):
+        patch = body or f'{{"spec":{{"replicas":{count}}}}}'
+        assert (await ask(api, "PATCH", f"{DEPLOYMENTS}/sc/scale?fieldManager=x", patch, media))[0] == 200
+        entries = (await api.get(f"{DEPLOYMENTS}/sc"))["metadata"]["managedFields"]
+        named = [(each["manager"], each["operation"], set(each["fieldsV1"]["f:spec"])) for each in entries]
+        owners.append([(who, how, "f:replicas" in fields, len(fields) > 1) for who, how, fields in named])
+    rest = ("mk", "Update", False, True)
+    assert owners == [
+        [("mk", "Update", True, False), rest],
+        [rest],
+        [rest],
+        [("x", "Apply", True, False), ("before-first-apply", "Update", True, False), rest],
+        [("x", "Update", True, False), rest],
+    ]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from fastkube.clock import rfc3339
+from fastkube.registry import ownership
 from fastkube.registry.custom import establishing
 from fastkube.registry.custom.conditions import is_served
 from fastkube.store import DELETE, KeyMissing, RevisionMismatch, StoreError
@@ -183,6 +184,7 @@ class Keeper:
 
     async def _write(self, key: bytes, revision: int, old: Object, new: Object) -> None:
         if new != old:
+            ownership.set_settled(new, old, self._clock.time())
             await self._store.update(key, msgpack.packb(new), revision)
 
     async def _end(self, key: bytes, revision: int, crd: Object, now: str) -> None:
@@ -190,7 +192,7 @@ class Keeper:
             return
         new = establishing.ending(crd, now)
         if new != crd:
-            await self._store.update(key, msgpack.packb(new), revision)
+            await self._write(key, revision, crd, new)
             return
         if await self._remove_instances(crd, now):
             self._again(key, _REMOVAL_POLL_S)
