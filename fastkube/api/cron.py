@@ -30,6 +30,9 @@ _MACROS = {
     "@midnight": "0 0 * * *",
     "@hourly": "0 * * * *",
 }
+_PANIC = "invalid schedule format: runtime error: slice bounds out of range [:-1]"
+"""What upstream makes of a panic of the library, where there is nothing after a time zone."""
+
 _EVERY = "@every "
 _YEARS_MAX = 5
 """A schedule which does not come in so many years never comes (31 February)."""
@@ -79,7 +82,9 @@ def parse(text: str, zone: str = "") -> Schedule:
         raise ValueError("empty spec string")
     place: tzinfo = time_zone(zone) if zone else UTC
     if text.startswith(("TZ=", "CRON_TZ=")):
-        named, _, text = text.partition(" ")
+        named, space, text = text.partition(" ")
+        if not space:
+            raise ValueError(_PANIC)
         place, text = _named_zone(named.partition("=")[2]), text.strip()
     if text.startswith(_EVERY):
         return Schedule(_every(text), (), place)

@@ -416,10 +416,10 @@ def _condition(errs: Errors, path: str, condition: Object) -> None:
         problem = "must be greater than or equal to zero"
         errs.append(field.invalid(f"{path}.observedGeneration", condition["observedGeneration"], problem))
     if not condition.get("lastTransitionTime"):
-        errs.append(field.required(f"{path}.lastTransitionTime", "must be set"))
+        errs.append(field.required(f"{path}.lastTransitionTime"))
     reason = condition.get("reason") or ""
     if not reason:
-        errs.append(field.required(f"{path}.reason", "must be set"))
+        errs.append(field.required(f"{path}.reason"))
     elif not _is_reason(reason):
         errs.append(field.invalid(f"{path}.reason", reason, _NOT_REASON))
     if len(reason.encode()) > _REASON_MAX:

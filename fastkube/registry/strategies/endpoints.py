@@ -179,7 +179,7 @@ def _endpoint(errs: Errors, path: str, endpoint: Object, kind: str, known: set[s
         elif kind in ("IPv4", "IPv6") and checks.ip(errs, at, address, known):
             parsed = checks.parse_ip(address)
             if parsed is not None and f"IPv{parsed.version}" != kind:
-                errs.append(field.invalid(at, address, f"must be an {kind} address"))
+                errs.append(field.invalid(f"{path}.addresses", address, f"must be an {kind} address"))
             checks.endpoint_ip(errs, at, address)
     if endpoint.get("nodeName") is not None:
         checks.faults(errs, f"{path}.nodeName", endpoint["nodeName"], dns1123_subdomain)

@@ -79,6 +79,8 @@ class IPAddressStrategy(Strategy):
     def validate_update(self, call: Call, new: Object, old: Object) -> list[Cause]:
         errs: Errors = []
         now, was = ((obj.get("spec") or {}).get("parentRef") for obj in (new, old))
+        if now is None:
+            errs.append(field.required("spec.parentRef"))
         checks.immutable(errs, "spec.parentRef", now, was, shown("ParentReference", now))
         return errs
 

@@ -117,22 +117,23 @@ def _stateful_set_spec(errs: Errors, spec: Object, *, is_new: bool) -> None:
         errs.append(field.invalid("spec.selector", checks.selector_shown(selector), ""))
     else:
         workloads.selects_template(errs, usable, "spec.template", template)
-        validate_template(errs, "spec.template", _with_claims(template, claims))
+        validate_template(errs, "spec.template", _of_members(template, claims))
         metadata = template["metadata"]  # upstream looks at these once more
         errs += validate_labels(metadata.get("labels") or {}, "spec.template.labels")
         errs += validate_annotations(metadata.get("annotations") or {}, "spec.template.annotations")
     workloads.runs_forever(errs, "spec.template", template, "StatefulSet")
 
 
-def _with_claims(template: Object, claims: list[Object]) -> Object:
-    """The template of the Pods as they will be: each claim becomes a volume, in place of one of that name."""
-    if not claims:
+def _of_members(template: Object, claims: list[Object]) -> Object:
+    """The template of the Pods as they will be: each claim becomes a volume, in place of one of that name, and host
+    names are theirs."""
+    spec = template["spec"]
+    if not (claims or spec.get("hostname") or spec.get("subdomain")):
         return template
     names = [claim["metadata"].get("name") or "" for claim in claims]
-    spec = template["spec"]
     volumes = [volume for volume in spec.get("volumes") or () if volume.get("name") not in names]
     volumes += [{"name": name, "persistentVolumeClaim": {"claimName": name}} for name in names]
-    return {**template, "spec": {**spec, "volumes": volumes}}
+    return {**template, "spec": {**spec, "volumes": volumes, "hostname": "", "subdomain": ""}}
 
 
 def _update_strategy(errs: Errors, path: str, strategy: Object) -> None:

@@ -41,23 +41,23 @@ class LimitRanger(Plugin):
             return operation == UPDATE
         return target == _CLAIM and operation in (CREATE, UPDATE)
 
-    def _items(self, call: Call, old: Object | None, kinds: tuple[str, ...]) -> Iterable[Object]:
-        """The items of the namespace's limit ranges for these kinds of things."""
+    def _ranges_of(self, call: Call, old: Object | None, kinds: tuple[str, ...]) -> Iterable[list[Object]]:
+        """The items of each of the namespace's limit ranges for these kinds of things."""
         if old is not None and "deletionTimestamp" in old["metadata"]:
             return
         for kept in self._ranges.of(call.namespace).values():
-            for item in (kept.obj.get("spec") or {}).get("limits") or ():
-                if item.get("type") in kinds:
-                    yield item
+            limits = (kept.obj.get("spec") or {}).get("limits") or ()
+            yield [item for item in limits if item.get("type") in kinds]
 
     def mutate(self, call: Call, obj: Object, old: Object | None) -> None:
         if call.rtype.resource != "pods" or not self._ranges.of(call.namespace):
             return
         requests: Amounts = {}
         limits: Amounts = {}
-        for item in self._items(call, old, ("Container",)):
-            requests = {**(item.get("defaultRequest") or {}), **requests}
-            limits = {**(item.get("default") or {}), **limits}
+        for items in self._ranges_of(call, old, ("Container",)):
+            for item in items:
+                requests = {**(item.get("defaultRequest") or {}), **requests}
+                limits = {**(item.get("default") or {}), **limits}
         if not requests and not limits:
             return
         spec = obj["spec"]
@@ -73,12 +73,12 @@ class LimitRanger(Plugin):
     def validate(self, call: Call, obj: Object, old: Object | None) -> None:
         if not self._ranges.of(call.namespace):
             return
-        if call.rtype.resource == "pods":
-            faults = _pod_faults(obj, self._items(call, old, ("Container", "Pod")))
-        else:
-            faults = _claim_faults(obj, self._items(call, old, ("PersistentVolumeClaim",)))
-        if faults:
-            raise forbid(call, obj, faults[0] if len(faults) == 1 else f"[{', '.join(faults)}]")
+        is_pod = call.rtype.resource == "pods"
+        find, kinds = (_pod_faults, ("Container", "Pod")) if is_pod else (_claim_faults, ("PersistentVolumeClaim",))
+        for items in self._ranges_of(call, old, kinds):  # upstream tells of the first that is not kept, each fault once
+            faults = list(dict.fromkeys(find(obj, items)))
+            if faults:
+                raise forbid(call, obj, faults[0] if len(faults) == 1 else f"[{', '.join(faults)}]")
 
 
 def _set_defaults(container: Object, requests: Amounts, limits: Amounts, what: str) -> list[str]:
