@@ -180,13 +180,13 @@ def _go_kind(value: Any) -> str:
 
 
 def type_meta_fault(obj: Object) -> str:
-    """What Go says of an apiVersion or a kind that is no text; "" where they are."""
-    for key in ("apiVersion", "kind"):
-        value = obj.get(key)
-        if value is not None and not isinstance(value, str):
-            problem = f"json: cannot unmarshal {_go_kind(value)} into Go struct field .{key} of type string"
-            return f"couldn't get version/kind; json parse error: {problem}"
-    return ""
+    """What Go says of an apiVersion or a kind that cannot be one; "" where they can."""
+    version, kind = obj.get("apiVersion"), obj.get("kind")
+    if (version is None or version.__class__ is str) and (kind is None or kind.__class__ is str):
+        return f"unexpected GroupVersion string: {version}" if version and version.count("/") > 1 else ""
+    key, value = ("kind", kind) if version is None or isinstance(version, str) else ("apiVersion", version)
+    problem = f"json: cannot unmarshal {_go_kind(value)} into Go struct field .{key} of type string"
+    return f"couldn't get version/kind; json parse error: {problem}"
 
 
 def _unrecognized(why: str, body: bytes, kind: str) -> ApiError:

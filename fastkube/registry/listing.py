@@ -162,17 +162,19 @@ class KeyRange(NamedTuple):
 
 
 def key_range(rtype: ResourceType, namespace: str, options: ListOptions | None = None) -> KeyRange:
-    """The keys of a collection; those alone that the field selector's name and namespace leave."""
-    prefix = rtype.key_prefix
+    """The keys of a collection; those alone that the field selector's namespace leaves and, where a list does not go
+    on from a token, its name."""
+    scope = rtype.key_prefix
     fields = options.fields if options is not None else None
     name = fields.exact("metadata.name") if fields is not None else None
     if fields is not None and not namespace and rtype.namespaced:
         namespace = fields.exact("metadata.namespace") or ""
-    scope = prefix + namespace.encode() + b"/" if namespace else prefix
-    if name and (namespace or not rtype.namespaced):
+    if namespace:
+        scope += namespace.encode() + b"/"
+    if name and (namespace or not rtype.namespaced) and options is not None and not options.continue_token:
         key = rtype.key(namespace, name)
-        return KeyRange(prefix, key, key + b"\0")
-    return KeyRange(prefix, scope, scope[:-1] + b"0")  # "0" follows "/"
+        return KeyRange(scope, key, key + b"\0")
+    return KeyRange(scope, scope, scope[:-1] + b"0")  # "0" follows "/"
 
 
 class _Token(NamedTuple):
@@ -183,7 +185,7 @@ class _Token(NamedTuple):
 
     def encode(self, prefix: bytes) -> str:
         start = self.key.removeprefix(prefix).decode()
-        document = {"v": "meta.k8s.io/v1", "rv": self.revision, "start": start}
+        document = {"v": "meta.k8s.io/v1", "rv": self.revision, "start": f"/{start}"}
         return base64.urlsafe_b64encode(orjson.dumps(document)).rstrip(b"=").decode()
 
     @classmethod
@@ -198,7 +200,7 @@ class _Token(NamedTuple):
             raise _bad_token(f"encoded start key empty (version {version})")
         if ".." in start.split("/"):
             raise _bad_token(start)
-        return cls(prefix + start.encode(), revision)
+        return cls(prefix + start.removeprefix("/").encode(), revision)
 
 
 def _token_document(text: str) -> dict[str, Any]:

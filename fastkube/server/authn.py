@@ -24,6 +24,7 @@ import msgpack
 
 from fastkube import errors
 from fastkube.api.field import quote
+from fastkube.api.names import dns1123_label, dns1123_subdomain
 from fastkube.api.tokens import LEGACY_ISSUER, Claims, InvalidToken, KeyRing
 from fastkube.clock import Clock, parse_rfc3339
 from fastkube.registry.strategy import UserInfo
@@ -430,11 +431,13 @@ def account_user(namespace: str, name: str, uid: str = "", extra: dict[str, list
 
 
 def split_account(username: str) -> tuple[str, str] | None:
-    """(namespace, name) if the user name is that of a ServiceAccount."""
+    """(namespace, name) if the user name is one that a ServiceAccount can have."""
     if not username.startswith(ACCOUNT_PREFIX):
         return None
     namespace, colon, name = username[len(ACCOUNT_PREFIX) :].partition(":")
-    return (namespace, name) if colon and namespace and name and ":" not in name else None
+    if not colon or dns1123_label(namespace) or dns1123_subdomain(name):
+        return None
+    return namespace, name
 
 
 def read_token_file(path: Path) -> dict[str, UserInfo]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from typing import Any
 
 import pytest
@@ -242,3 +244,60 @@ async def test_compression_that_the_client_does_not_want(api: Api) -> None:
 async def test_one_health_check_is_answered_without_a_word_on_sniffing(api: Api) -> None:
     assert "X-Content-Type-Options" in (await api.request("GET", "/livez")).headers
     assert "X-Content-Type-Options" not in (await api.request("GET", "/livez/ping")).headers
+
+
+async def test_a_token_counts_from_where_the_list_begins(api: Api) -> None:
+    def token(revision: int, start: str) -> str:
+        document = {"v": "meta.k8s.io/v1", "rv": revision, "start": start}
+        return base64.urlsafe_b64encode(json.dumps(document).encode()).decode().rstrip("=")
+
+    async def names(query: str) -> tuple[list[str], bool]:
+        page = (await api.request("GET", f"{MAPS}?limit=1&{query}")).json
+        return [item["metadata"]["name"] for item in page["items"]], "continue" in page["metadata"]
+
+    for start in ("a\0", "/a\0"):
+        for revision in (-1, -7):
+            assert await names(f"continue={token(revision, start)}") == (["b"], True)
+    assert await names("fieldSelector=metadata.name%3Db") == (["b"], False)
+    assert await names(f"fieldSelector=metadata.name%3Db&continue={token(-1, 'a')}") == (["b"], True)
+    assert await names(f"fieldSelector=metadata.name%3Da&continue={token(-1, 'b')}") == ([], False)
+
+
+async def test_a_version_that_is_none(api: Api) -> None:
+    told = "unexpected GroupVersion string: a/b/c"
+    body = {"apiVersion": "a/b/c", "kind": "DeleteOptions"}
+    for path in (f"{MAPS}/gone", MAPS):
+        response = await api.request("DELETE", path, body)
+        assert (response.status, response.json["message"]) == (400, told)
+    response = await api.request("POST", MAPS, {"apiVersion": "a/b/c", "kind": "ConfigMap"})
+    assert response.status == 400
+    assert response.json["message"].startswith(
+        f"the object provided is unrecognized (must be of type ConfigMap): {told}"
+    )
+    merge = {"Content-Type": "application/merge-patch+json"}
+    response = await api.request("PATCH", f"{MAPS}/a", {"apiVersion": "a/b/c"}, headers=merge)
+    assert (response.status, response.json["message"].endswith(told)) == (422, True)
+
+
+ACCOUNTS = {"a:b.c": True, "X:y": False, "a:B": False, "a.b:c": False, "a:b_c": False, "a:b:c": False}
+
+
+@pytest.mark.parametrize(("account", "is_one"), ACCOUNTS.items(), ids=ACCOUNTS)
+async def test_only_names_of_service_accounts_have_their_groups(api: Api, account: str, is_one: bool) -> None:
+    headers = {"Impersonate-User": f"system:serviceaccount:{account}"}
+    response = await api.request("POST", f"{REVIEWS[:-12]}selfsubjectreviews", {}, headers=headers)
+    groups = response.json["status"]["userInfo"]["groups"]
+    assert groups[-1] == "system:authenticated"
+    assert ("system:serviceaccounts" in groups) is is_one
+
+
+async def test_a_selector_of_aggregated_roles_is_refused_as_a_whole_too(api: Api) -> None:
+    rule = {"clusterRoleSelectors": [{}, {"matchLabels": {"a b": "c"}}]}
+    body = {"metadata": {"name": "x"}, "aggregationRule": rule}
+    response = await api.request("POST", "/apis/rbac.authorization.k8s.io/v1/clusterroles?dryRun=All", body)
+    at = "aggregationRule.clusterRoleSelectors[1]"
+    key, whole = response.json["details"]["causes"]
+    assert (response.status, key["field"]) == (422, f"{at}.matchLabels")
+    assert whole == {
+        "reason": "FieldValueInvalid", "message": "Invalid value: null: invalid label selector.", "field": at,
+    }  # fmt: skip

@@ -40,7 +40,10 @@ class ClusterRoleStrategy(_RbacStrategy):
             problem = "at least one clusterRoleSelector required if aggregationRule is non-nil"
             errs.append(field.required(path, problem))
         for number, selector in enumerate(selectors):
-            errs += validate_label_selector(selector, f"{path}[{number}]")
+            faults = validate_label_selector(selector, f"{path}[{number}]")
+            if faults:
+                errs += faults
+                errs.append(field.invalid(f"{path}[{number}]", None, "invalid label selector."))
         return errs
 
 
