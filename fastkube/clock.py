@@ -120,12 +120,12 @@ def parse_rfc3339(text: str) -> float:
 
 
 def go_duration(seconds: float) -> str:
-    """As Go prints a duration, to the millisecond: `1h1m20s`, `1m0s`, `10s`, `1.5s`, `500ms`, `0s`."""
-    millis = round(seconds * 1000)
+    """As Go prints a duration, to the millisecond: `1h1m20s`, `1m0s`, `10s`, `1.5s`, `-500ms`, `0s`."""
+    sign, millis = "-" if seconds < 0 else "", round(abs(seconds) * 1000)
     if 0 < millis < 1000:
-        return f"{millis}ms"
+        return f"{sign}{millis}ms"
     minutes, rest = divmod(millis, 60_000)
     hours, minutes = divmod(minutes, 60)
     told = f"{hours}h" if hours else ""
     told += f"{minutes}m" if hours or minutes else ""
-    return f"{told}{rest / 1000:g}s"
+    return f"{sign}{told}{rest / 1000:g}s"

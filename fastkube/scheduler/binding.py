@@ -229,13 +229,11 @@ class Binder:
 
     async def _bind(self, binding: Binding) -> None:
         """An extender that binds such Pods, or the first bind plugin that does not pass the Pod on."""
-        extender = self._extenders.binder(binding.pod)
-        if extender is not None:
-            try:
-                await extender.bind(binding.pod, binding.node.name)
-            except ExtenderError as error:
-                raise Refused(str(error)) from error
-            return
+        try:
+            if self._extenders.about(binding.pod) and await self._extenders.bind(binding.pod, binding.node.name):
+                return
+        except ExtenderError as error:
+            raise Refused(str(error)) from error
         for plugin in binding.profile.bind:
             bind = plugin.bind(binding.pod, binding.node.name)  # type: ignore[attr-defined]
             if await self._step(binding, "Bind", plugin, bind) is not False:

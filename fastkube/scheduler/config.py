@@ -193,9 +193,9 @@ def parse(document: Any) -> SchedulerConfig:
         raise ConfigError(f'no kind "{kind}" is registered for version "{version}": {KIND} of {API_VERSION} is')
     config = _whole(told)
     _refuse_unknown(unknown, config)
-    told_errors = validation.check(config)
-    if told_errors:
-        raise ConfigError(told_errors[0] if len(told_errors) == 1 else f"[{', '.join(told_errors)}]")
+    faults = validation.check(config)
+    if faults:
+        raise ConfigError(validation.aggregate(faults))
     return _leave_to_extenders(config)
 
 
@@ -213,8 +213,10 @@ def _leave_to_extenders(config: SchedulerConfig) -> SchedulerConfig:
 
 
 def _whole(told: Fields) -> SchedulerConfig:
+    profiles = told.items("profiles") or [Fields("profiles[0]", {}, [], KIND)]
+    name = DEFAULT_SCHEDULER if len(profiles) == 1 else ""  # of several each needs one of its own
     config = SchedulerConfig(
-        profiles=tuple(_profile(each) for each in told.items("profiles")) or (ProfileConfig(),),
+        profiles=tuple(_profile(each, name) for each in profiles),
         extenders=tuple(_extender(each) for each in told.items("extenders")),
         parallelism=told.number("parallelism", 16),
         percentage=told.number("percentageOfNodesToScore"),
@@ -251,9 +253,9 @@ def _leader_election(told: Fields) -> LeaderElectionConfig:
     default = LeaderElectionConfig()
     config = LeaderElectionConfig(
         leader_elect=told.flag("leaderElect", True),
-        lease_duration_s=told.seconds("leaseDuration", default.lease_duration_s),
-        renew_deadline_s=told.seconds("renewDeadline", default.renew_deadline_s),
-        retry_period_s=told.seconds("retryPeriod", default.retry_period_s),
+        lease_duration_s=told.seconds("leaseDuration", 0.0) or default.lease_duration_s,
+        renew_deadline_s=told.seconds("renewDeadline", 0.0) or default.renew_deadline_s,
+        retry_period_s=told.seconds("retryPeriod", 0.0) or default.retry_period_s,
         resource_lock=told.text("resourceLock", default.resource_lock),
         resource_name=told.text("resourceName", default.resource_name),
         resource_namespace=told.text("resourceNamespace", default.resource_namespace),
@@ -269,8 +271,8 @@ def _client_connection(told: Fields) -> ClientConnectionConfig:
     return config
 
 
-def _profile(told: Fields) -> ProfileConfig:
-    name = told.text("schedulerName") or DEFAULT_SCHEDULER
+def _profile(told: Fields, default_name: str) -> ProfileConfig:
+    name = told.text("schedulerName", default_name)
     percentage = told.optional_number("percentageOfNodesToScore")
     sets = told.fields("plugins")
     plugins = {point: _plugin_set(sets.fields(point)) for point in (*POINTS, MULTI_POINT)}

@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from fastkube.api import field, names
 from fastkube.api.resources import is_extended
+from fastkube.clock import go_duration
 from fastkube.errors import Cause
 from fastkube.scheduler.config_fields import duration_s
 from fastkube.scheduler.options import CONTENT_TYPES
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 Object = dict[str, Any]
 Causes = Iterator[Cause]
 
-REMOVED_PLUGINS = ("AzureDiskLimits", "CinderLimits", "EBSLimits", "GCEPDLimits", "NodeLabel", "ServiceAffinity")
+REMOVED_PLUGINS = ("AzureDiskLimits", "CinderLimits", "EBSLimits", "GCEPDLimits")
 """Plugins that older versions of the configuration knew."""
 POINTS = (
     "preEnqueue",
@@ -109,9 +112,9 @@ def _whole(config: SchedulerConfig) -> Causes:
     for place, profile in enumerate(config.profiles):
         path = f"profiles[{place}]"
         yield from _profile(path, profile)
-        first = seen.setdefault(profile.scheduler_name, place)
-        if first != place:
-            yield field.duplicate(f"{path}.schedulerName", f"profiles[{first}].schedulerName")
+        if profile.scheduler_name in seen:
+            yield field.duplicate(f"{path}.schedulerName", f"profiles[{seen[profile.scheduler_name]}].schedulerName")
+        seen[profile.scheduler_name] = place
     yield from _common_queue_sort(config.profiles)
     yield from _percentage("percentageOfNodesToScore", config.percentage)
     if config.initial_backoff_s <= 0:
@@ -132,22 +135,11 @@ def _leader_election(told: LeaderElectionConfig) -> Causes:
     ):
         if seconds <= 0:
             yield field.invalid(f"{path}.{name}", go_duration(seconds), "must be greater than zero")
-    if told.lease_duration_s < told.renew_deadline_s:
+    if told.lease_duration_s <= told.renew_deadline_s:
         shown = go_duration(told.renew_deadline_s)
         yield field.invalid(f"{path}.leaseDuration", shown, "LeaseDuration must be greater than RenewDeadline")
     if told.resource_lock != "leases":
         yield field.invalid(f"{path}.resourceLock", told.resource_lock, 'resourceLock value must be "leases"')
-
-
-def go_duration(seconds: float) -> str:
-    """As Go prints a duration of whole milliseconds."""
-    sign, millis = ("-", -seconds * 1000) if seconds < 0 else ("", seconds * 1000)
-    if millis < 1000:
-        return f"{sign}{millis:g}ms" if millis else "0s"
-    minutes, rest = divmod(millis / 1000, 60)
-    hours, minutes = divmod(minutes, 60)
-    told = f"{int(hours)}h{int(minutes)}m" if hours else f"{int(minutes)}m" if minutes else ""
-    return f"{sign}{told}{rest:g}s"
 
 
 def _percentage(path: str, value: int | None) -> Causes:
@@ -159,8 +151,10 @@ def _percentage(path: str, value: int | None) -> Causes:
 
 
 def _profile(path: str, profile: ProfileConfig) -> Causes:
+    if not profile.scheduler_name:
+        yield field.required(f"{path}.schedulerName", "")
     yield from _percentage(f"{path}.percentageOfNodesToScore", profile.percentage)
-    for point in (*POINTS, MULTI_POINT):
+    for point in POINTS:
         plugins = profile.plugins.get(point)
         for place, plugin in enumerate(plugins.enabled if plugins else ()):
             if plugin.name in REMOVED_PLUGINS:
@@ -183,16 +177,18 @@ def _removed(path: str, name: str) -> Cause:
 
 def _common_queue_sort(profiles: Sequence[ProfileConfig]) -> Causes:
     """One queue for all profiles means one order."""
-    chosen = [profile.plugins.get("queueSort") for profile in profiles]
-    first = chosen[0]
-    if first is not None and len(first.enabled) > 1:
+    first, *others = (profile.plugins["queueSort"] for profile in profiles)
+    if len(first.enabled) > 1:
         path = "profiles[0].plugins.queueSort.Enabled"
         yield field.invalid(path, len(first.enabled), "only one queue sort plugin can be enabled")
-    for place, other in enumerate(chosen[1:], 1):
-        if (other.enabled if other else ()) != (first.enabled if first else ()):
-            told = [{"name": each.name, "weight": each.weight} for each in (other.enabled if other else ())]
-            path = f"profiles[{place}].plugins.queueSort"
-            yield field.invalid(path, {"Enabled": told}, "queueSort must be the same for all profiles")
+    for place, other in enumerate(others, 1):
+        if other != first:
+            told = {
+                "Enabled": [{"Name": each.name, "Weight": each.weight} for each in other.enabled] or None,
+                "Disabled": [{"Name": name, "Weight": 0} for name in sorted(other.disabled)] or None,
+            }
+            shown = orjson.dumps(told).decode()  # in the order of Go's struct
+            yield field.unfit(f"profiles[{place}].plugins.queueSort", f"{shown}: must be the same for all profiles")
 
 
 def _extenders(extenders: Sequence[ExtenderConfig]) -> Causes:
@@ -243,7 +239,7 @@ def _dynamic_resources(path: str, args: Object) -> Causes:
         ("bindingTimeout", 1.0, "must be at least 1 second"),
     ):
         if args.get(key) is not None and duration_s(args[key]) < least_s:
-            yield field.invalid(f"{path}.{key}", args[key], problem)
+            yield field.invalid(f"{path}.{key}", go_duration(duration_s(args[key])), problem)
 
 
 def _inter_pod_affinity(path: str, args: Object) -> Causes:
@@ -305,34 +301,50 @@ def _balanced_allocation(path: str, args: Object) -> Causes:
         if resource.get("name") in seen:
             yield field.duplicate(f"{at}.name", resource.get("name"))
         seen.add(resource.get("name"))
-        if resource.get("weight", 1) != 1:
+        if (resource.get("weight") or 1) != 1:
             yield field.invalid(f"{at}.weight", resource["weight"], "must be 1")
 
 
-def _resources_fit(path: str, args: Object) -> Causes:
+def fit_faults(args: Object) -> list[str]:
+    """What is wrong with the arguments of NodeResourcesFit, which upstream checks only when it makes the plugin."""
+    return [f"{cause.field}: {cause.message}" for cause in _resources_fit(args)]
+
+
+def _resources_fit(args: Object) -> Causes:
     for name in ("ignoredResources", "ignoredResourceGroups"):
         for place, text in enumerate(args.get(name) or ()):
-            at = f"{path}.{name}[{place}]"
+            at = f"{name}[{place}]"
             if name == "ignoredResourceGroups" and "/" in text:
                 yield field.invalid(at, text, "resource group name can't contain '/'")
             for fault in names.label_key(text):
                 yield field.invalid(at, text, fault)
     strategy = args.get("scoringStrategy")
-    if strategy is None:
-        return
-    at = f"{path}.scoringStrategy"
-    if strategy.get("type", "LeastAllocated") not in STRATEGIES:
-        yield field.not_supported(f"{at}.type", strategy["type"], STRATEGIES)
+    if strategy is not None:
+        yield from _strategy(strategy)
+
+
+def _strategy(strategy: Object) -> Causes:
+    at, kind = "scoringStrategy", strategy.get("type") or ""
+    if kind not in STRATEGIES:
+        yield field.not_supported(f"{at}.type", kind, STRATEGIES)
     for place, resource in enumerate(strategy.get("resources") or ()):
-        weight = resource.get("weight", 1)
+        weight = resource.get("weight") or 1
         if not 0 < weight <= 100:
             told = f"resource weight of {resource.get('name', '')} not in valid range (0, 100]"
             yield field.invalid(f"{at}.resources[{place}].weight", weight, told)
-    ratio = strategy.get("requestedToCapacityRatio")
-    if ratio is not None:
+    at, ratio = f"{at}.requestedToCapacityRatio", strategy.get("requestedToCapacityRatio")
+    if kind != "RequestedToCapacityRatio":
+        if ratio is not None:
+            yield field.forbidden(at, "must be nil when type is not RequestedToCapacityRatio")
+    elif ratio is None:
+        yield field.required(at, "must be specified when type is RequestedToCapacityRatio")
+    else:
         yield from _shape(f"{at}.shape", ratio.get("shape") or [])
-    elif strategy.get("type") == "RequestedToCapacityRatio":
-        yield field.required(f"{at}.shape", "at least one point must be specified")
+
+
+def aggregate(faults: Sequence[str]) -> str:
+    """Several errors as one, in Go's form."""
+    return faults[0] if len(faults) == 1 else f"[{', '.join(faults)}]"
 
 
 def _shape(path: str, shape: Sequence[Object]) -> Causes:
@@ -342,7 +354,7 @@ def _shape(path: str, shape: Sequence[Object]) -> Causes:
     points = [(int(point.get("utilization", 0)), int(point.get("score", 0))) for point in shape]
     for place in range(1, len(points)):
         if points[place - 1][0] >= points[place][0]:
-            told = "utilization values must be sorted in increasing order"
+            told = "values must be sorted in increasing order"
             yield field.invalid(f"{path}[{place}].utilization", points[place][0], told)
             break
     for place, (utilization, score) in enumerate(points):
@@ -400,7 +412,6 @@ _CHECKS: Mapping[str, Callable[[str, Object], Causes]] = {
     "InterPodAffinity": _inter_pod_affinity,
     "NodeAffinity": _node_affinity,
     "NodeResourcesBalancedAllocation": _balanced_allocation,
-    "NodeResourcesFit": _resources_fit,
     "PodTopologySpread": _topology_spread,
     "VolumeBinding": _volume_binding,
 }

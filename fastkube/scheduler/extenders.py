@@ -55,7 +55,7 @@ class HTTPExtender:
 
     def __init__(self, config: ExtenderConfig) -> None:
         self.config = config
-        self.url = config.url_prefix.rstrip("/")
+        self.url = config.url_prefix
         self._managed = frozenset(name for name, _ in config.managed_resources)
         self._client = Client(_connection(config), codec="json", pool_size=CONNECTIONS_MAX, timeout_s=config.timeout_s)
 
@@ -84,7 +84,10 @@ class HTTPExtender:
             names = [str(name) for name in answer["nodenames"]]
             strange = next((name for name in names if name not in known), None)
             if strange is not None:
-                raise ExtenderError(f'extender "{self.url}" claims a filtered node "{strange}" which is not found')
+                raise ExtenderError(
+                    f'extender "{self.url}" claims a filtered node "{strange}" which is not found in the input node '
+                    "list"
+                )
         elif answer.get("nodes") is not None:
             names = [each["metadata"]["name"] for each in answer["nodes"].get("items") or ()]
         else:
@@ -118,13 +121,15 @@ class HTTPExtender:
         for name, told in (answer.get("nodeNameToMetaVictims") or {}).items():
             found = candidates.get(name)
             if found is None:
-                raise ExtenderError(f'extender "{self.url}" returned unknown node "{name}"')
+                raise ExtenderError(f'nodeinfo not found for node name "{name}"')
             uids = [each.get("uid") for each in told.get("pods") or ()]
             on_node = found.node.pods
             missing = next((uid for uid in uids if uid not in on_node), None)
             if missing is not None:
-                raise ExtenderError(f'extender: {self.url} claims to preempt pod (UID: {missing}) on node: {name}, but '
-                                    "the pod is not found on that node")  # fmt: skip
+                raise ExtenderError(
+                    f"extender: {self.url} claims to preempt pod (UID: &{{{missing}}}) on node: {name}, but the pod is "
+                    "not found on that node"
+                )
             victims = tuple(on_node[uid] for uid in uids)
             agreed[name] = Victims(found.node, victims, int(told.get("numPDBViolations") or 0))
         return agreed
@@ -145,16 +150,17 @@ class HTTPExtender:
 
     async def _send(self, verb: str, body: Object) -> Any:
         path = f"/{verb}"
+        url = f"{self.url.rstrip('/')}{path}"
         try:
             response = await self._client.raw("POST", path, orjson.dumps(body), content_type="application/json")
         except ApiError as error:
-            raise ExtenderError(f"failed {verb} with extender at URL {self.url}{path}: {error.message}") from error
+            raise ExtenderError(f"failed {verb} with extender at URL {url}: {error.message}") from error
         if response.status != 200:
-            raise ExtenderError(f"failed {verb} with extender at URL {self.url}{path}, code {response.status}")
+            raise ExtenderError(f"failed {verb} with extender at URL {url}, code {response.status}")
         try:
             return orjson.loads(response.body)
         except ValueError as error:
-            raise ExtenderError(f"failed {verb} with extender at URL {self.url}{path}: {error}") from error
+            raise ExtenderError(f"failed {verb} with extender at URL {url}: {error}") from error
 
 
 def _whole(pod: PodInfo) -> Object:
@@ -167,15 +173,17 @@ def _connection(config: ExtenderConfig) -> Connection:
     if "://" not in url:
         url = f"{'https' if config.enable_https else 'http'}://{url}"
     tls = config.tls
-    if tls is None:  # upstream does not check certificates that nobody told it how to check
-        return Connection(url, insecure=True)
+    if tls is None:
+        return Connection(url, insecure=config.enable_https)
+    ca = _pem(tls, "ca")
     return Connection(
         url,
-        ca=_pem(tls, "ca"),
+        ca=ca,
         cert=_pem(tls, "cert"),
         key=_pem(tls, "key"),
         server_name=tls.server_name,
-        insecure=tls.insecure,
+        # with enableHTTPS upstream does not check certificates that nobody told it how to check
+        insecure=tls.insecure or (config.enable_https and not ca),
     )
 
 
@@ -200,9 +208,20 @@ class Extenders:
         """Those that want to be asked about a Pod."""
         return [extender for extender in self._all if extender.is_interested(pod)]
 
-    def binder(self, pod: PodInfo) -> HTTPExtender | None:
-        """The one that binds the Pod instead of the bind plugins."""
-        return next((each for each in self._all if each.config.bind_verb and each.is_interested(pod)), None)
+    async def bind(self, pod: PodInfo, node: str) -> bool:
+        """Whether one of them has bound the Pod instead of the bind plugins; raises ExtenderError."""
+        for extender in self.about(pod):
+            if not extender.config.bind_verb:
+                continue
+            try:
+                await extender.bind(pod, node)
+            except ExtenderError as error:
+                if not extender.config.ignorable:
+                    raise
+                log.warning("extender %s is passed over: %s", extender.url, error)
+                continue
+            return True
+        return False
 
     async def filter(self, pod: PodInfo, nodes: list[NodeInfo]) -> Filtered:
         """What all of them leave; raises ExtenderError."""
@@ -253,5 +272,8 @@ class Extenders:
                     raise
                 log.warning("extender %s is passed over: %s", extender.url, error)
                 continue
+            spared = next((name for name, found in agreed.items() if not found.pods), None)
+            if spared is not None and not extender.config.ignorable:
+                raise ExtenderError(f'expected at least one victim pod on node "{spared}"')
             left = {name: found for name, found in agreed.items() if found.pods}
         return left

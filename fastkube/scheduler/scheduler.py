@@ -375,7 +375,8 @@ class Scheduler:
                 if found.add(await plugin.post_filter_with(cycle, error, profile.search, self.extenders)):
                     break
             except ExtenderError as failure:
-                found.add(Nomination(None, str(failure)))
+                found.add(Nomination(None, str(failure), failed=True))
+                break
             except Exception:
                 log.exception("post-filter plugin %s broke for pod %s", plugin.name, cycle.pod.key)
         return found.told()

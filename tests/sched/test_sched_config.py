@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fastkube.scheduler import config as configs
-from fastkube.scheduler.config import ConfigError
+from fastkube.scheduler.config_fields import ConfigError
 from fastkube.scheduler.offline import OfflineScheduler
 from fastkube.scheduler.options import SchedulerOptions, election_options
 from fastkube.scheduler.profile import known_plugins, resolve
@@ -69,9 +69,49 @@ REFUSED = [
         'profiles[0].pluginConfig[1]: Duplicate value: "NodeAffinity"',
     ),
     (
-        {"profiles": [{}, {"schedulerName": "b", "plugins": {"queueSort": {"enabled": [{"name": "PrioritySort"}]}}}]},
-        'profiles[1].plugins.queueSort: Invalid value: {"Enabled":[{"name":"PrioritySort","weight":0}]}: '
-        "queueSort must be the same for all profiles",
+        {
+            "profiles": [
+                {"schedulerName": "a"},
+                {"schedulerName": "b", "plugins": {"queueSort": {"enabled": [{"name": "PrioritySort"}]}}},
+            ]
+        },
+        'profiles[1].plugins.queueSort: Invalid value: {"Enabled":[{"Name":"PrioritySort","Weight":0}],'
+        '"Disabled":null}: must be the same for all profiles',
+    ),
+    (
+        {
+            "profiles": [
+                {"schedulerName": "a", "plugins": {"queueSort": {"disabled": [{"name": "*"}]}}},
+                {"schedulerName": "b"},
+            ]
+        },
+        'profiles[1].plugins.queueSort: Invalid value: {"Enabled":null,"Disabled":null}: '
+        "must be the same for all profiles",
+    ),
+    (
+        {"profiles": [{"plugins": {"queueSort": {"enabled": [{"name": "PrioritySort"}, {"name": "PrioritySort"}]}}}]},
+        "profiles[0].plugins.queueSort.Enabled: Invalid value: 2: only one queue sort plugin can be enabled",
+    ),
+    (
+        {"profiles": [{"schedulerName": "a"}, {}]},
+        "profiles[1].schedulerName: Required value",
+    ),
+    (
+        {"profiles": [{"schedulerName": "a"}, {"schedulerName": "a"}, {"schedulerName": "a"}]},
+        '[profiles[1].schedulerName: Duplicate value: "profiles[0].schedulerName", '
+        'profiles[2].schedulerName: Duplicate value: "profiles[1].schedulerName"]',
+    ),
+    (
+        {"leaderElection": {"leaseDuration": "10s"}},
+        'leaderElection.leaseDuration: Invalid value: "10s": LeaseDuration must be greater than RenewDeadline',
+    ),
+    (
+        {"leaderElection": {"retryPeriod": "-90s"}},
+        'leaderElection.retryPeriod: Invalid value: "-1m30s": must be greater than zero',
+    ),
+    (
+        with_args("DynamicResources", bindingTimeout="0.5s"),
+        f'{ARGS}.bindingTimeout: Invalid value: "500ms": must be at least 1 second',
     ),
     (
         {"extenders": [{"urlPrefix": "http://x", "prioritizeVerb": "p"}]},
@@ -103,33 +143,6 @@ REFUSED = [
     (
         with_args("NodeResourcesBalancedAllocation", resources=[{"name": "cpu", "weight": 2}, {"name": "cpu"}]),
         f'[{ARGS}.resources[0].weight: Invalid value: 2: must be 1, {ARGS}.resources[1].name: Duplicate value: "cpu"]',
-    ),
-    (
-        with_args("NodeResourcesFit", scoringStrategy={"type": "Best"}),
-        f'{ARGS}.scoringStrategy.type: Unsupported value: "Best": supported values: "LeastAllocated", '
-        '"MostAllocated", "RequestedToCapacityRatio"',
-    ),
-    (
-        with_args("NodeResourcesFit", scoringStrategy={"resources": [{"name": "cpu", "weight": 101}]}),
-        f"{ARGS}.scoringStrategy.resources[0].weight: Invalid value: 101: "
-        "resource weight of cpu not in valid range (0, 100]",
-    ),
-    (
-        with_args(
-            "NodeResourcesFit",
-            scoringStrategy={
-                "type": "RequestedToCapacityRatio",
-                "requestedToCapacityRatio": {
-                    "shape": [{"utilization": 50, "score": 11}, {"utilization": 50, "score": 0}]
-                },
-            },
-        ),
-        f"[{ARGS}.scoringStrategy.shape[1].utilization: Invalid value: 50: utilization values must be sorted in "
-        f"increasing order, {ARGS}.scoringStrategy.shape[0].score: Invalid value: 11: not in valid range [0, 10]]",
-    ),
-    (
-        with_args("NodeResourcesFit", ignoredResourceGroups=["a.b/c"]),
-        f"{ARGS}.ignoredResourceGroups[0]: Invalid value: \"a.b/c\": resource group name can't contain '/'",
     ),
     (
         with_args("PodTopologySpread", defaultConstraints=[{"maxSkew": 1, "topologyKey": "z"}]),
@@ -175,6 +188,67 @@ def test_what_is_refused_and_how(fields: Object, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(**fields)
     assert str(caught.value) == message
+
+
+FIT = [
+    (
+        {"scoringStrategy": {"type": "Best"}},
+        'scoringStrategy.type: Unsupported value: "Best": supported values: "LeastAllocated", "MostAllocated", '
+        '"RequestedToCapacityRatio"',
+    ),
+    (
+        {"scoringStrategy": {"resources": [{"name": "cpu", "weight": 101}, {"name": "memory", "weight": 0}]}},
+        '[scoringStrategy.type: Unsupported value: "": supported values: "LeastAllocated", "MostAllocated", '
+        '"RequestedToCapacityRatio", scoringStrategy.resources[0].weight: Invalid value: 101: resource weight of cpu '
+        "not in valid range (0, 100]]",
+    ),
+    (
+        {
+            "scoringStrategy": {
+                "type": "RequestedToCapacityRatio",
+                "requestedToCapacityRatio": {
+                    "shape": [{"utilization": 50, "score": 11}, {"utilization": 50, "score": 0}]
+                },
+            }
+        },
+        "[scoringStrategy.requestedToCapacityRatio.shape[1].utilization: Invalid value: 50: values must be sorted in "
+        "increasing order, scoringStrategy.requestedToCapacityRatio.shape[0].score: Invalid value: 11: not in valid "
+        "range [0, 10]]",
+    ),
+    (
+        {"scoringStrategy": {"type": "RequestedToCapacityRatio"}},
+        "scoringStrategy.requestedToCapacityRatio: Required value: must be specified when type is "
+        "RequestedToCapacityRatio",
+    ),
+    (
+        {"scoringStrategy": {"type": "RequestedToCapacityRatio", "requestedToCapacityRatio": {}}},
+        "scoringStrategy.requestedToCapacityRatio.shape: Required value: at least one point must be specified",
+    ),
+    (
+        {"scoringStrategy": {"type": "MostAllocated", "requestedToCapacityRatio": {}}},
+        "scoringStrategy.requestedToCapacityRatio: Forbidden: must be nil when type is not RequestedToCapacityRatio",
+    ),
+    (
+        {"ignoredResourceGroups": ["a.b/c"]},
+        "ignoredResourceGroups[0]: Invalid value: \"a.b/c\": resource group name can't contain '/'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("args", "message"), FIT, ids=range(len(FIT)))
+def test_arguments_of_the_fit_are_checked_when_the_plugin_is_made(args: Object, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        OfflineScheduler((), parse(**with_args("NodeResourcesFit", **args)))
+    assert str(caught.value) == f'initializing plugin "NodeResourcesFit": {message}'
+
+
+def test_a_duration_or_weight_of_nothing_is_the_default() -> None:
+    told = parse(
+        leaderElection={"leaseDuration": "0s", "renewDeadline": "0", "retryPeriod": "0s"},
+        **with_args("NodeResourcesBalancedAllocation", resources=[{"name": "cpu", "weight": 0}]),
+    )
+    assert told.leader_election == configs.LeaderElectionConfig()
+    assert told.profiles[0].scheduler_name == "default-scheduler"
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:

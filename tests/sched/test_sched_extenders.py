@@ -132,3 +132,53 @@ async def test_victims_that_it_objects_to_are_spared(cluster: Cluster) -> None:
             assert not (await client.get("v1/pods", "low-n1", "default"))["metadata"].get("deletionTimestamp")
     sent = next(body for verb, body in asked if verb == "preempt")
     assert sorted(sent["nodeNameToMetaVictims"]) == ["n1", "n2"]
+
+
+@pytest.mark.parametrize("ignorable", [False, True])
+async def test_one_that_does_not_bind(cluster: Cluster, ignorable: bool) -> None:
+    """If it may be ignored the bind plugins do it."""
+    with extender(lambda *_: {"error": "no ink"}) as (url, asked):
+        told = {"urlPrefix": url, "bindVerb": "bind", "ignorable": ignorable}
+        async with scheduling(cluster, configuration(extenders=[told])) as (client, _):
+            await create(client, node("n1"), pod("p"))
+            if ignorable:
+                assert await bound(client, "p") == "n1"
+            else:
+                found = await condition(client, "p")
+                assert (found["reason"], found["message"]) == ("SchedulerError", "no ink")
+    assert asked[0][0] == "bind"
+
+
+async def test_only_nodes_that_it_was_asked_about_count(cluster: Cluster) -> None:
+    with extender(lambda *_: {"nodenames": ["n1", "n9"]}) as (url, _):
+        told = {"urlPrefix": url, "filterVerb": "filter", "nodeCacheCapable": True}
+        async with scheduling(cluster, configuration(extenders=[told])) as (client, _):
+            await create(client, node("n1"), pod("p"))
+            assert (await condition(client, "p"))["message"] == (
+                f'extender "{url}" claims a filtered node "n9" which is not found in the input node list'
+            )
+
+
+@pytest.mark.parametrize(
+    ("ignorable", "answer", "message"),
+    [
+        (False, {"n1": {"pods": []}}, 'expected at least one victim pod on node "n1"'),
+        (True, {"n1": {"pods": []}}, "no new claims to deallocate, preemption: no candidate node for preemption"),
+        (False, {"n9": {"pods": [{"uid": "a"}]}}, 'nodeinfo not found for node name "n9"'),
+        (
+            False,
+            {"n1": {"pods": [{"uid": "a"}]}},
+            "extender: {url} claims to preempt pod (UID: &{{a}}) on node: n1, but the pod is not found on that node",
+        ),
+    ],
+)
+async def test_victims_that_make_no_sense(cluster: Cluster, ignorable: bool, answer: Object, message: str) -> None:
+    with extender(lambda *_: {"nodeNameToMetaVictims": answer}) as (url, _):
+        told = {"urlPrefix": url, "preemptVerb": "preempt", "ignorable": ignorable}
+        async with scheduling(cluster, configuration(extenders=[told])) as (client, _):
+            await create(client, node("n1"), pod("low", requests={"cpu": "4"}))
+            assert await bound(client, "low") == "n1"
+            await create(client, pod("high", requests={"cpu": "4"}, priority=10))
+            told_message = (await condition(client, "high"))["message"]
+            assert told_message == f"0/1 nodes are available: 1 Insufficient cpu. {message.format(url=url)}"
+            assert not (await client.get("v1/pods", "low", "default"))["metadata"].get("deletionTimestamp")

@@ -10,6 +10,7 @@ from typing import Any
 
 from fastkube import _sched
 from fastkube.api import resources
+from fastkube.scheduler.config_validation import aggregate, fit_faults
 from fastkube.scheduler.dra.extended import IMPLICIT_PREFIX
 from fastkube.scheduler.events import (
     ASSIGNED_POD,
@@ -71,6 +72,9 @@ class NodeResourcesFit(Plugin):
         self._classes = handle.extended_classes
         self._ignored = frozenset(args.get("ignoredResources") or ())
         self._ignored_groups = frozenset(args.get("ignoredResourceGroups") or ())
+        faults = fit_faults(dict(args))
+        if faults:
+            raise ValueError(aggregate(faults))
         strategy = args.get("scoringStrategy") or {}
         self._strategy = _STRATEGIES[strategy.get("type") or "LeastAllocated"]
         self._resources = _resources(strategy.get("resources"))
