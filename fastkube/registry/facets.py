@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING
 import msgpack
 
 from fastkube import errors
+from fastkube.api import field
+from fastkube.errors import ApiError
 from fastkube.registry import approval, decoding, pod_updates, scale, updating
 from fastkube.registry.answers import Stored
 from fastkube.registry.strategy import Call, Object, Strategy
@@ -98,17 +100,32 @@ def replacement(call: Call, facet: Facet, body: Object) -> Build:
         fresh = unused.pop() if unused else msgpack.unpackb(template)
         uid = fresh["metadata"].get("uid")
         if facet.take is None and uid and uid != old["metadata"]["uid"]:
-            from fastkube.registry.upstream_form import storage_key
-
-            key = storage_key(call.rtype, item.key)
-            if not call.dry_run:  # a dry run is decided above the storage, which adds its prefix
-                key = "/registry" + key
-            problem = (
-                f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, "
-                f"AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, "
-                f"UID in object meta: {old['metadata']['uid']}"
-            )
-            raise errors.conflict(call.rtype.group, call.rtype.resource, call.name, problem)
+            raise _other_uid(call, item.key, uid, old["metadata"]["uid"])
         return facet.accept(call, item, fresh, claimed)
 
     return build
+
+
+def check_unborn(call: Call, metadata: Object) -> None:
+    """Of a PUT that makes an object: with a uid it is about one that was there before, which is a conflict; it may
+    claim any version, which only a dry run shows."""
+    if uid := metadata.get("uid"):
+        raise _other_uid(call, call.rtype.key(call.namespace, call.name), uid, "")
+    claimed = metadata.get("resourceVersion") or "0"
+    if not (claimed.isascii() and claimed.isdigit()):
+        raise ApiError(500, "", f"strconv.ParseUint: parsing {field.quote(claimed)}: invalid syntax")
+    if not call.dry_run:
+        metadata.pop("resourceVersion", None)
+
+
+def _other_uid(call: Call, key: bytes, wanted: str, found: str) -> ApiError:
+    from fastkube.registry.upstream_form import storage_key
+
+    place = storage_key(call.rtype, key)
+    if not call.dry_run:  # a dry run is decided above the storage, which adds its prefix
+        place = "/registry" + place
+    problem = (
+        f"StorageError: invalid object, Code: 4, Key: {place}, ResourceVersion: 0, AdditionalErrorMsg: "
+        f"Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}"
+    )
+    return errors.conflict(call.rtype.group, call.rtype.resource, call.name, problem)

@@ -64,6 +64,8 @@ _CREATE_ATTEMPTS_MAX = 8
 _UPDATE_ATTEMPTS_MAX = 100
 """How often an update without a resourceVersion is computed again because another writer was faster."""
 
+_REVISION_DIGITS = 19
+"""Numbers of fewer digits are revisions that a store can have."""
 _OBJECT_MAX_BYTES = 3 * 1024 * 1024
 """Larger objects are refused, as a request body of that size is."""
 
@@ -307,7 +309,8 @@ class Registry:
             taken = self.store.get(key)
             if taken is not None:
                 raise KeyExists(taken)
-            return Stored(value, 0)
+            shown = len(claimed_version) < _REVISION_DIGITS and _is_revision(claimed_version)
+            return Stored(value, int(claimed_version) if shown else 0)
         if call.companions:
             return await self._put_accompanied(call, key, value, None)
         lease = await self.lease(strategy.ttl_s)
@@ -374,7 +377,7 @@ class Registry:
         body = decoding.read(call, obj, facet.group, facet.version, facet.kind)
         updating.check_name(call, body.setdefault("metadata", {}))
         if not call.subresource and self._creates_missing(call):
-            body["metadata"].pop("resourceVersion", None)  # upstream takes any for an object that is not there
+            facets.check_unborn(call, body["metadata"])
             return await self.create_decoded(call, decoding.to_storage(call, body)), True
         stored = await self.modify(call, facets.replacement(call, facet, body), facet.rules, change)
         return facet.answer(call, stored), False

@@ -91,8 +91,29 @@ async def test_equal_owners_are_one(api: Api) -> None:
 
 async def test_a_put_that_creates_takes_any_version(api: Api) -> None:
     path = "/apis/coordination.k8s.io/v1/namespaces/default/leases/new"
-    body = {"metadata": {"name": "new", "resourceVersion": "1"}}
-    assert (await api.request("PUT", path, body)).status == 201
+    body: Any = {"metadata": {"name": "new", "resourceVersion": "1"}}
+    dry = await api.request("PUT", f"{path}?dryRun=All", body)
+    assert (dry.status, dry.json["metadata"]["resourceVersion"]) == (201, "1")
+    made = await api.request("PUT", path, body)
+    assert made.status == 201
+    assert made.json["metadata"]["resourceVersion"] != "1"
+    dry = await api.request("POST", f"{MAPS}?dryRun=All", body)
+    assert (dry.status, dry.json["metadata"]["resourceVersion"]) == (201, "1")
+
+
+async def test_a_put_that_would_create_is_not_about_an_object_of_before(api: Api) -> None:
+    path = "/apis/coordination.k8s.io/v1/namespaces/default/leases/gone"
+    for query, prefix in (("", "/registry"), ("?dryRun=All", "")):
+        response = await api.request("PUT", path + query, {"metadata": {"name": "gone", "uid": "u"}})
+        told = (
+            f"StorageError: invalid object, Code: 4, Key: {prefix}/leases/default/gone, ResourceVersion: 0, "
+            "AdditionalErrorMsg: Precondition failed: UID in precondition: u, UID in object meta: "
+        )
+        assert (response.status, response.json["message"].partition(": ")[2]) == (409, told)
+        response = await api.request("PUT", path + query, {"metadata": {"name": "gone", "resourceVersion": "x"}})
+        assert response.status == 500
+        assert response.json["message"] == 'strconv.ParseUint: parsing "x": invalid syntax'
+    assert (await api.request("GET", path)).status == 404
 
 
 async def test_what_is_asked_belongs_to_who_asks(api: Api) -> None:
