@@ -12,17 +12,21 @@ The strategic merge patch stands in fastkube.api.strategic and is offered here u
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import orjson
 
 from fastkube._fields import clone
 from fastkube.api import field
+from fastkube.api.field import quote
 from fastkube.api.strategic import go_text, restore_fault, strategic_merge_patch
 from fastkube.errors import ApiError, bad_request, invalid, too_large
 
 __all__ = [
+    "Misfit",
+    "amend",
     "clone",
     "go_text",
     "json_patch",
@@ -105,8 +109,11 @@ def _go_kind(value: Any) -> str:
 # ---------------------------------------------------------------- JSON patch
 
 
-class _Misfit(Exception):
-    """An operation does not fit the document."""
+class Misfit(Exception):
+    """An operation does not fit the document; the text says why, in the words of upstream's library."""
+
+
+_MISSING = "missing value"
 
 
 class _Document:
@@ -121,15 +128,21 @@ class _Document:
 
 def json_patch(obj: dict[str, Any], operations: Any) -> Any:
     """RFC 6902; all operations or an error. Indices may be negative, as with upstream's library."""
-    document = _Document(obj)
     try:
-        for operation in _checked(operations):
-            act = _ACTIONS.get((operation or {}).get("op", ""))
-            if act is None:
-                raise _Misfit
-            act(document, operation)
-    except _Misfit:
+        return amend(obj, operations)
+    except Misfit:
         raise rejected() from None
+
+
+def amend(obj: dict[str, Any], operations: Any) -> Any:
+    """`json_patch` that says what does not fit: raises Misfit."""
+    document = _Document(obj)
+    for operation in _checked(operations):
+        name = (operation or {}).get("op", "")
+        act = _ACTIONS.get(name) if isinstance(name, str) else None
+        if act is None:
+            raise Misfit(f"Unexpected kind: {name if isinstance(name, str) else 'unknown'}")
+        act(document, operation)
     return document.root
 
 
@@ -191,20 +204,22 @@ def _pointer(operation: dict[str, Any], key: str = "path") -> list[str]:
     """The parts of a JSON pointer; what stands before its first slash means nothing."""
     text = operation.get(key)
     if not isinstance(text, str) or "/" not in text:
-        raise _Misfit
+        raise Misfit(_MISSING)
     return [part.replace("~1", "/").replace("~0", "~") for part in text.split("/")[1:]]
 
 
 def _index(items: list[Any], key: str, end: int) -> int:
     """The place that a pointer's part means in a list whose valid indices are below `end`."""
     digits = key[1:] if key[:1] in ("-", "+") else key
-    if not (digits.isascii() and digits.isdigit()) or len(digits) > _INDEX_DIGITS_MAX:
-        raise _Misfit
+    if not (digits.isascii() and digits.isdigit()):
+        raise Misfit(f"strconv.Atoi: parsing {quote(key)}: invalid syntax")
+    if len(digits) > _INDEX_DIGITS_MAX:
+        raise Misfit(f"strconv.Atoi: parsing {quote(key)}: value out of range")
     place = int(key)
     if place < 0:
         place += end
     if not 0 <= place < end:
-        raise _Misfit
+        raise Misfit(f"Unable to access invalid index: {int(key)}: invalid index referenced")
     return place
 
 
@@ -215,78 +230,112 @@ def _get(holder: Any, key: str) -> Any:
     return holder.get(key) if isinstance(holder, dict) else holder[_index(holder, key, len(holder))]
 
 
-def _holder(root: Any, parts: list[str]) -> Any:
-    """The map or list that holds the last part of a path."""
+def _holder(root: Any, operation: dict[str, Any], told: str, key: str = "path") -> tuple[Any, str]:
+    """The map or list that holds the last part of a path, and that part. `told`: what is wrong where there is none."""
     found: Any = root
-    for part in parts[:-1]:
-        found = _get(found, part)
-        if not isinstance(found, (dict, list)):
-            raise _Misfit
-    return found
+    try:
+        *parents, last = _pointer(operation, key)
+        for part in parents:
+            found = _get(found, part)
+            if not isinstance(found, (dict, list)):
+                raise Misfit(_MISSING)
+    except Misfit:
+        raise Misfit(f"{told.format(operation.get(key) or '')}: {_MISSING}") from None
+    return found, last
 
 
-def _put(root: Any, parts: list[str], value: Any) -> None:
+def _put(holder: Any, key: str, value: Any) -> None:
     """Add: sets a key of a map, inserts into a list; `-` is the end of the list."""
-    holder, key = _holder(root, parts), parts[-1]
     if isinstance(holder, dict):
         holder[key] = value
-    else:
-        holder.insert(len(holder) if key == "-" else _index(holder, key, len(holder) + 1), value)
+        return
+    try:
+        place = len(holder) if key == "-" else _index(holder, key, len(holder) + 1)
+    except Misfit as problem:
+        told = str(problem)
+        raise Misfit(f"value was not a proper array index: '{key}': {told}" if "Atoi" in told else told) from None
+    holder.insert(place, value)
 
 
-def _take(root: Any, parts: list[str]) -> Any:
+def _take(holder: Any, key: str) -> Any:
     """Remove, and give what was there."""
-    holder, key = _holder(root, parts), parts[-1]
     if isinstance(holder, list):
         return holder.pop(_index(holder, key, len(holder)))
     if key not in holder:
-        raise _Misfit
+        raise Misfit(f"Unable to remove nonexistent key: {key}: {_MISSING}")
     return holder.pop(key)
 
 
+@contextmanager
+def _told(prefix: str) -> Iterator[None]:
+    """Says of a misfit in which step it was met."""
+    try:
+        yield
+    except Misfit as problem:
+        raise Misfit(f"{prefix}: {problem}") from None
+
+
 def _add(document: _Document, operation: dict[str, Any]) -> None:
-    _put(document.root, _pointer(operation), clone(operation.get("value")))
+    holder, key = _holder(document.root, operation, 'add operation does not apply: doc is missing path: "{}"')
+    with _told(f"error in add for path: '{operation['path']}'"):
+        _put(holder, key, clone(operation.get("value")))
 
 
 def _remove(document: _Document, operation: dict[str, Any]) -> None:
-    _take(document.root, _pointer(operation))
+    holder, key = _holder(document.root, operation, 'remove operation does not apply: doc is missing path: "{}"')
+    with _told(f"error in remove for path: '{operation['path']}'"):
+        _take(holder, key)
 
 
 def _replace(document: _Document, operation: dict[str, Any]) -> None:
     value = clone(operation.get("value"))
     if operation.get("path") == "":
         if not isinstance(value, (dict, list)):
-            raise _Misfit
+            raise Misfit("replace operation value must be object or array: %!w(<nil>)")
         document.root = value
         return
-    parts = _pointer(operation)
-    holder, key = _holder(document.root, parts), parts[-1]
-    holder[_index(holder, key, len(holder)) if isinstance(holder, list) else key] = value
+    holder, key = _holder(document.root, operation, "replace operation does not apply: doc is missing path: {}")
+    try:
+        holder[_index(holder, key, len(holder)) if isinstance(holder, list) else key] = value
+    except Misfit:
+        told = f"replace operation does not apply: doc is missing key: {operation['path']}"
+        raise Misfit(f"{told}: {_MISSING}") from None
 
 
 def _move(document: _Document, operation: dict[str, Any]) -> None:
-    value = _take(document.root, _pointer(operation, "from"))
-    _put(document.root, _pointer(operation), value)
+    told = "move operation does not apply: doc is missing {} path: {{}}"
+    holder, key = _holder(document.root, operation, told.format("from"), "from")
+    with _told(f"error in move for path: '{key}'"):
+        value = _take(holder, key)
+    holder, key = _holder(document.root, operation, told.format("destination"))
+    with _told(f"error in move for path: '{operation['path']}'"):
+        _put(holder, key, value)
 
 
 def _copy(document: _Document, operation: dict[str, Any]) -> None:
-    source, target = _pointer(operation, "from"), _pointer(operation)
-    value = clone(_get(_holder(document.root, source), source[-1]))
-    _holder(document.root, target)
+    told = "copy operation does not apply: doc is missing {} path: {{}}"
+    holder, key = _holder(document.root, operation, told.format("from"), "from")
+    with _told(f"error in copy for from: '{operation['from']}'"):
+        value = clone(_get(holder, key))
+    holder, key = _holder(document.root, operation, told.format("destination"))
     document.copied += len(orjson.dumps(value))
     if document.copied > _COPIED_MAX_BYTES:
-        raise _Misfit
-    _put(document.root, target, value)
+        told = f"Unable to complete the copy, the accumulated size increase of copy is {document.copied}"
+        raise Misfit(f"{told}, exceeding the limit {_COPIED_MAX_BYTES}")
+    with _told("error while adding value during copy"):
+        _put(holder, key, value)
 
 
 def _test(document: _Document, operation: dict[str, Any]) -> None:
-    if operation.get("path") == "":
+    path = operation.get("path")
+    if path == "":
         found = document.root
     else:
-        parts = _pointer(operation)
-        found = _get(_holder(document.root, parts), parts[-1])
+        holder, key = _holder(document.root, operation, "test operation does not apply: is missing path: {}")
+        with _told(f"error in test for path: '{path}'"):
+            found = _get(holder, key)
     if not _same(found, operation.get("value")):
-        raise _Misfit
+        raise Misfit(f"testing value {path} failed: test failed")
 
 
 def _same(left: Any, right: Any) -> bool:

@@ -353,7 +353,19 @@ async def test_variables_conditions_and_params_of_mutations(api: Api):
             "Object{metadata: Object.metadata{finalizers: ['a/b']}, data: {'k': object.data.none}}",
             "resulted in error: no such key: none",
         ),
-        ("[JSONPatch{op: 'remove', path: '/data/none'}]", "JSON Patch: "),
+        (
+            "[JSONPatch{op: 'remove', path: '/data/none'}]",
+            "JSON Patch: error in remove for path: '/data/none': Unable to remove nonexistent key: none: missing value",
+        ),
+        (
+            "[JSONPatch{op: 'add', path: '/none/x', value: 'y'}]",
+            'JSON Patch: add operation does not apply: doc is missing path: "/none/x": missing value',
+        ),
+        (
+            "[JSONPatch{op: 'move', path: '/data/x', from: '/data/none'}]",
+            "JSON Patch: error in move for path: 'none': Unable to remove nonexistent key: none: missing value",
+        ),
+        ("[JSONPatch{op: 'odd', path: '/data/x'}]", "JSON Patch: Unexpected kind: odd"),
         ("Object{metadata: Object.spec{name: 'x'}}", 'unexpected type name "Object.spec", expected "Object.metadata"'),
     ],
 )
@@ -365,6 +377,24 @@ async def test_a_mutation_that_cannot_be_made_refuses_the_request(api: Api, text
         assert expected in response.json["message"]
     async with made(api, *mutating(text, failurePolicy="Ignore")):
         assert (await trial(api))["data"] == {"k": "v"}
+
+
+@pytest.mark.parametrize("failure_policy", ["Fail", "Ignore"])
+@pytest.mark.parametrize(
+    ("patch", "told"),
+    [
+        ("path: '/data', value: 5", "json: cannot unmarshal number into Go struct field ConfigMap.data of type "
+         "map[string]string"),
+        ("path: '/immutable', value: 'x'", "json: cannot unmarshal string into Go struct field ConfigMap.immutable of "
+         "type bool"),
+        ("path: '/odd', value: 1", 'strict decoding error: unknown field "odd"'),
+    ],
+)  # fmt: skip
+async def test_a_json_patch_that_leaves_no_object_of_its_kind(api: Api, patch: str, told: str, failure_policy: str):
+    async with made(api, *mutating(f"[JSONPatch{{op: 'add', {patch}}}]", failurePolicy=failure_policy)):
+        response = await api.request("POST", f"{MAPS}?dryRun=All", config_map())
+    assert (response.status, response.json["reason"]) == (500, "InternalError")
+    assert response.json["message"] == f"Internal error occurred: {told}"
 
 
 async def test_atomic_lists_cannot_be_configured(api: Api):

@@ -6,6 +6,7 @@ from collections.abc import Awaitable
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
+from fastkube import errors
 from fastkube.api import patch as patches
 from fastkube.api import typed
 from fastkube.errors import ApiError
@@ -149,8 +150,10 @@ def _apply(attempt: Attempt, case: Case, kind: str, patch: Any) -> bool:
     if changed is None:
         return False
     try:
-        return attempt.replace(version, changed)
+        return attempt.replace(version, changed, strict=kind == "JSONPatch")
     except ValueError as problem:
+        if kind == "JSONPatch":
+            raise errors.internal(str(problem)) from None  # whatever the policy says of failures
         raise MutationFailed(str(problem)) from None
 
 
@@ -159,11 +162,11 @@ def _patched(shown: Object, operations: list[Object]) -> Object | None:
     changed: Any = patches.clone(shown)
     for operation in operations:
         try:
-            changed = patches.json_patch(changed, [_plain(operation)])
-        except ApiError as problem:
+            changed = patches.amend(changed, [_plain(operation)])
+        except patches.Misfit as problem:
             if operation.get("op") == "test":
                 return None
-            raise MutationFailed(f"JSON Patch: {problem.message}") from None
+            raise MutationFailed(f"JSON Patch: {problem}") from None
     if not isinstance(changed, dict):
         raise MutationFailed("JSON Patch: the result is no object")
     return changed

@@ -124,16 +124,18 @@ class Attempt:
             metadata["resourceVersion"] = str(call.revision)
         return {**shown, "metadata": metadata}
 
-    def replace(self, version: str, changed: Object) -> bool:
+    def replace(self, version: str, changed: Object, *, strict: bool = False) -> bool:
         """Puts what a mutation made in the place of the new object; True if it differs. `changed` is used up.
 
-        Raises ValueError when it is no object of its kind any more.
+        Raises ValueError when it is no object of its kind any more; `strict`: or has fields that its kind has not.
         """
         obj = self.obj
         assert obj is not None
         shown, _ = self.shown(version)
         assert shown is not None
-        self._fit(version, changed)
+        unknown = self._fit(version, changed)
+        if unknown and strict and not self.call.rtype.custom:
+            raise ValueError("strict decoding error: " + ", ".join(unknown))
         if changed == shown:
             return False
         self._shown.clear()
@@ -146,11 +148,12 @@ class Attempt:
         self._overwrite(obj, changed)
         return True
 
-    def _fit(self, version: str, changed: Object) -> None:
+    def _fit(self, version: str, changed: Object) -> list[str]:
+        """The fields that the schema does not know, which are gone. Raises ValueError."""
         target = self.target
         group, _, short = version.rpartition("/")
         shape = decoding.schema_of(self.call.rtype, group, short, target.kind)
-        schema.walk(shape, changed)
+        return schema.walk(shape, changed)
 
     def _overwrite(self, obj: Object, changed: Object) -> None:
         """In place, since the registry holds on to the object and its metadata."""

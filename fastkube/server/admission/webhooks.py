@@ -244,11 +244,11 @@ class MutatingWebhooks(_Hooks, DynamicMutator):
             raise errors.internal(f'failed calling webhook "{hook.name}": {told}')
         shown, _ = attempt.shown(target.api_version)
         try:
-            changed = patches.json_patch(patches.clone(shown), operations)
+            changed = patches.amend(patches.clone(shown), operations)
             return attempt.replace(target.api_version, changed)
         except ApiError as problem:
             raise errors.internal(problem.message) from None
-        except ValueError as problem:
+        except (ValueError, patches.Misfit) as problem:
             raise errors.internal(str(problem)) from None
 
     @staticmethod
