@@ -107,7 +107,7 @@ def _gzip(body: bytes) -> bytes:
 
 def takes_gzip(accept_encoding: str) -> bool:
     """Whether an Accept-Encoding header names gzip, and not as what is not to be used."""
-    for term in accept_encoding.lower().split(","):
+    for term in accept_encoding.split(","):
         name, _, quality = term.replace(" ", "").partition(";q=")
         if name == "gzip":
             return quality.strip("0.") != "" or not quality

@@ -57,7 +57,7 @@ class Discovery:
             self._generation = self._catalog.generation
         key = (path, media, aggregated)
         if key not in self._documents:
-            if not self._has(path):
+            if not self.has(path):
                 return None  # made-up paths are not remembered
             self._documents[key] = self._make(path, media, aggregated)
         document = self._documents[key]
@@ -91,7 +91,8 @@ class Discovery:
 
     # ---------------------------------------------------------------- making documents
 
-    def _has(self, path: str) -> bool:
+    def has(self, path: str) -> bool:
+        """Whether there is a document; the path ends in no slash."""
         if path in ("/api", "/apis"):
             return True
         group, version = _split(path)

@@ -65,7 +65,7 @@ class OpenApi:
         path = request.info.path
         if path == "/openapi/v2":
             return self._whole(request)
-        if path in ("/openapi/v3", "/openapi/v3/"):
+        if path == "/openapi/v3":
             return Answer(200, orjson.dumps(self._index()), TEXT)
         if path.startswith("/openapi/v3/"):
             return self._part(path.removeprefix("/openapi/v3/"), request)

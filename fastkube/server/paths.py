@@ -83,6 +83,8 @@ def _discovery(server: ApiServer, request: Request) -> Answer:
         raise errors.path_not_found()
     groups = path.startswith("/apis") and path.rstrip("/").count("/") < 3
     if not groups and (not group or server.discovery.has_builtin_group(group)) and request.method != "GET":
+        if not server.discovery.has(path.rstrip("/")):
+            raise errors.path_not_found()
         raise errors.method_not_allowed()
     headers = request.headers
     if (
