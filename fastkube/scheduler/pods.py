@@ -319,6 +319,9 @@ VOLUME_SOURCES = (
     "awsElasticBlockStore",
     "rbd",
     "iscsi",
+    "azureDisk",
+    "cinder",
+    "portworxVolume",
 )
 
 

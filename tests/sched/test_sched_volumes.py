@@ -204,6 +204,7 @@ def test_a_volume_is_not_promised_twice() -> None:
     [
         ({ZONE: "z1"}, ["a"]),
         ({ZONE: "z1__z3"}, ["a", "c"]),
+        ({ZONE: "z1__"}, ["a", "b", "c"]),  # makes no sense, and is passed over
         ({"failure-domain.beta.kubernetes.io/zone": "z2"}, ["b"]),
         ({ZONE: "z9"}, "0/3 nodes are available: 3 node(s) had no available volume zone."),
         ({}, ["a", "b", "c"]),
@@ -271,6 +272,75 @@ def test_a_driver_attaches_only_so_many_volumes() -> None:
     assert where([limit, *bound("one"), *bound("two")], user("one", "two")) == ["b", "c"]
     only_a = pod_with_selector(user("two"))
     assert "1 node(s) exceed max volume count" in str(where(objects, only_a))
+
+
+EBS, DISK = "kubernetes.io/aws-ebs", "kubernetes.io/gce-pd"
+ZONAL = "projects/UNSPECIFIED/zones/z1/disks/two"
+REGIONAL = "projects/UNSPECIFIED/regions/r/disks/two"
+
+
+@pytest.mark.parametrize(
+    ("migrated", "limited", "one", "two", "labels", "fits"),
+    [
+        (EBS, "ebs.csi.aws.com", "one", {"awsElasticBlockStore": {"volumeID": "vol-2"}}, {}, False),
+        (DISK, "ebs.csi.aws.com", "one", {"awsElasticBlockStore": {"volumeID": "vol-2"}}, {}, True),
+        ("", "ebs.csi.aws.com", "one", {"awsElasticBlockStore": {"volumeID": "vol-2"}}, {}, True),
+        (
+            f"{DISK},{EBS}",
+            "ebs.csi.aws.com",
+            "vol-2",
+            {"awsElasticBlockStore": {"volumeID": "aws://z1/vol-2"}},
+            {},
+            True,
+        ),
+        (EBS, "ebs.csi.aws.com", "one", {"awsElasticBlockStore": {"volumeID": "aws://z1/disk"}}, {}, True),
+        (DISK, "pd.csi.storage.gke.io", "one", {"gcePersistentDisk": {"pdName": "two"}}, {}, False),
+        (DISK, "pd.csi.storage.gke.io", ZONAL, {"gcePersistentDisk": {"pdName": "two"}}, {ZONE: "z1"}, True),
+        (DISK, "pd.csi.storage.gke.io", REGIONAL, {"gcePersistentDisk": {"pdName": "two"}}, {ZONE: "r-a__r-b"}, True),
+        ("kubernetes.io/cinder", "cinder.csi.openstack.org", "one", {"cinder": {"volumeID": "two"}}, {}, False),
+        ("kubernetes.io/azure-disk", "disk.csi.azure.com", "one", {"azureDisk": {"diskURI": "two"}}, {}, False),
+        (
+            "kubernetes.io/portworx-volume",
+            "pxd.portworx.com",
+            "one",
+            {"portworxVolume": {"volumeID": "two"}},
+            {},
+            False,
+        ),
+        ("kubernetes.io/azure-file", "file.csi.azure.com", "one", {"azureFile": {"shareName": "two"}}, {}, True),
+    ],
+)
+def test_in_tree_volumes_count_for_the_driver_that_stands_in(
+    migrated: str, limited: str, one: str, two: Object, labels: dict[str, str], fits: bool
+) -> None:
+    """On a node with room for one volume, which has `one`."""
+    objects = [claim("two", volume="pv-two"), volume("pv-two", spec=two, labels=labels)]
+    assert full_node_takes(migrated, limited, one, objects, user("two")) is fits
+    if not labels:  # which an inline volume has none of
+        assert full_node_takes(migrated, limited, one, [], pod(volumes=[{"name": "v", **two}])) is fits
+
+
+@pytest.mark.parametrize(("migrated", "fits"), [("", True), (EBS, False), (DISK, True)])
+def test_inline_and_coming_in_tree_volumes_count_as_well(migrated: str, fits: bool) -> None:
+    inline = pod(volumes=[{"name": "v", "awsElasticBlockStore": {"volumeID": "vol-2"}}])
+    assert full_node_takes(migrated, "ebs.csi.aws.com", "one", [], inline) is fits
+    objects = [storage_class(provisioner=EBS), claim("two", storage_class="late")]
+    assert full_node_takes(migrated, "ebs.csi.aws.com", "one", objects, user("two")) is fits
+
+
+def full_node_takes(migrated: str, driver: str, handle: str, objects: list[Object], wanted: Object) -> bool:
+    limit = {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "CSINode",
+        "metadata": {"name": "n", "annotations": {"storage.alpha.kubernetes.io/migrated-plugins": migrated}},
+        "spec": {"drivers": [{"name": driver, "nodeID": "n", "allocatable": {"count": 1}}]},
+    }
+    csi = {"csi": {"driver": driver, "volumeHandle": handle}}
+    full = [node("n"), limit, claim("one", volume="pv-one"), volume("pv-one", spec=csi), user("one", node="n")]
+    scheduler = OfflineScheduler([*full, *objects])
+    decision = scheduler.decide(scheduler.cache.parse(wanted))
+    assert decision.node or "node(s) exceed max volume count" in decision.message
+    return bool(decision.node)
 
 
 def pod_with_selector(obj: Object) -> Object:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
+from fastkube.scheduler import migration
 from fastkube.scheduler.events import (
     ASSIGNED_POD,
     CSI_NODE,
@@ -16,14 +17,28 @@ from fastkube.scheduler.events import (
     Interest,
 )
 from fastkube.scheduler.framework import Cycle, Handle, Plugin, Reason, Refusal, Rejected
+from fastkube.scheduler.migration import MIGRATED, Migratable
 from fastkube.scheduler.nodes import NodeInfo
 from fastkube.scheduler.pods import PodInfo
-from fastkube.scheduler.volumes import ATTACHMENTS, CSI_NODES, VolumeStore, claim_names, class_of
+from fastkube.scheduler.volumes import ATTACHMENTS, CSI_NODES, VolumeStore, annotations_of, claim_names, class_of
 
 Object = dict[str, Any]
 
 Attached = frozenset[tuple[str, str]]
 """(driver, what identifies the volume)."""
+
+
+class Volumes(NamedTuple):
+    """Of a Pod or a node: CSI volumes, and in-tree ones that are so where their plugin is migrated."""
+
+    csi: Attached
+    migratable: frozenset[Migratable]
+
+    def on(self, migrated: frozenset[str]) -> Attached:
+        """What counts on a node with these plugins migrated."""
+        if not self.migratable or not migrated:
+            return self.csi
+        return self.csi | {(each.driver, each.handle) for each in self.migratable if each.plugin in migrated}
 
 
 class NodeVolumeLimits(Plugin):
@@ -45,7 +60,7 @@ class NodeVolumeLimits(Plugin):
         self._nodes = handle.lister(CSI_NODES)
         self._attachments = handle.lister(ATTACHMENTS)
         self._attachments.add_indexer("node", _node_of)
-        self._known: dict[str, tuple[int, Attached]] = {}
+        self._known: dict[str, tuple[int, Volumes]] = {}
 
     def pre_filter(self, cycle: Cycle) -> None:
         if not cycle.pod.volumes:
@@ -53,15 +68,15 @@ class NodeVolumeLimits(Plugin):
         for name, ephemeral in claim_names(cycle.pod):
             if not ephemeral and self._store.claim(cycle.pod.namespace, name) is None:
                 raise Rejected(f'persistentvolumeclaim "{name}" not found')
-        wanted = frozenset(self._volumes(cycle.pod))
-        if wanted:
+        wanted = self._volumes((cycle.pod,))
+        if wanted.csi or wanted.migratable:
             cycle.state[self.name] = wanted
 
     def refusals(self, cycle: Cycle) -> Iterable[Refusal]:
-        wanted: Attached | None = cycle.state.get(self.name)
+        wanted: Volumes | None = cycle.state.get(self.name)
         if not wanted:
             return ()
-        drivers = {driver for driver, _ in wanted}
+        drivers = {driver for driver, _ in wanted.csi} | {each.driver for each in wanted.migratable}
         mask = 0
         for csi_node in self._nodes.list():
             limits = {
@@ -70,27 +85,27 @@ class NodeVolumeLimits(Plugin):
                 if each.get("name") in drivers and (each.get("allocatable") or {}).get("count") is not None
             }
             info = self.handle.cache.infos.get(csi_node["metadata"]["name"])
-            if limits and info is not None and info.slot >= 0 and self._exceeds(info, wanted, limits):
+            if limits and info is not None and info.slot >= 0 and self._exceeds(info, wanted, limits, csi_node):
                 mask |= 1 << info.slot
         return (Refusal(mask, self.TOO_MANY),)
 
-    def _exceeds(self, info: NodeInfo, wanted: Attached, limits: dict[str, int]) -> bool:
-        used = self._used(info)
+    def _exceeds(self, info: NodeInfo, wanted: Volumes, limits: dict[str, int], csi_node: Object) -> bool:
+        migrated = frozenset(annotations_of(csi_node).get(MIGRATED, "").split(","))
+        used = self._used(info).on(migrated)
         attached = used | self._from_attachments(info.name)
-        new = wanted - used  # as upstream: what is attached without a Pod that uses it counts besides
+        new = wanted.on(migrated) - used  # as upstream: what is attached without a Pod that uses it counts besides
         for driver, limit in limits.items():
             more = sum(each[0] == driver for each in new)
             if more and more + sum(each[0] == driver for each in attached) > limit:
                 return True
         return False
 
-    def _used(self, info: NodeInfo) -> Attached:
+    def _used(self, info: NodeInfo) -> Volumes:
         """The volumes of a node's Pods, kept until the node changes."""
         version = self.handle.cache.nodes.versions[info.slot]
         known = self._known.get(info.name)
         if known is None or known[0] != version:
-            found = frozenset(each for pod in info.pods.values() for each in self._volumes(pod))
-            known = self._known[info.name] = (version, found)
+            known = self._known[info.name] = (version, self._volumes(info.pods.values()))
         return known[1]
 
     def _from_attachments(self, node: str) -> Attached:
@@ -103,27 +118,47 @@ class NodeVolumeLimits(Plugin):
                 found.add((spec["attacher"], csi.get("volumeHandle", "")))
         return frozenset(found)
 
-    def _volumes(self, pod: PodInfo) -> Iterator[tuple[str, str]]:
-        """The CSI volumes behind a Pod's claims; of a claim that is not bound the one that will be."""
-        for name, _ in claim_names(pod):
-            claim = self._store.claim(pod.namespace, name)
-            if claim is None:
-                continue
-            volume = self._store.volume(claim["spec"].get("volumeName") or "")
-            if volume is not None:
-                csi = volume["spec"].get("csi")
-                if csi:
-                    yield csi.get("driver", ""), csi.get("volumeHandle", "")
-                continue
-            found = self._store.storage_class(class_of(claim))
-            if found is not None and found.get("provisioner"):
-                yield found["provisioner"], f"{pod.namespace}/{name}"
+    def _volumes(self, pods: Iterable[PodInfo]) -> Volumes:
+        """The volumes of Pods, behind their claims and inline; of a claim that is not bound the one that will be."""
+        csi: set[tuple[str, str]] = set()
+        migratable: set[Migratable] = set()
+        for pod in pods:
+            for name, _ in claim_names(pod):
+                found = self._behind(pod, name)
+                if isinstance(found, Migratable):
+                    migratable.add(found)
+                elif found is not None:
+                    csi.add(found)
+            migratable.update(filter(None, map(_inline, pod.volumes)))
+        return Volumes(frozenset(csi), frozenset(migratable))
+
+    def _behind(self, pod: PodInfo, name: str) -> tuple[str, str] | Migratable | None:
+        """The volume of a claim."""
+        claim = self._store.claim(pod.namespace, name)
+        if claim is None:
+            return None
+        volume = self._store.volume(claim["spec"].get("volumeName") or "")
+        if volume is not None:
+            csi = volume["spec"].get("csi")
+            if csi:
+                return csi.get("driver", ""), csi.get("volumeHandle", "")
+            return migration.migratable(volume["spec"], volume["metadata"].get("labels") or {})
+        found = self._store.storage_class(class_of(claim))
+        provisioner = found.get("provisioner") if found else ""
+        if not provisioner or provisioner in migration.UNCOUNTED:
+            return None
+        handle, driver = f"{pod.namespace}/{name}", migration.DRIVERS.get(provisioner)
+        return Migratable(driver, handle, provisioner) if driver else (provisioner, handle)
 
     def wakes(self, pod: PodInfo, event: ClusterEvent) -> bool:
         if event.resource == ASSIGNED_POD:
-            return any(True for _ in claim_names(event.old))
+            return any(True for _ in claim_names(event.old)) or any(map(_inline, event.old.volumes))
         if event.resource == VOLUME_ATTACHMENT:
-            return any("persistentVolumeClaim" in volume for volume in pod.volumes)
+            attacher = event.old["spec"].get("attacher")
+            return any(
+                "persistentVolumeClaim" in volume or ((inline := _inline(volume)) and inline.driver == attacher)
+                for volume in pod.volumes
+            )
         if event.resource == CSI_NODE and event.old is not None:
             before = _limits(event.old)
             return any(limit > before.get(driver, 0) for driver, limit in _limits(event.new).items())
@@ -133,6 +168,10 @@ class NodeVolumeLimits(Plugin):
                 name == metadata["name"] for name, _ in claim_names(pod)
             )
         return True
+
+
+def _inline(volume: Object) -> Migratable | None:
+    return migration.migratable(volume, {})
 
 
 def _limits(csi_node: Object) -> dict[str, int]:

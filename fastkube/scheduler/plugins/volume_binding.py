@@ -27,6 +27,7 @@ from fastkube.scheduler.events import (
     Interest,
 )
 from fastkube.scheduler.framework import BindingFailed, Cycle, Handle, Plugin, Reason, Refusal, Rejected
+from fastkube.scheduler.migration import MIGRATED
 from fastkube.scheduler.nodes import NodeInfo, bits
 from fastkube.scheduler.pods import PodInfo
 from fastkube.scheduler.volumes import (
@@ -46,8 +47,6 @@ from fastkube.scheduler.volumes import (
 Object = dict[str, Any]
 
 BIND_TIMEOUT_S = 600.0
-MIGRATED = "storage.alpha.kubernetes.io/migrated-plugins"
-"""The annotation of a CSINode with the in-tree plugins that CSI drivers stand in for."""
 
 
 class Choice(NamedTuple):

@@ -64,7 +64,8 @@ class VolumeZone(Plugin):
         if volume is None:
             raise Rejected(f'persistentvolume "{volume_name}" not found')
         labels = volume["metadata"].get("labels") or {}
-        return [(key, frozenset(labels[key].split("__"))) for key in _LABELS if labels.get(key)]
+        told = ((key, frozenset(map(str.strip, labels[key].split("__")))) for key in _LABELS if key in labels)
+        return [(key, values) for key, values in told if "" not in values]
 
     def _check_unbound(self, claim: Object) -> None:
         name = class_of(claim)
