@@ -283,7 +283,8 @@ def _field(operand: Code, key: str, name: str, convert: Callable[[Any], Any] | N
         except KeyError:
             raise EvalError(f"no such key: {name}") from None
         except TypeError:
-            raise EvalError(NO_OVERLOAD) from None
+            told = "unsupported index type 'string' in list" if isinstance(holder, list) else f"no such key: {name}"
+            raise EvalError(told) from None
 
     if convert is None:
         return select

@@ -181,7 +181,7 @@ def test_holds(expression: str) -> None:
         ("1 % 0 == 1", "modulus by zero"),
         ("9223372036854775807 + 1 > 0", "integer overflow"),
         ("object.a + 1 == 2", "no such overload"),
-        ("object.a.b.c == 1", "no such overload"),
+        ("object.a.b.c == 1", "no such key: c"),
         ("self.list.exists(x, 1 / (x - x) == 1)", "division by zero"),
         ("int('x') == 1", 'strconv.ParseInt: parsing "x": invalid syntax'),
         ("optional.none().value() == 1", "optional.none() dereference"),

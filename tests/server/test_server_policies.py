@@ -272,6 +272,11 @@ class TestParams:
         async with made(api, *validating("params == null", **PARAMS)):
             assert await tried(api) == (201, "")
 
+    async def test_null_has_no_fields(self, api: Api):
+        async with made(api, *validating("params.data.x == '1'", **PARAMS)):
+            status, text = await tried(api)
+        assert (status, text.endswith("resulted in error: no such key: data")) == (422, True)
+
     async def test_an_unknown_kind_of_parameters(self, api: Api):
         reference = {"name": "x", "parameterNotFoundAction": "Deny"}
         kind = {"apiVersion": "example.com/v1", "kind": "Limit"}
