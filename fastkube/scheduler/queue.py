@@ -384,19 +384,22 @@ class SchedulingQueue:
         self._put(queued, state, why)
 
     def _put(self, queued: QueuedPod, state: str, why: str) -> None:
-        if queued.state in (UNSCHEDULABLE, GATED) and state in (UNSCHEDULABLE, GATED):
-            why = ""  # one queue, as metrics have it
-        self._leave(queued)
+        if queued.state:
+            if queued.state in (UNSCHEDULABLE, GATED) and state in (UNSCHEDULABLE, GATED):
+                why = ""  # one queue, as metrics have it
+            self._leave(queued)
         uid = queued.pod.uid
         queued.state = state
         queued.ticket = next(self._tickets)
         if state == ACTIVE:
             if queued.first_attempt is None:
                 queued.first_attempt = self._clock.monotonic()
-            heapq.heappush(self._active, (self._sort_key(queued), queued.ticket, queued))
+            key = self._profiles[queued.pod.spec.scheduler_name].sort_key(queued.pod, queued.timestamp)
+            heapq.heappush(self._active, (key, queued.ticket, queued))
             self._active_count += 1
         elif state == BACKOFF:
-            key = self._backoff_end(queued), self._sort_key(queued)
+            key = self._profiles[queued.pod.spec.scheduler_name].sort_key(queued.pod, queued.timestamp)
+            key = self._backoff_end(queued), key
             heapq.heappush(self._backoff, (key, queued.ticket, queued))
             self._backoff_count += 1
         elif state == FAILED:
@@ -409,10 +412,7 @@ class SchedulingQueue:
             self._gated[uid] = queued
         self._wake.set()
         if why:
-            self._moved(why, _METRIC_QUEUES.get(state, state))
-
-    def _sort_key(self, queued: QueuedPod) -> Any:
-        return self._profiles[queued.pod.spec.scheduler_name].sort_key(queued.pod, queued.timestamp)
+            self._moved(why, state if state == ACTIVE else _METRIC_QUEUES.get(state, state))
 
     def _leave(self, queued: QueuedPod) -> None:
         """Out of wherever the Pod is; entries in heaps go stale."""
