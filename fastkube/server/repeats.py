@@ -267,7 +267,9 @@ class Repeats:
         plans.changes[key] = plan
 
     def learn_delete(self, request: Request, call: Call, view: View, body: bytes, options: DeleteOptions) -> None:
-        """Makes a plan of a DELETE of an object that succeeded, if it can be repeated."""
+        """Makes a plan of a DELETE that succeeded, if it can be repeated; those of a batch go the whole way."""
+        if request.connection.transport is None:
+            return
         target, name = repeated_changes.split(request.method, request.head.path)
         if name != call.name or not self._may_learn_write(request, call) or not self._server.registry.ends_alone(call):
             return

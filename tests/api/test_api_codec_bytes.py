@@ -248,11 +248,11 @@ def test_extract_reads_what_is_there(codec: ModuleType) -> None:
 
 def test_matches_compares_strings(codec: ModuleType) -> None:
     value = msgpack.packb({"spec": {"nodeName": "n1", "other": 5}})
-    assert codec.matches(value, (b"spec", b"nodeName"), "n1")
-    assert not codec.matches(value, (b"spec", b"nodeName"), "n")
-    assert not codec.matches(value, (b"spec", b"other"), "5")
-    assert codec.matches(value, (b"status", b"phase"), "")
-    assert not codec.matches(value, (b"status", b"phase"), "Running")
+    assert codec.matches(value, (b"spec", b"nodeName"), b"n1")
+    assert not codec.matches(value, (b"spec", b"nodeName"), b"n")
+    assert codec.matches(value, (b"spec", b"other"), b"5")
+    assert codec.matches(value, (b"status", b"phase"), b"")
+    assert not codec.matches(value, (b"status", b"phase"), b"Running")
 
 
 def test_labels(codec: ModuleType) -> None:

@@ -66,6 +66,17 @@ async def test_each_write_has_its_own_result(api: Api) -> None:
     assert "dry" not in names
 
 
+async def test_deletes_answer_as_they_would_alone(api: Api) -> None:
+    for name in ("a", "b", "c"):
+        await api.create(MAPS, config_map(name))
+    body = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+    found = await results(api, [write("DELETE", f"{MAPS}/{name}", body) for name in ("a", "b", "c", "a")])
+    assert [code for code, _, _ in found] == [200, 200, 200, 404]
+    assert found[0][1]["details"]["name"] == "a"
+    names = {item["metadata"]["name"] for item in (await api.get(MAPS))["items"]}
+    assert not names & {"a", "b", "c"}
+
+
 async def test_writes_are_those_of_the_user(api: Api) -> None:
     found = await results(api, [write("POST", MAPS, config_map("a")), write("DELETE", f"{MAPS}/x")], ALICE)
     assert [(code, told["reason"]) for code, told, _ in found] == [(403, "Forbidden")] * 2
