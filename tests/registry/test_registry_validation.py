@@ -249,7 +249,7 @@ NEW: list[tuple[str, dict[str, Any], list[str]]] = [
     (
         "endpointslices.discovery.k8s.io",
         {"endpoints.0.addresses": ["fd00::1"]},
-        ['endpoints[0].addresses[0]: Invalid value: "fd00::1": must be an IPv4 address'],
+        ['endpoints[0].addresses: Invalid value: "fd00::1": must be an IPv4 address'],
     ),
     (
         "endpointslices.discovery.k8s.io",
