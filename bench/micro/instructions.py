@@ -38,8 +38,8 @@ HOT = (
     "renew a Lease",
     "create an Event of a batch",
 )
-"""What CI looks at: under a minute of CPU. Batches of writes that carry times are not among them: their plans are learned anew
-when the second changes, which under callgrind happens a varying number of times (a third more or less in the count)."""
+"""What CI looks at: under a minute of CPU. Batches of writes that carry times are not among them: their plans are
+learned anew when the second changes, which under callgrind happens a varying number of times."""
 
 _OPERATIONS = 200
 _WARM_UP = 100
