@@ -12,7 +12,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from fastkube.process import settled, until_stopped
 if TYPE_CHECKING:
     from fastkube.client import Client
     from fastkube.client.client import Codec
+    from fastkube.initial import Contents
 
 CLOCK_TIMEOUT_S = 3600.0
 CHILD_GRACE_S = 0.7
@@ -99,18 +100,11 @@ async def up(values: Mapping[str, Any], stop: asyncio.Event, announce: Callable[
     child = await spawn_components()
     try:
         await server.start()
-        try:
-            kubeconfig = Path(up_options.kubeconfig or server.data_dir / "kubeconfig")
-            server.api.write_kubeconfig(kubeconfig)
-            await contents.restore(server)
-            await child.begin(server, values, up_options)
-            await contents.load(server)
+        kubeconfig = Path(up_options.kubeconfig or server.data_dir / "kubeconfig")
+        async with child.serving(server, values, up_options, contents, kubeconfig):
             _announce(announce, begun, server, kubeconfig, child.names)
             settled()
             await child.until_stopped(stop)
-        finally:
-            await child.end()
-            await server.stop()
     finally:
         await child.end()
 
@@ -170,6 +164,22 @@ class Child:
         if not line:
             raise StartError("the scheduler, controllers and nodes did not start; what they said stands above")
         self.names = json.loads(line)
+
+    @contextlib.asynccontextmanager
+    async def serving(
+        self, server: Server, values: Mapping[str, Any], options: UpOptions, contents: Contents, kubeconfig: Path
+    ) -> AsyncIterator[None]:
+        """What `up` adds to a server that has started: its kubeconfig, what it is to hold, and the components. Both
+        processes have stopped at the end."""
+        try:
+            server.api.write_kubeconfig(kubeconfig)
+            await contents.restore(server)
+            await self.begin(server, values, options)
+            await contents.load(server)
+            yield
+        finally:
+            await self.end()
+            await server.stop()
 
     async def until_stopped(self, stop: asyncio.Event) -> None:
         """Until `stop` is set; raises StartError when it ends before that."""

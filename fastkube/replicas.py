@@ -138,12 +138,8 @@ async def up_replicated(values: Mapping[str, Any], stop: asyncio.Event, announce
     try:
         if not await started(server, stop):
             return
-        try:
-            kubeconfig = Path(options.kubeconfig or data_dir / "kubeconfig")
-            server.api.write_kubeconfig(kubeconfig)
-            await contents.restore(server)
-            await child.begin(server, mine, options)
-            await contents.load(server)
+        kubeconfig = Path(options.kubeconfig or data_dir / "kubeconfig")
+        async with child.serving(server, mine, options, contents, kubeconfig):
             announce(f"fastkube {__version__} is ready in {time.monotonic() - begun:.2f} s: {server.api.url}")
             announce(f"  kubeconfig  {kubeconfig}")
             announce(f"  data        {data_dir}")
@@ -152,9 +148,6 @@ async def up_replicated(values: Mapping[str, Any], stop: asyncio.Event, announce
             announce(f"  try         fastkube member list --data-dir {data_dir}")
             settled()
             await child.until_stopped(stop)
-        finally:
-            await child.end()
-            await server.stop()
     finally:
         await child.end()
         for other in others:

@@ -2,17 +2,55 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
+    from fastkube.server.app import ApiServer
     from fastkube.server.fair_queues import Level
     from fastkube.server.metrics import Series
 
+_PLANS_MAX = 1024
 
-class Grounds:
+_Key = TypeVar("_Key")
+_Plan = TypeVar("_Plan")
+
+
+def keep(plans: dict[_Key, _Plan], key: _Key, plan: _Plan) -> None:
+    """Too many, and all are to be learned anew."""
+    if len(plans) >= _PLANS_MAX:
+        plans.clear()
+    plans[key] = plan
+
+
+class Rules:
+    """What decides about every request: who may do what, and which resources there are."""
+
+    __slots__ = ("catalog", "remotes", "rules")
+
+    rules: int
+    """Generation of the rules of authorization; and so on."""
+    catalog: int
+    remotes: object
+    """The aggregated API servers: a new dict with every change."""
+
+    def note(self, server: ApiServer) -> None:
+        """Those of now."""
+        self.rules, self.catalog = server.authorizer.generation, server.catalog.generation
+        self.remotes = server.aggregator.remotes
+
+    def stand(self, server: ApiServer) -> bool:
+        """Whether they are as they were."""
+        return (
+            self.rules == server.authorizer.generation
+            and self.catalog == server.catalog.generation
+            and self.remotes is server.aggregator.remotes
+        )
+
+
+class Grounds(Rules):
     """What a plan was made under, and its answer's head."""
 
-    __slots__ = ("catalog", "flow", "head", "level", "remotes", "rules", "series", "tail", "until")
+    __slots__ = ("flow", "head", "level", "series", "tail", "until")
 
     level: Level | None
     series: Series
@@ -21,9 +59,5 @@ class Grounds:
     head: bytes
     """The answer's head up to the value of Audit-Id, and `tail` from there to the value of Date."""
     tail: bytes
-    rules: int
-    """Generation of the rules of authorization; and so on."""
     flow: int
-    catalog: int
-    remotes: object
-    """The aggregated API servers: a new dict with every change."""
+    """Generation of the levels of flow control."""

@@ -182,9 +182,8 @@ class Writing:
 
     def _failed(self, failure: BaseException) -> None:
         server, request = self._server, self._request
-        if isinstance(
-            failure, KeyExists | KeyMissing | RevisionMismatch
-        ):  # nothing is written: the long way says why, or finds one
+        # nothing is written: the long way says why, or finds one
+        if isinstance(failure, KeyExists | KeyMissing | RevisionMismatch):
             server.running.discard(request)
             if request.seat is not None:
                 request.seat.release()

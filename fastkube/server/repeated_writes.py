@@ -21,6 +21,7 @@ from fastkube.registry import binding
 from fastkube.registry.changes import is_label
 from fastkube.registry.creations import Draft
 from fastkube.server.media import MSGPACK
+from fastkube.server.plans import Rules, keep
 from fastkube.server.repeated_changes import OPTIONS, split
 from fastkube.store import ABSENT, StoreError, Write
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from fastkube.server.repeated_changes import Target
     from fastkube.server.request import Request
 
-_PLANS_MAX = 1024
 _LESSONS = 3
 """One like others is remembered, the next leaves a plan, and one more shows that it is right (registry/plans.py)."""
 _SENDERS_MAX = 256
@@ -47,10 +47,10 @@ _Plans = dict[tuple["Target", str], "WritePlan | None"]
 """None for writes of which nothing can be told before."""
 
 
-class WritePlan:
+class WritePlan(Rules):
     """All that is known of a write before its name and body."""
 
-    __slots__ = ("call", "catalog", "encode", "make", "media", "remotes", "rules", "series", "ttl_s")
+    __slots__ = ("call", "encode", "make", "media", "series", "ttl_s")
 
     call: Call
     """That of the request which left the plan; only its time and name are changed."""
@@ -62,10 +62,6 @@ class WritePlan:
     series: Series
     ttl_s: int
     """How long such objects live; 0: until they are deleted."""
-    rules: int
-    """What the plan rests on: the generation of the rules of authorization, and so on."""
-    catalog: int
-    remotes: object
 
 
 class Unknown(NamedTuple):
@@ -111,11 +107,8 @@ class WritePlans:
         target, name = split(request.method, request.head.path)
         key, plans = (target, request.headers["Content-Type"]), self._plans_of(request)
         known = plans.get(key)
-        if known is not None and holds(self._server, known):
-            return
-        if len(plans) >= _PLANS_MAX:
-            plans.clear()
-        plans[key] = self._plan_of(request, call, view, name)
+        if known is None or not known.stand(self._server):
+            keep(plans, key, self._plan_of(request, call, view, name))
 
     def _plans_of(self, request: Request) -> _Plans:
         user = request.user
@@ -141,8 +134,7 @@ class WritePlans:
         plan.encode = _success(view) if make is _bind else view.encoder or view.one
         plan.series = server.metrics.series(info)
         plan.ttl_s = 0 if call.subresource == "binding" else server.registry.strategy(call.rtype).ttl_s
-        plan.rules, plan.catalog = server.authorizer.generation, server.catalog.generation
-        plan.remotes = server.aggregator.remotes
+        plan.note(server)
         return plan
 
 
@@ -239,19 +231,10 @@ class RepeatedWrites:
         """Whether all that a plan rests on is as it was, which in one turn of the loop nothing changes."""
         if plan in self._valid:
             return True
-        if not holds(self._server, plan):
+        if not plan.stand(self._server):
             return False
         self._valid.add(plan)
         return True
-
-
-def holds(server: ApiServer, plan: WritePlan) -> bool:
-    """Whether all that a plan rests on is as it was."""
-    return (
-        plan.rules == server.authorizer.generation
-        and plan.catalog == server.catalog.generation
-        and plan.remotes is server.aggregator.remotes
-    )
 
 
 def _success(view: View) -> Callable[[bytes, int], bytes]:

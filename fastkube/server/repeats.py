@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from fastkube.registry.strategy import UserInfo
 from fastkube.server import repeated_changes, repeated_creates, repeated_deletes
 from fastkube.server.answer import GZIP_MIN_BYTES, Answer, render_head
-from fastkube.server.plans import Grounds
+from fastkube.server.plans import Grounds, keep
 from fastkube.server.repeated_creates import LENGTH, CreatePlan
 from fastkube.server.repeated_writes import WritePlans
 from fastkube.server.request import Request, new_audit_id
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from fastkube.server.repeated_changes import ChangePlan, Target
     from fastkube.server.repeated_deletes import DeletePlan
 
-_PLANS_MAX = 1024
 _IDENTITIES_MAX = 256
 _HEADER_MAX_BYTES = 8 * 1024
 _NAME_MAX = 253
@@ -108,10 +107,8 @@ class Repeats:
             if create is None or not self._holds(create):
                 return None
             if connection.whole is not None:
-                if len(plans.heads) >= _PLANS_MAX:
-                    plans.heads.clear()
                 known = _head_of(connection.whole)
-                plans.heads[known] = create, head, len(connection.whole) - len(known)
+                keep(plans.heads, known, (create, head, len(connection.whole) - len(known)))
             return repeated_creates.begin(self._server, create, connection, head)
         if head.method in repeated_changes.METHODS:
             return self._change(plans, connection, head)
@@ -122,10 +119,8 @@ class Repeats:
         if plan is None or head.method != "GET":
             return None
         if connection.whole is not None:
-            if len(plans.whole) >= _PLANS_MAX:
-                plans.whole.clear()
             before, _, after = _around_name(connection.whole)
-            plans.whole[before, after] = plan
+            keep(plans.whole, (before, after), plan)
         return self._answer(plan, name.encode("utf-8", "surrogateescape"))
 
     def again(self, connection: Connection, data: bytes) -> bytes | None:
@@ -192,13 +187,11 @@ class Repeats:
         """Whether all that a plan rests on is as it was."""
         server = self._server
         self._store.catch_up()
-        return not (
-            plan.rules != server.authorizer.generation
-            or plan.flow != server.flow.generation
-            or plan.catalog != server.catalog.generation
-            or plan.until <= server.clock.time()
-            or plan.remotes is not server.aggregator.remotes
-            or server.health.stopping
+        return (
+            plan.stand(server)
+            and plan.flow == server.flow.generation
+            and plan.until > server.clock.time()
+            and not server.health.stopping
         )
 
     # ---------------------------------------------------------------- learning
@@ -219,39 +212,29 @@ class Repeats:
         head = render_head(request, 200, view.form.media, b"", b"", True).removesuffix(b"\r\n")
         plan.head, _, plan.tail = head.partition(request.audit_id.encode())
         plans = self._plans_for(request)
-        if len(plans.reads) >= _PLANS_MAX:
-            plans.reads.clear()
-        plans.reads[collection, request.head.raw_headers] = plan
+        keep(plans.reads, (collection, request.head.raw_headers), plan)
 
     def learn_create(self, request: Request, call: Call, view: View) -> None:
         """Makes a plan of a POST whose object was cast, if it can be repeated."""
-        if request.connection.transport is None:
-            self.learn_batched(request, call, view)
-            return
+        self.learn_batched(request, call, view)
         if not self._may_learn_write(request, call):
             return
         plan = repeated_creates.plan_of(request, call, view, CreatePlan())
         if plan is None or not self._rest(plan, request):
             return
-        plans = self._plans_for(request)
-        if len(plans.creates) >= _PLANS_MAX:
-            plans.creates.clear()
-        plans.creates[request.head.path, request.head.raw_headers] = plan
+        keep(self._plans_for(request).creates, (request.head.path, request.head.raw_headers), plan)
 
     def learn_batched(self, request: Request, call: Call, view: View) -> None:
         """Makes a plan of a write of a batch, if it can be repeated."""
-        if request.connection.transport is None:
+        if _is_of_batch(request):
             self.batches.learn(request, call, view)
 
     def learn_change(self, request: Request, call: Call, view: View) -> None:
         """Makes a plan of a PATCH or PUT that succeeded, if it can be repeated."""
-        connection = request.connection
-        if connection.transport is None:
-            self.learn_batched(request, call, view)
+        self.learn_batched(request, call, view)
+        if not self._may_be_like_others(request) or not self._server.registry.foretells(call):
             return
-        if not self.enabled or not self._server.registry.foretells(call):
-            return
-        plans = connection.plans
+        plans = request.connection.plans
         target, name = repeated_changes.split(request.method, request.head.path)
         key = (target, request.head.raw_headers)
         if name != call.name or (plans is not None and key in plans.changes):
@@ -261,33 +244,29 @@ class Repeats:
         plan = repeated_changes.change_plan_of(request, call, view)
         if plan is None or not self._rest(plan, request):
             return
-        plans = self._plans_for(request)
-        if len(plans.changes) >= _PLANS_MAX:
-            plans.changes.clear()
-        plans.changes[key] = plan
+        keep(self._plans_for(request).changes, key, plan)
 
     def learn_delete(self, request: Request, call: Call, view: View, body: bytes, options: DeleteOptions) -> None:
         """Makes a plan of a DELETE that succeeded, if it can be repeated; those of a batch go the whole way."""
-        if request.connection.transport is None:
-            return
         target, name = repeated_changes.split(request.method, request.head.path)
         if name != call.name or not self._may_learn_write(request, call) or not self._server.registry.ends_alone(call):
             return
         plan = repeated_deletes.delete_plan_of(request, call, view, body, options)
         if plan is None or not self._rest(plan, request):
             return
-        plans = self._plans_for(request)
-        if len(plans.deletes) >= _PLANS_MAX:
-            plans.deletes.clear()
-        plans.deletes[target, request.head.raw_headers] = plan
+        keep(self._plans_for(request).deletes, (target, request.head.raw_headers), plan)
 
     def _may_learn_write(self, request: Request, call: Call) -> bool:
         """Whether nothing about the request is its own but its path and body, and any name would do."""
-        if not self.enabled or not _is_impersonal(request, _PERSONAL_WRITE):
+        if not self._may_be_like_others(request) or not _is_impersonal(request, _PERSONAL_WRITE):
             return False
         if self._server.registry.strategy(call.rtype).ttl_s:  # what keeps such an object has to be waited for
             return False
         return bool(self._server.authorizer.allows_all(request.user, request.info))
+
+    def _may_be_like_others(self, request: Request) -> bool:
+        """A write of a batch has no header of its own; repeated_writes.py has the plans of those."""
+        return self.enabled and not _is_of_batch(request)
 
     def _plans_for(self, request: Request) -> Plans:
         connection = request.connection
@@ -297,12 +276,11 @@ class Repeats:
     def _rest(self, plan: Grounds, request: Request) -> bool:
         """Notes what a plan rests on; False for a request that nothing can be rested on."""
         server = self._server
-        plan.remotes = server.aggregator.remotes
+        plan.note(server)
         plan.until = server.authenticator.good_until(request)
         plan.level = server.flow.classify(request.user, request.info).level
         plan.series = server.metrics.series(request.info)
-        plan.rules = server.authorizer.generation
-        plan.flow, plan.catalog = server.flow.generation, server.catalog.generation
+        plan.flow = server.flow.generation
         return bool(plan.until)
 
     @staticmethod
@@ -322,6 +300,10 @@ class Repeats:
         if len(self._of_certificates) >= _IDENTITIES_MAX:
             self._of_certificates.clear()
         return self._of_certificates.setdefault((identity.name, identity.groups), Plans())
+
+
+def _is_of_batch(request: Request) -> bool:
+    return request.connection.transport is None
 
 
 def _is_impersonal(request: Request, personal: frozenset[bytes]) -> bool:
