@@ -20,6 +20,7 @@ from fastkube._http2 import PREFACE, Connection, Fault, Stream
 from fastkube.etcd import refusals
 from fastkube.etcd.channel import Channel
 from fastkube.etcd.maintenance import VERSION
+from fastkube.etcd.members import publish
 from fastkube.etcd.methods import Call, Method, methods_of, unknown
 from fastkube.etcd.node import Later, Node
 from fastkube.etcd.options import EndpointOptions
@@ -52,7 +53,7 @@ class Endpoint:
         self.urls: tuple[str, ...] = ()
         self._options = options
         self._open: list[asyncio.AbstractServer] = []
-        self._monitor: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
         """Raises OSError for a taken address, ValueError and ssl.SSLError for files that cannot be used."""
@@ -78,10 +79,13 @@ class Endpoint:
             await self.close()
             raise
         self.urls = tuple(urls)
-        if self.node.store.consensus is not None:
-            self._monitor = loop.create_task(self._watch_leader(self.node.store.consensus))
         if not self.node.identity.client_urls:
             self.node.identity = self.node.identity._replace(client_urls=self.urls)
+        if (consensus := self.node.store.consensus) is not None:
+            self._tasks = [
+                loop.create_task(self._watch_leader(consensus)),
+                loop.create_task(publish(self.node, consensus)),
+            ]
 
     async def _watch_leader(self, consensus: RaftReplica) -> None:
         """Streams whose clients require a leader end when there is none for a while: they look for another server."""
@@ -94,8 +98,8 @@ class Endpoint:
                     peer.end_without_leader()
 
     async def close(self) -> None:
-        if self._monitor is not None:
-            self._monitor.cancel()
+        for task in self._tasks:
+            task.cancel()
         for server in self._open:
             server.close()
         for peer in list(self.peers):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from typing import TYPE_CHECKING
 
 from fastkube._raftconf import ADD_LEARNER, ADD_VOTER, REMOVE, UPDATE
 from fastkube.etcd import messages, refusals
 from fastkube.etcd.node import Node
+from fastkube.store import StoreError
 from fastkube.store.members import Member, Membership, member_id, parse_peer_url
 
 if TYPE_CHECKING:
     from fastkube.store.consensus import RaftReplica
+
+
+_PUBLISH_AGAIN_S = 0.5
 
 
 class Members:
@@ -70,11 +75,25 @@ class Members:
                 each.id,
                 each.name,
                 each.peer_urls,
-                own.client_urls if each.id == own.member_id else (),
+                own.client_urls if each.id == own.member_id else each.client_urls,
                 each.id in known.conf.learners,
             )
             for each in known.members
         ]
+
+
+async def publish(node: Node, consensus: RaftReplica) -> None:
+    """Tells the other members this one's name and where clients reach it, as etcd's members do when they start."""
+    own = node.identity
+    while True:
+        known = consensus.membership.find(own.member_id)
+        if known is not None:
+            wanted = known._replace(name=own.name, client_urls=own.client_urls)
+            if known == wanted:
+                return
+            with contextlib.suppress(StoreError):  # no leader, or another change is under way
+                await consensus.change_member(UPDATE, wanted)
+        await node.clock.sleep(_PUBLISH_AGAIN_S)
 
 
 def _sound_urls(urls: list[str]) -> tuple[str, ...]:

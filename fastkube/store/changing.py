@@ -98,7 +98,6 @@ class Changing:
         membership = self.membership._replace(conf=conf)
         if change.context:
             member = Member(*unpack(change.context))
-            member = member._replace(peer_urls=tuple(member.peer_urls))
             is_update = any(operation == UPDATE for operation, _ in change.operations)
             if is_update or member.name or membership.find(member.id) is None:
                 membership = membership.with_member(member)

@@ -18,9 +18,12 @@ _ID_BITS = 63
 
 
 class Member(NamedTuple):
+    """`client_urls` are where etcd's clients reach it: what it said of itself when it was started."""
+
     id: int
     name: str
     peer_urls: tuple[str, ...]
+    client_urls: tuple[str, ...] = ()
 
 
 class Membership(NamedTuple):

@@ -153,6 +153,7 @@ async def test_every_member_answers_and_they_know_each_other(tmp_path: Path) -> 
         path = "/etcdserverpb.Cluster/MemberList"
         listed = await clients[0].call(path, m.MEMBER_LIST_REQUEST, m.MEMBERS_RESPONSE, linearizable=True)
         assert sorted(member.name for member in listed.members) == ["a", "b", "c"]
+        await told_of_each_other(clients, urls)
         await members_move(clients, listed.members)
         demanding, patient = clients[0].watch(requires_leader=True), clients[0].watch()
         for stream in (demanding, patient):
@@ -166,6 +167,19 @@ async def test_every_member_answers_and_they_know_each_other(tmp_path: Path) -> 
         assert (await clients[0].range(b"r/a", serializable=True)).header.revision > 0
         for client in clients:
             await client.channel.close()
+
+
+async def told_of_each_other(clients: list[Client], urls: list[str]) -> None:
+    """Any member says where clients reach every other: what `etcdctl --cluster` asks."""
+    path = "/etcdserverpb.Cluster/MemberList"
+    for client in clients:
+        async with asyncio.timeout(20):
+            while True:
+                listed = await client.call(path, m.MEMBER_LIST_REQUEST, m.MEMBERS_RESPONSE, linearizable=True)
+                told = {member.name: list(member.client_urls) for member in listed.members}
+                if told == {name: [url] for name, url in zip("abc", urls, strict=True)}:
+                    break
+                await asyncio.sleep(0.05)
 
 
 async def members_move(clients: list[Client], members: list[m.Member]) -> None:
