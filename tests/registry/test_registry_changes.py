@@ -265,7 +265,9 @@ CHANCES: tuple[Callable[[Object], None], ...] = (
 async def test_what_nodes_say_of_pods(twins: Twins) -> None:
     dice = random.Random(1)
     for number in range(40):
-        await twins.create("pods", pod(number))
+        app = dice.choice(("a", "a", "a", f"app-{number}", f"pod-{number}", "v1.0"))
+        zone = {ZONE: dice.choice(("z", f"z-{number}"))} if number % 8 == 0 else {}
+        await twins.create("pods", pod(number, labels={"app": app, **zone}))
     for number in range(40):
         if dice.random() < 0.3:
             await twins.pass_time(1)
@@ -273,7 +275,7 @@ async def test_what_nodes_say_of_pods(twins: Twins) -> None:
         target = {"kind": "Node", "name": dice.choice(("zoned", "node-1", "node-2", "Not a node"))}
         assert not await twins.bind(f"pod-{number}", {"metadata": metadata, "target": target})
         assert "already assigned" in await twins.bind(f"pod-{number}", {"metadata": metadata, "target": target})
-    for turn in range(500):
+    for turn in range(600):
         number = dice.randrange(40)
         if dice.random() < 0.2:
             await twins.pass_time(dice.choice((1, 60)))
@@ -521,6 +523,16 @@ async def test_the_fourth_of_its_kind_is_foretold(twins: Twins) -> None:
         await twins.patch("configmaps", f"map-{number}", {"data": {"key": f"new {number}"}})
         foretold.append(twins.foretold > before)
     assert foretold == [False, False, False, True, True]
+
+
+async def test_pods_whose_labels_differ_are_alike(twins: Twins) -> None:
+    foretold = []
+    for number in range(5):
+        await twins.create("pods", pod(number, labels={"app": f"app-{number}"}))
+        before, now = twins.foretold, rfc3339(twins.one.clock.time())
+        assert not await twins.patch("pods/status", f"pod-{number}", status(number, now), STRATEGIC)
+        foretold.append(twins.foretold > before)
+    assert foretold[-1]
 
 
 @pytest.mark.parametrize("more", [{"dry_run": True}, {"annotations": {}}, {"field_validation": "Strict"}])

@@ -53,6 +53,7 @@ _POD_LABELS: _Places = {
     b"job-name": LABEL,
     b"batch.kubernetes.io/job-name": LABEL,
     b"statefulset.kubernetes.io/pod-name": LABEL,
+    FOREIGN: LABEL,  # of Kubernetes' own a binding overwrites some with the node's
 }
 _STATE: _Places = {
     b"running": {b"startedAt": TIME},
