@@ -42,5 +42,5 @@ class ExtendedSearch:
         for text in (*filtered.failed.values(), *filtered.unresolvable.values()):
             error.counts[text] += 1
         error.plugins.add(PLUGIN)
-        error.also_hopeful(search.slots_of(filtered.failed))
+        error.also_hopeful(search.slots_of(filtered.failed), search.capacity)
         return error

@@ -80,8 +80,8 @@ class Plan:
     """A core plan, what it depends on, and what its verdicts mean."""
 
     __slots__ = (
-        "__weakref__", "_explained", "_generations", "_reasons", "asked", "core", "filters", "scores", "screen",
-        "selected",
+        "__weakref__", "_explained", "_generations", "_held_at", "_reasons", "asked", "core", "filters", "scores",
+        "screen", "selected",
     )  # fmt: skip
 
     def __init__(
@@ -99,6 +99,7 @@ class Plan:
         self.screen = screen
         self.selected = selected
         self._generations = generations
+        self._held_at: tuple[int, ...] = ()
         self._reasons = reasons
         self._explained: dict[int, tuple[Reason, ...]] = {}
         self.filters = filters
@@ -110,7 +111,11 @@ class Plan:
         """`now`: the generations that Plans._generations gives."""
         if not self.screen.holds(cache):
             return False
-        return all(then is None or then == at for then, at in zip(self._generations, now, strict=True))
+        if now != self._held_at:
+            if not all(then is None or then == at for then, at in zip(self._generations, now, strict=True)):
+                return False
+            self._held_at = now
+        return True
 
     def explain(self, verdict: int) -> tuple[Reason, ...]:
         """Why a node with this verdict is refused: one reason, or one for each resource that is lacking."""

@@ -18,9 +18,10 @@ import weakref
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from math import inf
 from typing import Any, NamedTuple
 
-from fastkube import _columns, _scores
+from fastkube import _scores
 from fastkube.api import selectors
 from fastkube.api.selectors import LabelSelector
 from fastkube.scheduler.cache import Cache, Trial
@@ -76,10 +77,14 @@ class Victims(NamedTuple):
 
     def rank(self, now: float) -> tuple[int, ...]:
         """The less, the better."""
-        highest = self.pods[0].priority
-        total = sum(pod.priority + 2**31 for pod in self.pods)
-        started = min(start_time(pod, now) for pod in self.pods if pod.priority == highest)
-        return self.violations, highest, total, len(self.pods), -int(started * 1000)
+        pods = self.pods
+        highest, started, total = pods[0].spec.priority, inf, len(pods) << 31
+        for pod in pods:
+            priority = pod.spec.priority
+            total += priority
+            if priority == highest:
+                started = min(started, now if pod.start_time is None else pod.start_time)
+        return self.violations, highest, total, len(pods), -int(started * 1000)
 
 
 def _is_preempted(pod: PodInfo) -> bool:
@@ -91,9 +96,9 @@ def _is_preempted(pod: PodInfo) -> bool:
     return found.get("status") == "True" and found.get("reason") == PREEMPTED
 
 
-def start_time(pod: PodInfo, now: float) -> float:
-    """A Pod that has not started counts as started now."""
-    return now if pod.start_time is None else pod.start_time
+def most_important_first(pods: list[PodInfo], now: float) -> None:
+    """By priority, then by start; a Pod that has not started counts as started now."""
+    pods.sort(key=lambda pod: (-pod.spec.priority, now if pod.start_time is None else pod.start_time))
 
 
 class Preemption(NamedTuple):
@@ -155,58 +160,59 @@ class Preemptor:
     def _rank(self, cycle: Cycle, error: FitError, search: NodeSearch) -> _Known | Preemption:
         """Try candidates until enough are found: what is known then, at least one node being ranked; or why none is."""
         hopeful = error.hopeful()
-        count = _columns.marked(hopeful) if hopeful is not None else 0
+        count = error.hopeful_count if hopeful is not None else 0
         total = error.total
         if hopeful is None or not count or error.plan is None:
             return Preemption(None, fit_message(total, Counter({NOT_HELPFUL: total})))
-        lowest = min(self._cache.priorities, default=cycle.pod.priority)
+        lowest, now = min(self._cache.priorities, default=cycle.pod.priority), self._now()
         if lowest >= cycle.pod.priority:
             return Preemption(None, _nobody(total, count, {NO_VICTIMS: count}))
-        round_ = self._round(error.plan)
+        round_ = self._round(error.plan, error.extra)
         want = min(count, max(self._least, count * self._percentage // 100))
         round_.ranking.begin(self._cache.nodes.random_below(max(1, self._cache.nodes.live)))
         budgets = self._budgets()[1]
         while (slot := round_.next(self._cache, hopeful, want)) >= 0:
             info = self._cache.slots[slot]
             assert info is not None
-            found = self._victims(cycle, error.plan, error.extra, info, search, budgets)
-            round_.put(self._cache, info, found, self._now())
+            found = self._victims(cycle, error, info, search, budgets, now)
+            round_.put(self._cache, info, found, now)
         if round_.ranking.best >= 0:
             return round_
         reasons: Counter[str] = Counter()
         for slot, told in round_.refusals.items():
-            if slot < len(hopeful) and hopeful[slot]:
+            if hopeful[slot]:
                 reasons.update(told)
         return Preemption(None, _nobody(total, count, reasons))
 
-    def _round(self, plan: Plan) -> _Known:
-        """What is known for Pods of this plan; nothing where tallies make nodes depend on each other."""
-        generation = self._budgets()[0]
+    def _round(self, plan: Plan, extra: array[int] | None) -> _Known:
+        """What is known for Pods of this plan.
+
+        That is nothing where tallies make nodes depend on each other, or where nodes refuse this Pod alone.
+        """
+        generation, capacity = self._budgets()[0], self._cache.nodes.capacity
+        if plan.core.has_rules or extra is not None:
+            return _Known(generation, capacity)
         known = self._known.get(plan)
-        if (
-            known is None
-            or plan.core.has_rules
-            or known.generation != generation
-            or known.capacity != self._cache.nodes.capacity
-        ):
-            known = self._known[plan] = _Known(generation, self._cache.nodes.capacity)
+        if known is None or known.generation != generation or known.capacity != capacity:
+            known = self._known[plan] = _Known(generation, capacity)
         return known
 
     def _victims(
         self,
         cycle: Cycle,
-        plan: Plan,
-        extra: array[int] | None,
+        error: FitError,
         info: NodeInfo,
         search: NodeSearch,
         budgets: list[Budget],
+        now: float,
     ) -> Victims | tuple[str, ...]:
         """The victims on a node, or the reasons why it is of no use."""
-        pod, now = cycle.pod, self._now()
-        lesser = [other for other in info.pods.values() if other.priority < pod.priority]
+        plan, extra, priority = error.plan, error.extra, cycle.pod.spec.priority
+        assert plan is not None
+        lesser = [other for other in info.pods.values() if other.spec.priority < priority]
         if not lesser:
             return (NO_VICTIMS,)
-        lesser.sort(key=lambda other: (-other.priority, start_time(other, now)))
+        most_important_first(lesser, now)
         if not plan.core.has_rules and (extra is None or not extra[info.slot]):
             return _crowding(plan, info, lesser, budgets, now)
         with self._cache.trial(info) as trial:
@@ -230,10 +236,12 @@ def _crowding(
 ) -> Victims | tuple[str, ...]:
     """The victims where only resources matter: what a trial would come to, by arithmetic."""
     violating, others = _split_by_budgets(lesser, budgets) if budgets else ([], lesser)
-    ordered = violating + others
+    ordered = violating + others if violating else others
     verdict, away = plan.core.crowding(info.slot, [other.spec.request for other in ordered])
     if verdict:
         return tuple(reason.text for reason in plan.explain(verdict))
+    if not violating:
+        return Victims(info, tuple([others[place] for place in away]), 0) if away else (NO_VICTIMS,)
     violated = [ordered[place] for place in away if place < len(violating)]
     harmless = [ordered[place] for place in away if place >= len(violating)]
     return _least_important_last(info, violated, harmless, now)
@@ -246,7 +254,7 @@ def _least_important_last(
     if not victims:
         return (NO_VICTIMS,)
     if violated and harmless:  # each is in order already
-        victims.sort(key=lambda other: (-other.priority, start_time(other, now)))
+        most_important_first(victims, now)
     return Victims(info, tuple(victims), len(violated))
 
 

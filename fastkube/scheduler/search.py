@@ -61,23 +61,18 @@ class FitError(Exception):
         self.post_filter_message = ""
         self.hopeful: Callable[[], array[int] | None] = lambda: None
         """A byte for each slot: whether taking Pods off the node may help."""
+        self.hopeful_count = 0
         self.plan: Plan | None = None
         self.extra: array[int] | None = None
 
-    def also_hopeful(self, slots: list[int]) -> None:
-        """Taking Pods off these nodes may help as well."""
-        before = self.hopeful
-
-        def hopeful() -> array[int] | None:
-            found = before()
-            if found is None and slots:
-                found = array("B", bytes(max(slots) + 1))
-            for slot in slots:
-                assert found is not None
-                found[slot] = 1
-            return found
-
-        self.hopeful = hopeful
+    def also_hopeful(self, slots: list[int], capacity: int) -> None:
+        """Taking Pods off these nodes, of slots below `capacity`, may help as well."""
+        found = self.hopeful()
+        both = array("B", bytes(capacity)) if found is None else found
+        for slot in slots:
+            both[slot] = 1
+        self.hopeful = lambda: both
+        self.hopeful_count = _columns.marked(both)
 
     def may_help(self, slot: int) -> bool:
         """Whether taking Pods off a node may help."""
@@ -235,6 +230,11 @@ class NodeSearch:
         assert best is not None
         return Placement(best, plan.core.visited, len(candidates.nodes))
 
+    @property
+    def capacity(self) -> int:
+        """All slots are below it."""
+        return self._cache.nodes.capacity
+
     def slots_of(self, names: Iterable[str]) -> list[int]:
         """The slots of the nodes that are still there."""
         infos = (self._cache.infos.get(name) for name in names)
@@ -258,8 +258,7 @@ class NodeSearch:
         error = FitError(pod, total, plugins=[plugin.name], message=rejected.message, pending=rejected.pending)
         error.unasked = frozenset(self._pre_filters[self._pre_filters.index(plugin.name) + 1 :])
         if rejected.resolvable:
-            cache = self._cache
-            error.hopeful = cache.everywhere
+            error.hopeful, error.hopeful_count = self._cache.everywhere, total
         return error
 
     def _wanted(self, cycle: Cycle) -> int:
@@ -377,7 +376,7 @@ class NodeSearch:
         for verdict, number in verdicts.items():
             reasons = plan.explain(verdict)
             for reason in reasons:
-                counts[reason.text] += number
+                counts[reason.text] = counts.get(reason.text, 0) + number
                 plugins.add(reason.plugin)
             if reasons and all(reason.resolvable for reason in reasons):
                 hopeful.append(verdict)
@@ -387,7 +386,10 @@ class NodeSearch:
             plugins |= cycle.narrowed_by
         error = FitError(cycle.pod, cache.nodes.live, counts=counts, plugins=plugins)
         error.plan, error.extra = plan, extra
-        if hopeful:
+        error.hopeful_count = sum(verdicts[verdict] for verdict in hopeful)
+        if error.hopeful_count == error.total:
+            error.hopeful = cache.everywhere
+        elif hopeful:
             only = cycle.only
 
             def among() -> array[int]:

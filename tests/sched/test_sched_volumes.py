@@ -10,6 +10,7 @@ from schedobjects import ZONE, expression, node, pod
 from fastkube.scheduler import config as configs
 from fastkube.scheduler.framework import Cycle
 from fastkube.scheduler.offline import OfflineScheduler
+from fastkube.scheduler.preemption import Preemptor
 from fastkube.scheduler.search import FitError
 
 Object = dict[str, Any]
@@ -363,8 +364,8 @@ def test_an_ephemeral_claim_must_belong_to_the_pod() -> None:
     assert where([own, volume()], obj) == ["a", "b", "c"]
 
 
-def test_preemption_frees_a_volume_slot() -> None:
-    """What refuses a node for one Pod only is asked again in a trial without the victims."""
+def with_one_slot() -> list[Object]:
+    """A node that one volume may be attached to, and claims of two."""
     limit = {
         "apiVersion": "storage.k8s.io/v1",
         "kind": "CSINode",
@@ -375,13 +376,38 @@ def test_preemption_frees_a_volume_slot() -> None:
     for name in ("one", "two"):
         csi = {"csi": {"driver": "csi.example.com", "volumeHandle": name}}
         objects += [claim(name, volume=f"pv-{name}"), volume(f"pv-{name}", spec=csi)]
-    objects.append(user("one", node="a", priority=1))
-    scheduler = OfflineScheduler(objects)
+    return objects
+
+
+def test_preemption_frees_a_volume_slot() -> None:
+    """What refuses a node for one Pod only is asked again in a trial without the victims."""
+    scheduler = OfflineScheduler([*with_one_slot(), user("one", node="a", priority=1)])
     profile = scheduler.profiles["default-scheduler"]
     cycle = Cycle(scheduler.cache.parse(user("two", priority=5)))
     with pytest.raises(FitError) as caught:
         profile.search.place(cycle)
     assert profile.plugins["DefaultPreemption"].post_filter(cycle, caught.value, profile.search).node == "a"
+
+
+def test_victims_found_for_a_pod_with_volumes_are_not_those_of_one_without() -> None:
+    """Though the two ask for the same otherwise."""
+    holder = user("one", name="holder", node="a", priority=2, requests={"cpu": "1"})
+    filler = pod("filler", node="a", priority=1, requests={"cpu": "3"})
+    scheduler = OfflineScheduler([*with_one_slot(), holder, filler])
+    profile = scheduler.profiles["default-scheduler"]
+    preemptor = Preemptor(scheduler.cache, lambda: 1e9, lambda: (1, []))
+
+    def victims(wanted: Object) -> list[str]:
+        cycle = Cycle(scheduler.cache.parse(wanted))
+        with pytest.raises(FitError) as caught:
+            profile.search.place(cycle)
+        found = preemptor.preempt(cycle, caught.value, profile.search).victims
+        return [each.name for each in found.pods] if found else []
+
+    with_volume, without = user("two", priority=5, requests={"cpu": "1"}), pod(priority=5, requests={"cpu": "1"})
+    for _ in range(2):
+        assert victims(with_volume) == ["holder"]
+        assert victims(without) == ["filler"]
 
 
 @pytest.mark.parametrize(("scores", "best"), [((0, 10), "small"), ((10, 0), "large")])
