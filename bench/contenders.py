@@ -74,6 +74,8 @@ class Contender:
 
 
 def _title(process: psutil.Process) -> str:
+    if process.name().startswith("fastkube-"):  # forked, so that its command line is its parent's
+        return process.name()
     words = process.cmdline()
     for word in words[1:]:
         if word in ("up", "apiserver", "scheduler", "controller-manager", "nodes", "components", "frontend", "writer"):

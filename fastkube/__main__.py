@@ -1,27 +1,16 @@
-"""`python -m fastkube` is the command; its children (commands.py, frontends.py, server/pki.py) start here as well."""
+"""`python -m fastkube` is the command."""
 
 import gc
-import sys
 
 from fastkube import STARTING_THRESHOLDS
 
 
 def main() -> None:
-    """Children of the command take no flags, so that they do not wait for those of all commands."""
+    """The collector rests first: importing the command is the most of many a start."""
     gc.set_threshold(*STARTING_THRESHOLDS)
-    if sys.argv[1:] == ["components"]:
-        from fastkube.commands import components_from_stdin
-        from fastkube.process import serve
+    from fastkube.cli import main as command
 
-        serve(components_from_stdin)
-    elif sys.argv[1:2] == ["pki"]:
-        from fastkube.server.pki import make_beside
-
-        make_beside(*sys.argv[2:])
-    else:
-        from fastkube.cli import main as command
-
-        command()
+    command()
 
 
 if __name__ == "__main__":

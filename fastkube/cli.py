@@ -76,7 +76,7 @@ def up(**values: Any) -> None:
     """Run the whole control plane: API server, scheduler, controllers and simulated nodes."""
     from fastkube import commands
 
-    serve(lambda stop: commands.up(values, stop, announce=click.echo))
+    commands.up(values, announce=click.echo)
 
 
 @main.command()
@@ -89,7 +89,7 @@ def apiserver(**values: Any) -> None:
     """
     from fastkube import commands
 
-    serve(lambda stop: commands.apiserver(values, stop, announce=click.echo))
+    commands.apiserver(values, announce=click.echo)
 
 
 @main.command()

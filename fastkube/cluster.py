@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastkube.clock import Clock, RealClock
 from fastkube.config import option
+from fastkube.forked import Forked
 
 if TYPE_CHECKING:
     from fastkube.api.catalog import Catalog
@@ -125,17 +126,24 @@ class Server:
         self.etcd_urls: tuple[str, ...] = ()
         self.tokens = {user: secrets.token_urlsafe(24) for user in COMPONENT_USERS}
         self._stack = contextlib.AsyncExitStack()
-        self._keys: asyncio.subprocess.Process | None = None
+        self._keys: Forked | None = None
+        self._keys_ended: asyncio.Future[int] | None = None
         self.store: Store
         self.api: ApiServer
         self._registry: Registry
 
-    async def begin_keys(self) -> None:
-        """Have another process make the keys and certificates of a first start, while this one imports."""
+    def begin_keys(self) -> None:
+        """Have another process make the keys and certificates of a first start, while this one imports.
+
+        Before any event loop.
+        """
         from fastkube.server import pki
         from fastkube.server.listeners import certificate_names
 
-        self._keys = await pki.begin_beside(Path(self._options.cert_dir), certificate_names(self._options))
+        folder = Path(self._options.cert_dir)
+        if not pki.is_there(folder):
+            names = certificate_names(self._options)
+            self._keys = Forked("fastkube-keys", lambda: pki.make_beside(folder, names))
 
     async def start(self) -> None:
         """Raises StartError for what its user can mend; nothing is left running then."""
@@ -151,8 +159,9 @@ class Server:
                 await await_majority(self.store)
                 users = {token: UserInfo(user, COMPONENT_USERS[user]) for user, token in self.tokens.items()}
                 self.api = await self._api_server(served_catalog(self._options), users, stack)
-                if self._keys is not None and self._keys.stdout is not None:
-                    await self._keys.stdout.readline()
+                if self._keys is not None:
+                    await self._keys.readline()
+                    self._keys_ended = asyncio.ensure_future(self._keys.wait())
                 await self.api.start()
                 stack.push_async_callback(self.api.stop)
                 await self._publish_address()
@@ -309,8 +318,8 @@ class Server:
 
     async def stop(self) -> None:
         await self._stack.aclose()
-        if self._keys is not None:
-            await self._keys.wait()
+        if self._keys_ended is not None:
+            await self._keys_ended
 
     def for_components(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The options of the components on this machine, who find the cluster's own files by themselves."""

@@ -1,8 +1,8 @@
 """What the subcommands run: each builds its options, starts its parts in order, and says when they are ready.
 
-`fastkube up` runs the server in its own process and the components in one child, which it starts first: the child's
-imports then run beside the server's on the other core. The child reads what to do from its standard input, and ends
-when that ends, so that it never outlives its parent.
+`fastkube up` runs the server in its own process and the components in one child. The child is forked when all is
+imported that both need: what only it needs, it then imports beside the server's on the other core. It reads what to do
+from its standard input, and ends when that ends, so that it never outlives its parent.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastkube import __version__, config
 from fastkube.clock import RealClock
 from fastkube.cluster import Server, StartError, StoreOptions, UpOptions
 from fastkube.components import Components
-from fastkube.process import settled, until_stopped
+from fastkube.forked import Forked
+from fastkube.process import mendable, serve, settled, until_stopped
 
 if TYPE_CHECKING:
     from fastkube.client import Client
@@ -40,16 +41,21 @@ def take_options(values: Mapping[str, Any], *classes: type) -> list[Any]:
         raise StartError(str(error)) from error
 
 
-async def apiserver(values: Mapping[str, Any], stop: asyncio.Event, announce: Callable[[str], None]) -> None:
+def apiserver(values: Mapping[str, Any], announce: Callable[[str], None]) -> None:
     """`fastkube apiserver`."""
     from fastkube.etcd.options import EtcdListenOptions
     from fastkube.server.options import ServerOptions
     from fastkube.store import ReplicationOptions
     from fastkube.store.external.options import EtcdOptions
 
-    options = take_options(values, StoreOptions, ServerOptions, ReplicationOptions, EtcdOptions, EtcdListenOptions)
-    server = Server(options[0], options[1], replication=options[2], etcd=options[3], etcd_listen=options[4])
-    await server.begin_keys()
+    with mendable():
+        options = take_options(values, StoreOptions, ServerOptions, ReplicationOptions, EtcdOptions, EtcdListenOptions)
+        server = Server(options[0], options[1], replication=options[2], etcd=options[3], etcd_listen=options[4])
+        server.begin_keys()
+    serve(lambda stop: _apiserver(server, stop, announce))
+
+
+async def _apiserver(server: Server, stop: asyncio.Event, announce: Callable[[str], None]) -> None:
     if not await started(server, stop):
         return
     try:
@@ -74,39 +80,55 @@ async def started(server: Server, stop: asyncio.Event) -> bool:
     return True
 
 
-async def up(values: Mapping[str, Any], stop: asyncio.Event, announce: Callable[[str], None]) -> None:
+def up(values: Mapping[str, Any], announce: Callable[[str], None]) -> None:
     """`fastkube up`: the first line that is announced says that everything is ready."""
     from fastkube.etcd.options import EtcdListenOptions
     from fastkube.nodes.options import FleetOptions
     from fastkube.server.options import ServerOptions
 
     begun = time.monotonic()
-    store_options, up_options, server_options, etcd_options, *_ = take_options(
-        values, StoreOptions, UpOptions, ServerOptions, EtcdListenOptions, FleetOptions
-    )
-    if up_options.clock == "manual":
-        await _up_manually(values, up_options, stop, announce)
-        return
-    if up_options.servers != 1:
-        from fastkube.replicas import up_replicated
+    with mendable():
+        store_options, options, server_options, etcd_options, *_ = take_options(
+            values, StoreOptions, UpOptions, ServerOptions, EtcdListenOptions, FleetOptions
+        )
+        if options.clock == "manual":
+            serve(lambda stop: _up_manually(values, options, stop, announce))
+        elif options.servers != 1:
+            from fastkube.replicas import up_replicated
 
-        await up_replicated(values, stop, announce)
-        return
-    from fastkube.initial import Contents
+            child = fork_components()
+            serve(lambda stop: up_replicated(values, child, stop, announce))
+        else:
+            from fastkube.initial import Contents
 
-    contents = Contents(up_options, store_options)
-    server = Server(store_options, server_options, etcd_listen=etcd_options)
-    await server.begin_keys()
-    child = await spawn_components()
-    try:
-        await server.start()
-        kubeconfig = Path(up_options.kubeconfig or server.data_dir / "kubeconfig")
-        async with child.serving(server, values, up_options, contents, kubeconfig):
-            _announce(announce, begun, server, kubeconfig, child.names)
-            settled()
-            await child.until_stopped(stop)
-    finally:
-        await child.end()
+            contents = Contents(options, store_options)
+            server = Server(store_options, server_options, etcd_listen=etcd_options)
+            server.begin_keys()
+            child = fork_components()
+            whole = Whole(server, child, contents, options, begun)
+            serve(lambda stop: whole.run(values, stop, announce))
+
+
+class Whole(NamedTuple):
+    """The server in this process, and the components in the other one."""
+
+    server: Server
+    child: Child
+    contents: Contents
+    options: UpOptions
+    begun: float
+
+    async def run(self, values: Mapping[str, Any], stop: asyncio.Event, announce: Callable[[str], None]) -> None:
+        server, child = self.server, self.child
+        try:
+            await server.start()
+            kubeconfig = Path(self.options.kubeconfig or server.data_dir / "kubeconfig")
+            async with child.serving(server, values, self.options, self.contents, kubeconfig):
+                _announce(announce, self.begun, server, kubeconfig, child.names)
+                settled()
+                await child.until_stopped(stop)
+        finally:
+            await child.end()
 
 
 def _announce(
@@ -144,7 +166,7 @@ async def _up_manually(
 class Child:
     """The process of the components, seen from its parent."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: Forked) -> None:
         self.process = process
         self.names: list[str] = []
 
@@ -157,10 +179,8 @@ class Child:
             "scheduler": options.scheduler,
             "controllers": options.controller_manager,
         }
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(json.dumps(order).encode() + b"\n")
-        await self.process.stdin.drain()
-        line = await self.process.stdout.readline()
+        self.process.write(json.dumps(order).encode() + b"\n")
+        line = await self.process.readline()
         if not line:
             raise StartError("the scheduler, controllers and nodes did not start; what they said stands above")
         self.names = json.loads(line)
@@ -190,23 +210,19 @@ class Child:
         ended.cancel()
 
     async def end(self) -> None:
-        """Close its standard input, which ends it; what does not end by that is killed."""
-        if self.process.returncode is not None:
-            return
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        try:
-            await asyncio.wait_for(self.process.wait(), CHILD_GRACE_S)
-        except TimeoutError:
-            self.process.kill()
-            await self.process.wait()
+        await self.process.end(CHILD_GRACE_S)
 
 
-async def spawn_components() -> Child:
-    pipe = asyncio.subprocess.PIPE
-    words = (sys.executable, "-m", "fastkube", "components")
-    # a session of its own: Ctrl-C reaches the parent alone, which then ends the child in order
-    return Child(await asyncio.create_subprocess_exec(*words, stdin=pipe, stdout=pipe, start_new_session=True))
+def fork_components() -> Child:
+    """Before any event loop."""
+    import uvloop  # noqa: F401
+
+    import fastkube.api.catalog
+    import fastkube.api.selectors
+    import fastkube.api.tokens
+    import fastkube.client.transport  # noqa: F401
+
+    return Child(Forked("fastkube-parts", lambda: serve(components_from_stdin)))
 
 
 async def components_from_stdin(stop: asyncio.Event) -> None:

@@ -1,15 +1,13 @@
-"""What every process of fastkube is: an event loop until a signal, a collector that runs rarely, errors in one line.
-
-Apart from the command (cli.py), so that the children of `up` need not wait for the flags of all commands.
-"""
+"""What every process of fastkube is: an event loop until a signal, a collector that runs rarely, errors in one line."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, NoReturn
 
 from fastkube import COLLECTOR_THRESHOLDS
@@ -28,10 +26,8 @@ def settled() -> None:
 
 
 def serve(start: Callable[[asyncio.Event], Awaitable[None]]) -> None:
-    """Run until SIGTERM or SIGINT; errors that a user can mend are one line, others keep their traceback."""
+    """Run until SIGTERM or SIGINT; errors as `mendable` has them."""
     import uvloop
-
-    from fastkube.cluster import StartError
 
     async def whole() -> None:
         stop = asyncio.Event()
@@ -40,8 +36,17 @@ def serve(start: Callable[[asyncio.Event], Awaitable[None]]) -> None:
             loop.add_signal_handler(number, stop.set)
         await start(stop)
 
-    try:
+    with mendable():
         uvloop.run(whole())
+
+
+@contextlib.contextmanager
+def mendable() -> Iterator[None]:
+    """Errors that a user can mend are one line and the end of the process, others keep their traceback."""
+    from fastkube.cluster import StartError
+
+    try:
+        yield
     except StartError as error:
         die(str(error))
 

@@ -35,7 +35,7 @@ from fastkube.cluster import (
     store_path,
     write_endpoints,
 )
-from fastkube.commands import spawn_components, started
+from fastkube.commands import Child, started
 from fastkube.etcd.options import EtcdListenOptions
 from fastkube.initial import Contents
 from fastkube.process import settled
@@ -113,7 +113,9 @@ def _member_options(plan: _Plan, place: int) -> dict[str, Any]:
     }
 
 
-async def up_replicated(values: Mapping[str, Any], stop: asyncio.Event, announce: Callable[[str], None]) -> None:
+async def up_replicated(
+    values: Mapping[str, Any], child: Child, stop: asyncio.Event, announce: Callable[[str], None]
+) -> None:
     """`fastkube up --servers N`. Raises StartError."""
     begun = time.monotonic()
     options = config.build(UpOptions, dict(values))
@@ -134,7 +136,6 @@ async def up_replicated(values: Mapping[str, Any], stop: asyncio.Event, announce
         etcd_listen=config.build(EtcdListenOptions, mine),
     )
     others = [asyncio.ensure_future(_keep_running(values, plan, place)) for place in range(1, len(plan.names))]
-    child = await spawn_components()
     try:
         if not await started(server, stop):
             return

@@ -12,17 +12,17 @@ Rules:
   2. A certificate's first line says what it was made for (names, last day). PEM allows such text, and so a later start
      knows without parsing X.509 whether the file still serves; if not, it is made anew. The authority never is.
   3. `cryptography` is imported only when something must be made: it costs more than the rest of a restart. At a first
-     start another process makes it (`begin_beside`): this one goes on with its imports, and never has it in its memory.
+     start another process makes it (`make_beside`): this one goes on with its imports, and never has it in its memory.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime
 import ipaddress
 import os
 import socket
-import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -31,8 +31,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from fastkube.api.tokens import make_key
 
 if TYPE_CHECKING:
-    from asyncio.subprocess import Process
-
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
@@ -42,6 +40,7 @@ _CA_DAYS = 3650
 _LEAF_DAYS = 365
 _RENEW_DAYS = 90
 """A certificate with fewer days left is made anew at start."""
+_NICE = 10
 
 PROXY_NAME = "front-proxy-client"
 ADMIN_NAME = "kubernetes-admin"
@@ -139,25 +138,21 @@ def server_names(*more: str, service_cluster_ip_range: str = "") -> list[str]:
     return sorted(names)
 
 
-async def begin_beside(directory: Path, names: Iterable[str]) -> Process | None:
-    """At a first start: the process that makes what `prepare` would, and then the key of ServiceAccount tokens.
+def is_there(directory: Path) -> bool:
+    """Whether this is not a first start."""
+    return (directory / "apiserver.crt").exists()
+
+
+def make_beside(directory: Path, names: Iterable[str]) -> None:
+    """What another process does at a first start: what `prepare` would do here, and then the key of tokens.
 
     It says a line between the two. If it fails, `prepare` finds its files missing, and says what is wrong itself.
     """
-    import asyncio  # which the other process does without
-
-    if (directory / "apiserver.crt").exists():
-        return None
-    words = (sys.executable, "-m", "fastkube", "pki", str(directory), ",".join(names))
-    pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
-    return await asyncio.create_subprocess_exec(*words, stdin=nothing, stdout=pipe, stderr=nothing)
-
-
-def make_beside(directory: str, names: str) -> None:
-    """The process of `begin_beside`."""
-    prepare(Path(directory), names.split(","), time.time())
-    print(flush=True)
-    service_account_key(Path(directory))
+    with contextlib.suppress(OSError, ValueError):
+        prepare(directory, names, time.time())
+        print(flush=True)
+        os.nice(_NICE)  # no start waits for it
+        service_account_key(directory)
 
 
 def service_account_key(directory: Path) -> Path:

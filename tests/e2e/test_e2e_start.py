@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 UP = (sys.executable, "-m", "fastkube", "up", "--secure-port", "0")
@@ -46,3 +47,27 @@ def test_it_stops_well_while_somebody_is_connected(tmp_path: Path) -> None:
         with socket.create_connection((host, int(port))):
             up.send_signal(signal.SIGINT)
             assert up.wait(20) == 0
+
+
+def test_its_components_end_with_it_even_when_it_is_killed(tmp_path: Path) -> None:
+    with subprocess.Popen([*UP, "--data-dir", str(tmp_path)], stdout=subprocess.PIPE, text=True) as up:
+        assert up.stdout is not None
+        assert "is ready" in up.stdout.readline()
+        children = psutil.Process(up.pid).children()
+        assert "fastkube-parts" in [child.name() for child in children]
+        up.kill()
+        assert up.wait(20) == -signal.SIGKILL
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive
+
+
+def test_only_the_components_are_left_beside_it(tmp_path: Path) -> None:
+    with subprocess.Popen([*UP, "--data-dir", str(tmp_path)], stdout=subprocess.PIPE, text=True) as up:
+        assert up.stdout is not None
+        assert "is ready" in up.stdout.readline()
+        children = psutil.Process(up.pid).children()
+        psutil.wait_procs([child for child in children if child.name() == "fastkube-keys"], timeout=30)
+        assert [child.name() for child in psutil.Process(up.pid).children()] == ["fastkube-parts"]
+        assert (tmp_path / "pki" / "sa.key").exists()
+        up.terminate()
+        assert up.wait(20) == 0

@@ -56,13 +56,14 @@ MAY_IMPORT = {
     "replicas": None,
     "etcdserver": None,
     "embedded": None,
+    "forked": None,
     "initial": None,
     "process": None,
     "testing": None,
     "cli": None,
     "cli_clusters": None,
     "cli_nodes": None,
-    "__main__": {"__init__", "cli", "commands", "process", "server"},
+    "__main__": {"__init__", "cli"},
 }
 
 
