@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import NamedTuple
 
 import msgpack
@@ -38,7 +39,10 @@ class Write(NamedTuple):
     brief: bool
 
 
-_Waiting = tuple[Write, "asyncio.Future[Response | None]"]
+Outcome = Response | BaseException | None
+"""The answer to a write, or why there is none; None: it has to be sent alone."""
+
+_Waiting = tuple[Write, Callable[[Outcome], None]]
 
 
 class Batcher:
@@ -60,14 +64,21 @@ class Batcher:
 
     async def write(self, write: Write) -> Response:
         """The answer to a write. Raises what sending it alone would."""
-        if self._refused or len(write.body) > _BYTES_MAX:
+        if self.is_for_one(write):
             return await self._send(write)
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Response | None] = loop.create_future()
-        self._waiting.append((write, answer))
-        if len(self._waiting) == 1 and len(self._flights) < _FLIGHTS_MAX:
-            loop.call_soon(self._depart)
+        answer: asyncio.Future[Response | None] = asyncio.get_running_loop().create_future()
+        self.write_nowait(write, partial(_settle, answer))
         return await answer or await self._send(write)
+
+    def is_for_one(self, write: Write) -> bool:
+        """Whether it has to be sent alone: the server takes no batches, or it is too large for one."""
+        return self._refused or len(write.body) > _BYTES_MAX
+
+    def write_nowait(self, write: Write, landed: Callable[[Outcome], None]) -> None:
+        """Join a write to the others; `landed` is called later, and must not raise."""
+        self._waiting.append((write, landed))
+        if len(self._waiting) == 1 and len(self._flights) < _FLIGHTS_MAX:
+            asyncio.get_running_loop().call_soon(self._depart)
 
     def _depart(self) -> None:
         """Send what waits, as far as there is room for flights."""
@@ -100,17 +111,15 @@ class Batcher:
             else:
                 results = await self._fly_together(batch)
         except ApiError as error:
-            for _, answer in batch:
-                if not answer.done():
-                    answer.set_exception(_again(error))
+            for _, landed in batch:
+                landed(_again(error))
             return
-        except BaseException:
-            for _, answer in batch:
-                answer.cancel()
+        except BaseException as error:
+            for _, landed in batch:
+                landed(error)
             raise
-        for (_, answer), result in zip(batch, results, strict=True):
-            if not answer.done():
-                answer.set_result(result)
+        for (_, landed), result in zip(batch, results, strict=True):
+            landed(result)
 
     async def _fly_together(self, batch: list[_Waiting]) -> list[Response | None]:
         response = await self._send_many(msgpack.packb([write for write, _ in batch]))
@@ -118,6 +127,17 @@ class Batcher:
             return [_response(*result) for result in msgpack.unpackb(response.body)]
         self._refused = response.status in _REFUSED
         return [None] * len(batch)
+
+
+def _settle(answer: asyncio.Future[Response | None], outcome: Outcome) -> None:
+    if answer.done():
+        return
+    if outcome is None or isinstance(outcome, Response):
+        answer.set_result(outcome)
+    elif isinstance(outcome, ApiError):
+        answer.set_exception(outcome)
+    else:
+        answer.cancel()
 
 
 def _response(code: int, body: bytes, warnings: list[str]) -> Response | None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Literal
 from urllib.parse import urlencode
 
@@ -24,6 +24,7 @@ from fastkube import __version__
 from fastkube.client import codec as codecs
 from fastkube.client import kubeconfig
 from fastkube.client.batch import BATCH_PATH, Batcher, Write
+from fastkube.client.creation import Creation
 from fastkube.client.kubeconfig import Connection, TokenSource
 from fastkube.client.resource import Resource, collection_path, object_path
 from fastkube.client.transport import POOL_SIZE, HttpTransport, Response, Transport, TransportError
@@ -216,6 +217,24 @@ class Client:
         else:
             path = collection_path(resource, namespace)
         return await self._object("POST", path, _writing(dry_run, field_manager), obj, brief=brief, shared=shared)
+
+    def create_nowait(
+        self,
+        resource: str | Resource,
+        obj: Object,
+        namespace: str = "",
+        *,
+        name: str = "",
+        subresource: str = "",
+        answered: Callable[[ApiError | None], None],
+    ) -> None:
+        """A brief `create` for who makes very many: `answered` is called with what it would raise, or None."""
+        creation = Creation(self, answered, resource, obj, namespace, name, subresource)
+        batcher, sent = self._batcher, self._send
+        if batcher is None or sent != "msgpack":
+            creation.go_alone()
+        else:
+            creation.join(batcher, self._base)
 
     async def update(
         self,

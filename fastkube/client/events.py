@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict, deque
+from functools import partial
 from typing import Any, NamedTuple
 
 from fastkube.client.client import Client, Unreachable
@@ -36,9 +37,8 @@ SPAM_BURST = 25
 SPAM_REFILL_S = 300.0
 SERIES_END_S = 360.0
 SERIES_REFRESH_S = 1800.0
-WRITERS = 4
-WRITES_MAX = 64
-"""Events that a writer has under way at a time: what has queued up while others were written shares requests."""
+WRITES_MAX = 256
+"""Events that a recorder has under way at a time."""
 TRIES_MAX = 12
 RETRY_S = 10.0
 
@@ -146,67 +146,90 @@ class Correlator:
 
 
 class _Writer:
-    """The queue and the tasks that both recorders write with."""
+    """The queue that both recorders write from: what has queued up while others were written shares requests."""
 
     def __init__(self, client: Client, resource: str) -> None:
         self.dropped = 0
         self._client = client
         self._resource = resource
         self._queue: deque[Write] = deque()
-        self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._begun = False
         self._busy = 0
 
     def start(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._run(), name=f"events {self._resource}") for _ in range(WRITERS)]
+        self._begun = True
+        self._advance()
 
     def put(self, write: Write) -> None:
         if len(self._queue) >= QUEUED_MAX:
             self.dropped += 1
             return
         self._queue.append(write)
-        self._wake.set()
         self._idle.clear()
+        self._advance()
 
     async def flush(self, timeout_s: float) -> None:
         async with asyncio.timeout(timeout_s):
             await self._idle.wait()
 
     async def stop(self) -> None:
+        self._begun = False
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
 
-    async def _run(self) -> None:
-        while True:
-            while not self._queue:
-                self._wake.clear()
-                await self._wake.wait()
-            writes = [self._queue.popleft() for _ in range(min(len(self._queue), WRITES_MAX))]
+    def _advance(self) -> None:
+        """Write what waits, as far as there is room for it."""
+        while self._begun and self._queue and self._busy < WRITES_MAX:
             self._busy += 1
-            try:
-                await asyncio.gather(*map(self._write, writes))
-            finally:
-                self._busy -= 1
-                if not self._queue and not self._busy:
-                    self._idle.set()
+            write = self._queue.popleft()
+            if write.patch is None:
+                self._create(write)
+            else:
+                self._retry(write, 0.0)
 
-    async def _write(self, write: Write) -> None:
-        for _ in range(TRIES_MAX):
-            try:
-                await self._send(write)
-                return
-            except Unreachable:
-                await asyncio.sleep(RETRY_S)  # in real time: it is the network that has to come back
-            except ApiError as error:
-                if error.reason != "AlreadyExists" and not _terminating(error):
-                    log.warning("the server refused an event: %s", error.message)
-                return
-        log.warning("an event could not be written: %s", write.event.get("reason"))
+    def _create(self, write: Write) -> None:
+        event = write.event
+        namespace = event["metadata"]["namespace"]
+        self._client.create_nowait(self._resource, event, namespace, answered=partial(self._created, write))
+
+    def _created(self, write: Write, error: ApiError | None) -> None:
+        if isinstance(error, Unreachable) and self._begun:
+            self._retry(write, RETRY_S)
+            return
+        if error is not None and not isinstance(error, Unreachable):
+            _note(error)
+        self._done()
+
+    def _retry(self, write: Write, after_s: float) -> None:
+        task = asyncio.get_running_loop().create_task(self._write(write, after_s), name=f"event {self._resource}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _done(self) -> None:
+        self._busy -= 1
+        self._advance()
+        if not self._queue and not self._busy:
+            self._idle.set()
+
+    async def _write(self, write: Write, after_s: float) -> None:
+        try:
+            for _ in range(TRIES_MAX):
+                await asyncio.sleep(after_s)  # in real time: it is the network that has to come back
+                try:
+                    await self._send(write)
+                    return
+                except Unreachable:
+                    after_s = RETRY_S
+                except ApiError as error:
+                    _note(error)
+                    return
+            log.warning("an event could not be written: %s", write.event.get("reason"))
+        finally:
+            self._done()
 
     async def _send(self, write: Write) -> None:
         metadata = write.event["metadata"]
@@ -220,6 +243,11 @@ class _Writer:
                 if error.code != 404:
                     raise
         await self._client.create(self._resource, write.event, metadata["namespace"], brief=True)
+
+
+def _note(error: ApiError) -> None:
+    if error.reason != "AlreadyExists" and not _terminating(error):
+        log.warning("the server refused an event: %s", error.message)
 
 
 def _terminating(error: ApiError) -> bool:

@@ -3,8 +3,9 @@
     reserve and permit (in the scheduling cycle) → wait for permission → pre-bind → bind → post-bind
     any failure → unreserve → forget → the Pod goes back into the queue
 
-Most Pods need nothing before binding; they go through a fixed number of workers. A Pod that must wait (for permission,
-for a volume) has a task of its own, so that nobody waits behind it.
+Most Pods need nothing before binding: what was decided in one turn is sent together, and no task waits for the answers
+(`bind_nowait`), of which so many may be outstanding. A Pod that must wait (for permission, for a volume) has a task of
+its own, so that nobody waits behind it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastkube.client import Client
@@ -107,7 +109,7 @@ class Binder:
         self,
         client: Client,
         clock: Clock,
-        workers: int,
+        in_flight_max: int,
         *,
         extenders: Extenders,
         metrics: Metrics,
@@ -120,28 +122,25 @@ class Binder:
         self.under_way = 0
         self._client = client
         self._clock = clock
-        self._workers = workers
+        self._in_flight = 0
+        self._in_flight_max = in_flight_max
         self._extenders = extenders
         self._metrics = metrics
         self._permitted = permitted
         self._bound = bound
         self._failed = failed
         self._queue: deque[Binding] = deque()
-        self._wake = asyncio.Semaphore(0)
         self._idle = asyncio.Event()
         self._idle.set()
         self._tasks: set[asyncio.Task[None]] = set()
-
-    def start(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._tasks = {loop.create_task(self._work(), name="bind") for _ in range(self._workers)}
 
     async def stop(self) -> None:
         """Bindings that have not been sent are dropped; the API server has the truth."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = set()
+        self._over(len(self._queue))
+        self._queue.clear()
 
     async def idle(self) -> None:
         """Until nothing is under way."""
@@ -150,26 +149,63 @@ class Binder:
     def put(self, binding: Binding) -> None:
         self.under_way += 1
         self._idle.clear()
+        if binding.permits:
+            self.waiting[binding.pod.uid] = WaitingPod(binding)
         if binding.permits or self._pre_binders(binding):
-            if binding.permits:
-                self.waiting[binding.pod.uid] = WaitingPod(binding)
-            task = asyncio.get_running_loop().create_task(self._carry_out(binding), name="bind slowly")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._begin(binding)
         else:
             self._queue.append(binding)
-            self._wake.release()
+            self._advance()
+
+    def _advance(self) -> None:
+        """Send what waits, as far as there is room for it."""
+        while self._queue and self._in_flight < self._in_flight_max:
+            binding = self._queue.popleft()
+            self._in_flight += 1
+            bind_nowait = binding.profile.bind_nowait
+            if bind_nowait is None or self._extenders.about(binding.pod):
+                self._begin(binding).add_done_callback(self._landed)
+            else:
+                answered = partial(self._answered, binding, binding.profile.timing.now())
+                bind_nowait(binding.pod, binding.node.name, answered)
+
+    def _begin(self, binding: Binding) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(self._carry_out(binding), name="bind")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        self._in_flight -= 1
+        self._advance()
+
+    def _answered(self, binding: Binding, started: float, error: ApiError | None) -> None:
+        """The server's word on what `bind_nowait` has sent."""
+        self._in_flight -= 1
+        timing, plugin = binding.profile.timing, binding.profile.bind[0].name
+        if binding.cycle.sampled:
+            timing.plugin("Bind", plugin, started, SUCCESS if error is None else "Error")
+        try:
+            if error is None:
+                timing.point("Bind", started)
+                self._bound(binding)
+            else:
+                self._failed(binding, _broken("Bind", plugin, error))
+        except Exception:
+            log.exception("the end of binding pod %s broke", binding.pod.key)
+        self._over(1)
+        self._advance()
+
+    def _over(self, count: int) -> None:
+        self.under_way -= count
+        if not self.under_way:
+            self._idle.set()
 
     @staticmethod
     def _pre_binders(binding: Binding) -> list[Plugin]:
         """Those that have noted something to do for this Pod, and those that note nothing."""
         state = binding.cycle.state
         return [plugin for plugin in binding.profile.pre_bind if not plugin.notes_pre_bind or plugin.name in state]
-
-    async def _work(self) -> None:
-        while True:
-            await self._wake.acquire()
-            await self._carry_out(self._queue.popleft())
 
     async def _carry_out(self, binding: Binding) -> None:
         try:
@@ -199,9 +235,7 @@ class Binder:
             self._bound(binding)
         finally:
             self.waiting.pop(binding.pod.uid, None)
-            self.under_way -= 1
-            if not self.under_way:
-                self._idle.set()
+            self._over(1)
 
     async def _tell_expected(self, binding: Binding) -> None:
         """Binding will take a while: others see where the Pod is going, and it comes back there after a restart."""
@@ -251,7 +285,11 @@ class Binder:
             raise Refused(rejected.message, plugin.name) from None
         except (ApiError, BindingFailed) as error:
             status = "Error"
-            raise Refused(f'running {point} plugin "{plugin.name}": {error}') from error
+            raise _broken(point, plugin.name, error) from error
         finally:
             if binding.cycle.sampled:
                 timing.plugin(point, plugin.name, started, status)
+
+
+def _broken(point: str, plugin: str, error: Exception) -> Refused:
+    return Refused(f'running {point} plugin "{plugin}": {error}')

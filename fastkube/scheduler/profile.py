@@ -133,6 +133,8 @@ class Profile:
         self.permit = self._points["permit"]
         self.pre_bind = self._points["preBind"]
         self.bind = self._points["bind"]
+        self.bind_nowait = getattr(self.bind[0], "bind_nowait", None)
+        """That of the first bind plugin, where it can bind many Pods at a time and never passes one on."""
         self.post_bind = self._points["postBind"]
         self.has_scores = bool(self._points["score"])
         self._metrics = handle.metrics

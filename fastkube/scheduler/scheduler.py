@@ -203,7 +203,6 @@ class Scheduler:
         self.informers.start()
         try:
             await self.informers.wait_synced(SYNC_TIMEOUT_S)
-            self.binder.start()
             self.status.start()
             for recorder in self.recorders.values():
                 recorder.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from typing import Any
 
 import msgpack
@@ -131,6 +132,45 @@ async def test_the_client_does_without_where_there_is_no_batch(api: Api, monkeyp
             names = [f"alone-{n}" for n in range(20)]
             await asyncio.gather(*(client.create("v1/configmaps", config_map(name), "default") for name in names))
             await asyncio.gather(*(client.delete("v1/configmaps", name, "default") for name in names))
+
+
+async def tell_of_each(client: Client, names: list[str]) -> list[ApiError | None]:
+    """What creates that nobody awaits come to, in the order of the names."""
+    told: dict[int, ApiError | None] = {}
+    all_told = asyncio.Event()
+
+    def answered(at: int, error: ApiError | None) -> None:
+        assert at not in told
+        told[at] = error
+        if len(told) == len(names):
+            all_told.set()
+
+    for at, name in enumerate(names):
+        client.create_nowait("v1/configmaps", config_map(name), "default", answered=partial(answered, at))
+    await asyncio.wait_for(all_told.wait(), 20)
+    return [told[at] for at in range(len(names))]
+
+
+@pytest.mark.parametrize("way", ["together", "alone", "no batch"])
+async def test_each_create_that_nobody_awaits_is_told_of(api: Api, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    names = [f"{way.replace(' ', '-')}-{n % 20}" for n in range(25)]
+    if way == "no batch":
+        monkeypatch.setattr("fastkube.client.client.BATCH_PATH", "/nope")
+    async with Client(api.url, token=ADMIN, batch=way != "alone") as client:
+        refused = [error for error in await tell_of_each(client, names) if error is not None]
+        assert [(error.code, error.reason) for error in refused] == [(409, "AlreadyExists")] * 5
+        assert set(names) == {
+            name
+            for obj in (await client.list("v1/configmaps", "default"))["items"]
+            if (name := obj["metadata"]["name"]).startswith(way.replace(" ", "-"))
+        }
+
+
+async def test_creates_that_nobody_awaits_are_told_of_a_server_that_is_gone(api: Api) -> None:
+    client = Client("http://127.0.0.1:1", token=ADMIN, batch=True)
+    told = await tell_of_each(client, ["a", "b"])
+    assert [error.code for error in told if error is not None] == [503, 503]
+    await client.close()
 
 
 # ---------------------------------------------------------------- writes that repeat
