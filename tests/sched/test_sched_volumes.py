@@ -276,8 +276,8 @@ def test_a_driver_attaches_only_so_many_volumes() -> None:
 
 
 EBS, DISK = "kubernetes.io/aws-ebs", "kubernetes.io/gce-pd"
-ZONAL = "projects/UNSPECIFIED/zones/z1/disks/two"
-REGIONAL = "projects/UNSPECIFIED/regions/r/disks/two"
+ZONAL = "projects/UNSPECIFIED/zones/l-r-a/disks/two"
+REGIONAL = "projects/UNSPECIFIED/regions/l-r/disks/two"
 
 
 @pytest.mark.parametrize(
@@ -294,10 +294,16 @@ REGIONAL = "projects/UNSPECIFIED/regions/r/disks/two"
             {},
             True,
         ),
-        (EBS, "ebs.csi.aws.com", "one", {"awsElasticBlockStore": {"volumeID": "aws://z1/disk"}}, {}, True),
         (DISK, "pd.csi.storage.gke.io", "one", {"gcePersistentDisk": {"pdName": "two"}}, {}, False),
-        (DISK, "pd.csi.storage.gke.io", ZONAL, {"gcePersistentDisk": {"pdName": "two"}}, {ZONE: "z1"}, True),
-        (DISK, "pd.csi.storage.gke.io", REGIONAL, {"gcePersistentDisk": {"pdName": "two"}}, {ZONE: "r-a__r-b"}, True),
+        (DISK, "pd.csi.storage.gke.io", ZONAL, {"gcePersistentDisk": {"pdName": "two"}}, {ZONE: "l-r-a"}, True),
+        (
+            DISK,
+            "pd.csi.storage.gke.io",
+            REGIONAL,
+            {"gcePersistentDisk": {"pdName": "two"}},
+            {ZONE: "l-r-a__l-r-b"},
+            True,
+        ),
         ("kubernetes.io/cinder", "cinder.csi.openstack.org", "one", {"cinder": {"volumeID": "two"}}, {}, False),
         ("kubernetes.io/azure-disk", "disk.csi.azure.com", "one", {"azureDisk": {"diskURI": "two"}}, {}, False),
         (
@@ -329,19 +335,72 @@ def test_inline_and_coming_in_tree_volumes_count_as_well(migrated: str, fits: bo
     assert full_node_takes(migrated, "ebs.csi.aws.com", "one", objects, user("two")) is fits
 
 
-def full_node_takes(migrated: str, driver: str, handle: str, objects: list[Object], wanted: Object) -> bool:
-    limit = {
+def csi_node(name: str, migrated: str, **limits: int) -> Object:
+    return {
         "apiVersion": "storage.k8s.io/v1",
         "kind": "CSINode",
-        "metadata": {"name": "n", "annotations": {"storage.alpha.kubernetes.io/migrated-plugins": migrated}},
-        "spec": {"drivers": [{"name": driver, "nodeID": "n", "allocatable": {"count": 1}}]},
-    }
+        "metadata": {"name": name, "annotations": {"storage.alpha.kubernetes.io/migrated-plugins": migrated}},
+        "spec": {"drivers": [{"name": driver, "nodeID": name, "allocatable": {"count": limit}}
+                             for driver, limit in limits.items()]},
+    }  # fmt: skip
+
+
+def full_node_takes(migrated: str, driver: str, handle: str, objects: list[Object], wanted: Object) -> bool:
     csi = {"csi": {"driver": driver, "volumeHandle": handle}}
-    full = [node("n"), limit, claim("one", volume="pv-one"), volume("pv-one", spec=csi), user("one", node="n")]
+    full = [
+        node("n", {DISK_ZONE: "l-r-a"}),
+        csi_node("n", migrated, **{driver: 1}),
+        claim("one", volume="pv-one"),
+        volume("pv-one", spec=csi),
+        user("one", node="n"),
+    ]
     scheduler = OfflineScheduler([*full, *objects])
     decision = scheduler.decide(scheduler.cache.parse(wanted))
     assert decision.node or "node(s) exceed max volume count" in decision.message
     return bool(decision.node)
+
+
+OLD_ZONE, OLD_REGION = "failure-domain.beta.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/region"
+EBS_ZONE, DISK_ZONE = "topology.ebs.csi.aws.com/zone", "topology.gke.io/zone"
+VOLUME_ID, URI = {"volumeID": "vol-1"}, {"diskURI": "uri"}
+ELSEWHERE = "0/1 nodes are available: 1 node(s) didn't match PersistentVolume's node affinity."
+
+
+@pytest.mark.parametrize(
+    ("source", "on", "labels", "migrated", "of_node", "expected"),
+    [
+        ({"awsElasticBlockStore": VOLUME_ID}, {ZONE: ["z1"]}, {}, "", {ZONE: "z1"}, "n"),
+        ({"awsElasticBlockStore": VOLUME_ID}, {ZONE: ["z1"]}, {}, EBS, {ZONE: "z1"}, ELSEWHERE),
+        ({"awsElasticBlockStore": VOLUME_ID}, {ZONE: ["z1"]}, {}, EBS, {EBS_ZONE: "z1"}, "n"),
+        ({"awsElasticBlockStore": VOLUME_ID}, {ZONE: ["z1"]}, {}, EBS, {EBS_ZONE: "z2", ZONE: "z1"}, ELSEWHERE),
+        ({"awsElasticBlockStore": VOLUME_ID}, {ZONE: ["z1"]}, {}, f"{DISK},{EBS}", {EBS_ZONE: "z1"}, "n"),
+        ({"awsElasticBlockStore": VOLUME_ID}, {ZONE: ["z1"]}, {}, DISK, {ZONE: "z1"}, "n"),
+        ({"awsElasticBlockStore": VOLUME_ID}, {"disk": ["1"]}, {ZONE: "z1"}, EBS, {"disk": "1"}, ELSEWHERE),
+        ({"awsElasticBlockStore": VOLUME_ID}, {"disk": ["1"]}, {ZONE: "z1"}, EBS, {"disk": "1", EBS_ZONE: "z1"}, "n"),
+        ({"gcePersistentDisk": {"pdName": "d"}}, {}, {ZONE: "l-r-a__l-r-b"}, DISK, {DISK_ZONE: "l-r-b"}, "n"),
+        ({"gcePersistentDisk": {"pdName": "d"}}, {}, {ZONE: "l-r-a__l-r-b"}, DISK, {DISK_ZONE: "l-r-c"}, ELSEWHERE),
+        ({"cinder": {"volumeID": "d"}}, {OLD_ZONE: ["z1"], OLD_REGION: ["r"]}, {}, "kubernetes.io/cinder",
+         {"topology.cinder.csi.openstack.org/zone": "z1", "topology.kubernetes.io/region": "r"}, "n"),
+        ({"azureDisk": URI}, {ZONE: ["z1"]}, {}, "kubernetes.io/azure-disk", {ZONE: "z1"}, "n"),
+        ({"azureDisk": {**URI, "kind": "Dedicated"}}, {}, {}, "kubernetes.io/azure-disk", {},
+         "kind(Dedicated) is not supported in csi migration"),
+        ({"awsElasticBlockStore": {"volumeID": "aws://z/disk"}}, {}, {}, EBS, {},
+         "failed to translate Kubernetes ID to EBS Volume ID Invalid format for AWS volume (aws://z/disk)"),
+        ({"gcePersistentDisk": {"pdName": "d"}}, {}, {ZONE: "a__b"}, DISK, {}, "failed to get region from zones: zone "
+         "in unexpected format, expected: {locale}-{region}-{zone}, got: a"),
+        ({"gcePersistentDisk": {"pdName": "d"}}, {}, {ZONE: "a-b-c__a-d-c"}, DISK, {}, "failed to get region from "
+         "zones: multiple or no regions gotten from zones, got: map[a-b:{} a-d:{}]"),
+    ],
+)  # fmt: skip
+def test_in_tree_volumes_are_near_as_their_driver_says(
+    source: Object, on: dict[str, list[str]], labels: Object, migrated: str, of_node: dict[str, str], expected: str
+) -> None:
+    bound = [claim("data", volume="pv"), volume("pv", on=on, spec=source, labels=labels)]
+    scheduler = OfflineScheduler([node("n", of_node), csi_node("n", migrated), *bound])
+    decision = scheduler.decide(scheduler.cache.parse(user("data")))
+    if expected.startswith(("failed", "kind")):
+        expected = f'running "VolumeBinding" filter plugin: could not translate pv: {expected}'
+    assert (decision.node or decision.message) == expected
 
 
 def pod_with_selector(obj: Object) -> Object:

@@ -17,10 +17,10 @@ from fastkube.scheduler.events import (
     Interest,
 )
 from fastkube.scheduler.framework import Cycle, Handle, Plugin, Reason, Refusal, Rejected
-from fastkube.scheduler.migration import MIGRATED, Migratable
+from fastkube.scheduler.migration import Migratable
 from fastkube.scheduler.nodes import NodeInfo
 from fastkube.scheduler.pods import PodInfo
-from fastkube.scheduler.volumes import ATTACHMENTS, CSI_NODES, VolumeStore, annotations_of, claim_names, class_of
+from fastkube.scheduler.volumes import ATTACHMENTS, CSI_NODES, VolumeStore, claim_names, class_of
 
 Object = dict[str, Any]
 
@@ -90,7 +90,7 @@ class NodeVolumeLimits(Plugin):
         return (Refusal(mask, self.TOO_MANY),)
 
     def _exceeds(self, info: NodeInfo, wanted: Volumes, limits: dict[str, int], csi_node: Object) -> bool:
-        migrated = frozenset(annotations_of(csi_node).get(MIGRATED, "").split(","))
+        migrated = migration.plugins_migrated(csi_node)
         used = self._used(info).on(migrated)
         attached = used | self._from_attachments(info.name)
         new = wanted.on(migrated) - used  # as upstream: what is attached without a Pod that uses it counts besides

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from fastkube.api import quantity
 from fastkube.errors import ApiError
+from fastkube.scheduler import migration
 from fastkube.scheduler.events import (
     CSI_DRIVER,
     CSI_NODE,
@@ -26,12 +27,13 @@ from fastkube.scheduler.events import (
     ClusterEvent,
     Interest,
 )
-from fastkube.scheduler.framework import BindingFailed, Cycle, Handle, Plugin, Reason, Refusal, Rejected
-from fastkube.scheduler.migration import MIGRATED
+from fastkube.scheduler.framework import BindingFailed, Cycle, Handle, Plugin, PluginError, Reason, Refusal, Rejected
+from fastkube.scheduler.nodeaffinity import selected_nodes
 from fastkube.scheduler.nodes import NodeInfo, bits
 from fastkube.scheduler.pods import PodInfo
 from fastkube.scheduler.volumes import (
     CLAIMS,
+    CSI_NODES,
     SELECTED_NODE,
     VOLUMES,
     Claims,
@@ -91,6 +93,7 @@ class VolumeBinding(Plugin):
         self._timeout_s = BIND_TIMEOUT_S if timeout is None else float(timeout)
         self._shape = [(int(point["utilization"]), int(point["score"]) * 10) for point in args.get("shape") or ()]
         self._store = VolumeStore(handle.lister)
+        self._csi_nodes = handle.lister(CSI_NODES)
         self._waiting: set[asyncio.Event] = set()
         for resource in (CLAIMS, VOLUMES):
             handle.lister(resource).add_handler(None, self._claims_changed, self._claims_changed)
@@ -113,11 +116,30 @@ class VolumeBinding(Plugin):
             if volume is None:
                 yield Refusal(index.all, self.MISSING)
             else:
-                yield Refusal(index.all & ~self._store.nodes_of(volume, index), self.ELSEWHERE)
+                yield Refusal(index.all & ~self._nodes_of(volume), self.ELSEWHERE)
         if state.claims.delayed:
             suitable, roomy = self._for_delayed(state.claims.delayed)
             yield Refusal(index.all & ~suitable, self.NONE_TO_BIND)
             yield Refusal(suitable & ~roomy, self.FULL)
+
+    def _nodes_of(self, volume: Object) -> int:
+        """The nodes that can use a claim's volume: by its driver's labels where a CSI driver stands in for it."""
+        index = self.handle.cache.index
+        nodes, plugin = self._store.nodes_of(volume, index), migration.plugin_of(volume)
+        migrated = self._migrated(plugin) if plugin else 0
+        if not migrated:
+            return nodes
+        try:
+            required = migration.required_nodes(volume)
+        except ValueError as error:
+            raise PluginError(self.name, f"could not translate pv: {error}") from error
+        return nodes & ~migrated | selected_nodes(required, index) & migrated
+
+    def _migrated(self, plugin: str) -> int:
+        """The nodes on which a CSI driver stands in for an in-tree plugin."""
+        told = (each["metadata"] for each in self._csi_nodes.list() if plugin in migration.plugins_migrated(each))
+        infos = (self.handle.cache.infos.get(metadata["name"]) for metadata in told)
+        return sum(1 << info.slot for info in infos if info is not None and info.slot >= 0)
 
     # -- claims that wait for a node -----------------------------------------------------------------------------------
 
@@ -295,8 +317,7 @@ class VolumeBinding(Plugin):
     def _check_usable(self, claim: Object, node: NodeInfo) -> None:
         name = claim["spec"]["volumeName"]
         volume = self._store.volume(name)
-        index = self.handle.cache.index
-        if volume is not None and node.slot >= 0 and not self._store.nodes_of(volume, index) >> node.slot & 1:
+        if volume is not None and node.slot >= 0 and not self._nodes_of(volume) >> node.slot & 1:
             raise BindingFailed(f'pv "{name}" node affinity doesn\'t match node "{node.name}"')
 
     # -- who wakes -----------------------------------------------------------------------------------------------------
@@ -313,7 +334,7 @@ class VolumeBinding(Plugin):
             before, after = event.old.get("spec") or {}, event.new.get("spec") or {}
             return bool(before.get("storageCapacity")) and not after.get("storageCapacity")
         if event.resource == CSI_NODE and event.old is not None:
-            return annotations_of(event.old).get(MIGRATED) != annotations_of(event.new).get(MIGRATED)
+            return migration.plugins_migrated(event.old) != migration.plugins_migrated(event.new)
         if event.resource == CSI_STORAGE_CAPACITY and event.old is not None:
             return _limit(event.new) > _limit(event.old)
         return True
