@@ -18,9 +18,10 @@ from fastkube.cluster import StoreOptions, UpOptions
 from fastkube.controllers.options import ControllerManagerOptions
 from fastkube.etcd.options import EtcdListenOptions, EtcdServerOptions
 from fastkube.nodes.options import FleetOptions
-from fastkube.process import die, serve
+from fastkube.process import die, log_level, serve
 from fastkube.scheduler.options import CONTENT_TYPES, SchedulerOptions
 from fastkube.server.options import ServerOptions
+from fastkube.server.upstream_options import UpstreamOptions
 from fastkube.store.external.options import EtcdOptions
 from fastkube.store.options import ReplicationOptions
 
@@ -38,16 +39,13 @@ class _Group(click.Group):
         name, command, rest = super().resolve_command(ctx, args)
         path = ctx.params.get("config")
         if path and command is not None:
-            flags = {
-                option.opts[0].removeprefix("--"): parameter.name
-                for parameter in command.params
-                for option in [parameter]
-            }
+            flags = {parameter.opts[0].removeprefix("--"): parameter for parameter in command.params}
+            lists = {flag: getattr(parameter, "multiple", False) for flag, parameter in flags.items()}
             try:
-                values = config.read_file(Path(path), set(flags))
+                values = config.read_file(Path(path), lists)
             except (OSError, ValueError) as error:
                 raise click.UsageError(str(error)) from error
-            ctx.default_map = {name or "": {flags[key]: value for key, value in values.items()}}
+            ctx.default_map = {name or "": {flags[key].name: value for key, value in values.items()}}
         return name, command, rest
 
 
@@ -68,6 +66,7 @@ def main(config: str | None) -> None:
     StoreOptions,
     FleetOptions,
     ServerOptions,
+    UpstreamOptions,
     EtcdListenOptions,
     SchedulerOptions,
     ControllerManagerOptions,
@@ -79,8 +78,20 @@ def up(**values: Any) -> None:
     commands.up(values, announce=click.echo)
 
 
+def _upstream_version(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    """`--version` as kube-apiserver's, for scripts that ask for it."""
+    if value in (None, "false"):
+        return
+    from fastkube.server.version import VERSION_INFO
+
+    click.echo(f"Kubernetes {VERSION_INFO['gitVersion']}")
+    context.exit()
+
+
 @main.command()
-@config.add_flags(StoreOptions, EtcdOptions, ServerOptions, EtcdListenOptions, ReplicationOptions)
+@config.add_flags(StoreOptions, EtcdOptions, ServerOptions, UpstreamOptions, EtcdListenOptions, ReplicationOptions)
+@click.option("-v", "--v", "verbosity", type=click.IntRange(min=0), default=0, help="How much is logged; 4: all.")
+@click.option("--version", is_flag=False, flag_value="true", callback=_upstream_version, is_eager=True, hidden=True)
 def apiserver(**values: Any) -> None:
     """Run the API server with its embedded store, and nothing else.
 
@@ -89,6 +100,7 @@ def apiserver(**values: Any) -> None:
     """
     from fastkube import commands
 
+    log_level(values.pop("verbosity"))
     commands.apiserver(values, announce=click.echo)
 
 

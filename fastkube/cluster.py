@@ -254,12 +254,22 @@ class Server:
             authorizer,
             enable=options.enable_admission_plugins,
             disable=options.disable_admission_plugins,
+            only=options.admission_control,
+            config_file=options.admission_control_config_file,
+            tolerated_s=(options.default_not_ready_toleration_seconds, options.default_unreachable_toleration_seconds),
         )
         stack.callback(chain.close)
         addresses = ServiceAddresses(self.store, options.service_cluster_ip_range, options.service_node_port_range)
         stack.callback(addresses.close)
         attendants = builtin_attendants(self.store, addresses)
-        registry = Registry(self.store, catalog, clock=self.clock, admission=chain, attendants=attendants)
+        registry = Registry(
+            self.store,
+            catalog,
+            clock=self.clock,
+            admission=chain,
+            attendants=attendants,
+            event_ttl_s=int(options.event_ttl_s),
+        )
         keeper = Keeper(self.store, catalog, self.clock, HookClient(lookups).post, works=not shared_port)
         stack.push_async_callback(keeper.close)
         if not shared_port:
@@ -313,8 +323,10 @@ class Server:
         from fastkube.registry.bootstrap import publish_address
 
         port = urllib.parse.urlsplit(self.api.url).port
-        if port and self.api.url.startswith("https"):
-            await publish_address(self._registry, self._options.advertise_address or _own_address(), port)
+        options = self._options
+        if port and self.api.url.startswith("https") and options.endpoint_reconciler_type != "none":
+            address = options.advertise_address or _own_address()
+            await publish_address(self._registry, address, port, options.kubernetes_service_node_port)
 
     async def stop(self) -> None:
         await self._stack.aclose()

@@ -41,6 +41,16 @@ def take_options(values: Mapping[str, Any], *classes: type) -> list[Any]:
         raise StartError(str(error)) from error
 
 
+def check_upstream_options(values: Mapping[str, Any]) -> None:
+    """Raises StartError for flags of kube-apiserver that ask for what there is not."""
+    from fastkube.server.upstream_options import UpstreamOptions
+
+    try:
+        config.build(UpstreamOptions, dict(values)).validate()
+    except ValueError as error:
+        raise StartError(str(error)) from error
+
+
 def apiserver(values: Mapping[str, Any], announce: Callable[[str], None]) -> None:
     """`fastkube apiserver`."""
     from fastkube.etcd.options import EtcdListenOptions
@@ -49,6 +59,7 @@ def apiserver(values: Mapping[str, Any], announce: Callable[[str], None]) -> Non
     from fastkube.store.external.options import EtcdOptions
 
     with mendable():
+        check_upstream_options(values)
         options = take_options(values, StoreOptions, ServerOptions, ReplicationOptions, EtcdOptions, EtcdListenOptions)
         server = Server(options[0], options[1], replication=options[2], etcd=options[3], etcd_listen=options[4])
         server.begin_keys()
@@ -88,6 +99,7 @@ def up(values: Mapping[str, Any], announce: Callable[[str], None]) -> None:
 
     begun = time.monotonic()
     with mendable():
+        check_upstream_options(values)
         store_options, options, server_options, etcd_options, *_ = take_options(
             values, StoreOptions, UpOptions, ServerOptions, EtcdListenOptions, FleetOptions
         )

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
@@ -22,13 +22,23 @@ Options = TypeVar("Options")
 
 
 def option(
-    default: Any, help: str, *, choices: tuple[str, ...] = (), metavar: str = "", flag: str = "", secret: bool = False
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] = (),
+    metavar: str = "",
+    flag: str = "",
+    secret: bool = False,
+    whole: bool = False,
 ) -> Any:
-    """A dataclass field that is an option. A tuple default makes a comma-separated, repeatable flag.
+    """A dataclass field that is an option. A tuple default makes a comma-separated, repeatable flag; `whole` one whose
+    values may have commas.
 
     `flag` names the flag where it is not the field's name with dashes.
     """
-    metadata = {"help": help, "choices": choices, "metavar": metavar, "flag": flag, "secret": secret}
+    metadata = {
+        "help": help, "choices": choices, "metavar": metavar, "flag": flag, "secret": secret, "whole": whole
+    }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -44,6 +54,7 @@ class OptionInfo:
     help: str
     choices: tuple[str, ...]
     metavar: str
+    whole: bool
 
     @property
     def is_duration(self) -> bool:
@@ -84,6 +95,7 @@ def _options_of(cls: type) -> Iterator[OptionInfo]:
             help=entry.metadata["help"],
             choices=entry.metadata.get("choices", ()),
             metavar=entry.metadata.get("metavar", ""),
+            whole=entry.metadata.get("whole", False),
         )
 
 
@@ -122,9 +134,11 @@ def add_flags(*classes: type) -> Callable[[Callable[..., None]], Callable[..., N
                 # as upstream's: `--flag`, `--flag=true` and `--flag=false` all work
                 attributes |= {"is_flag": False, "flag_value": True}
             if entry.repeated:
-                attributes["callback"] = _split
+                # as upstream's: given again, a flag adds to its list
+                attributes["callback"] = _taken_whole if entry.whole else _split
+                attributes["multiple"] = True
                 attributes["metavar"] = entry.metavar or "LIST"
-                attributes["default"] = ",".join(map(str, entry.default or ()))
+                attributes["default"] = [str(part) for part in entry.default or ()]
             else:
                 attributes["default"] = entry.default
             if entry.metavar:
@@ -154,13 +168,16 @@ def parse_duration(text: str) -> float:
         raise ValueError(f"{text!r} is not a duration such as 1m30s") from None
 
 
-def _split(_context: Any, _parameter: Any, value: Any) -> tuple[str, ...]:
-    parts = value if isinstance(value, list | tuple) else (value or "").split(",")
-    return tuple(part.strip() for part in parts if part.strip())
+def _split(_context: Any, _parameter: Any, values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
 
 
-def read_file(path: Path, known: set[str]) -> dict[str, Any]:
-    """The YAML file as {field name: value}; raises ValueError for a key that is no option."""
+def _taken_whole(_context: Any, _parameter: Any, values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(filter(None, values))
+
+
+def read_file(path: Path, known: Mapping[str, bool]) -> dict[str, Any]:
+    """The YAML file as {flag: value}, lists for those that `known` says are lists; ValueError for other keys."""
     import yaml
 
     document = yaml.safe_load(path.read_text()) or {}
@@ -170,5 +187,6 @@ def read_file(path: Path, known: set[str]) -> dict[str, Any]:
     for key, value in document.items():
         if key not in known:
             raise ValueError(f"{path}: unknown option {key!r}")
-        values[key] = ",".join(map(str, value)) if isinstance(value, list) else value
+        is_list = isinstance(value, list)
+        values[key] = (value if is_list else [str(value)]) if known[key] else value
     return values

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -12,11 +13,21 @@ from typing import Any, NoReturn
 
 from fastkube import COLLECTOR_THRESHOLDS
 
+_VERBOSE = 4
+
 
 def die(message: str) -> NoReturn:
     """Ends the process with one line that its user can act on."""
     print(f"fastkube: {message}", file=sys.stderr, flush=True)
     sys.exit(1)
+
+
+def log_level(verbosity: int) -> None:
+    """What `-v` asks for: warnings with 0, what happens from 1 on, everything from 4 on."""
+    if not verbosity:
+        return
+    level = logging.INFO if verbosity < _VERBOSE else logging.DEBUG
+    logging.basicConfig(level=level, format="%(levelname).1s %(asctime)s %(name)s: %(message)s")
 
 
 def settled() -> None:

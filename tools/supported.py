@@ -15,12 +15,14 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "supported.md"
 sys.path.insert(0, str(PAGE.parent.parent))
 
 from fastkube.api.catalog import Catalog, ResourceType  # noqa: E402
+from fastkube.config import options_of  # noqa: E402
 from fastkube.controllers.builtin import CONTROLLERS, NOT_HERE  # noqa: E402
 from fastkube.controllers.builtin import UNSUPPORTED as UNSUPPORTED_CONTROLLERS  # noqa: E402
 from fastkube.registry.strategies import STRATEGIES  # noqa: E402
 from fastkube.scheduler.plugins import BUILT_IN  # noqa: E402
 from fastkube.server.admission.chain import PLUGINS, UNSUPPORTED  # noqa: E402
 from fastkube.server.options import AUTHORIZATION_MODES  # noqa: E402
+from fastkube.server.upstream_options import UpstreamOptions  # noqa: E402
 
 REFUSED = {
     "CBOR bodies and answers": "415 and 406, as kube-apiserver answers with the feature off",
@@ -61,6 +63,15 @@ def page() -> Iterator[str]:
     yield from _listed("Authorization modes", list(AUTHORIZATION_MODES))
     yield from _listed("Controllers", list(CONTROLLERS))
     yield from _listed("Scheduler plugins", [plugin.__name__ for plugin in BUILT_IN])
+    yield "## Flags of kube-apiserver that leave no choice"
+    yield ""
+    yield "Every flag of kube-apiserver is known. These are taken where they ask for what is so anyway, else refused:"
+    yield ""
+    yield "| flag | what is taken |"
+    yield "| --- | --- |"
+    for entry in options_of(UpstreamOptions):
+        yield f"| `--{entry.flag}` | {entry.help} |"
+    yield ""
     yield "## Refused by name"
     yield ""
     yield "| what | how |"

@@ -99,24 +99,15 @@ class TokenSource:
 
 def load(path: str | os.PathLike[str], context: str | None = None) -> Connection:
     """The connection which a context (the current one, unless named) of a kubeconfig file describes."""
-    import yaml
-
     file = Path(path)
-    try:
-        config = yaml.safe_load(file.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"the kubeconfig {file} cannot be read: {error}") from error
-    if not isinstance(config, dict):
-        raise ConfigError(f"the kubeconfig {file} is empty")
+    config = _read(file)
     chosen = context or config.get("current-context")
     if not chosen:
         raise ConfigError(f"the kubeconfig {file} has no current-context and none was named")
     ctx = _named(config, "contexts", chosen, "context", file)
     cluster = _named(config, "clusters", ctx.get("cluster", ""), "cluster", file)
     user = _named(config, "users", ctx["user"], "user", file) if ctx.get("user") else {}
-    for unsupported in ("exec", "auth-provider", "username", "as"):
-        if user.get(unsupported):
-            raise ConfigError(f"the kubeconfig {file} uses {unsupported}, which this client does not support")
+    _check_user(user, file)
     if cluster.get("proxy-url"):
         raise ConfigError(f"the kubeconfig {file} uses proxy-url, which this client does not support")
     return Connection(
@@ -130,6 +121,53 @@ def load(path: str | os.PathLike[str], context: str | None = None) -> Connection
         insecure=bool(cluster.get("insecure-skip-tls-verify")),
         namespace=str(ctx.get("namespace") or "default"),
     )
+
+
+def load_users(path: str | os.PathLike[str]) -> tuple[dict[str, Connection], str]:
+    """The credentials of all users of a kubeconfig by their names, and the name of the current context's user."""
+    file = Path(path)
+    config = _read(file)
+    found = {}
+    for entry in config.get("users") or ():
+        user = entry.get("user") or {}
+        _check_user(user, file)
+        found[str(entry.get("name") or "")] = Connection(
+            "",
+            token=str(user.get("token") or ""),
+            token_file=_relative(file, user.get("tokenFile")),
+            cert=_material(file, user, "client-certificate"),
+            key=_material(file, user, "client-key"),
+        )
+    chosen = config.get("current-context")
+    current = _named(config, "contexts", chosen, "context", file).get("user") if chosen else ""
+    return found, str(current or "")
+
+
+def present(context: ssl.SSLContext, connection: Connection) -> None:
+    """Shows the connection's client certificate, if it has one; raises ConfigError."""
+    if connection.cert:
+        try:
+            _load_chain(context, connection.cert, connection.key)
+        except ssl.SSLError as error:
+            raise ConfigError(f"the client certificate cannot be used: {error}") from error
+
+
+def _read(file: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        config = yaml.safe_load(file.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"the kubeconfig {file} cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise ConfigError(f"the kubeconfig {file} is empty")
+    return config
+
+
+def _check_user(user: dict[str, Any], file: Path) -> None:
+    for unsupported in ("exec", "auth-provider", "username", "as"):
+        if user.get(unsupported):
+            raise ConfigError(f"the kubeconfig {file} uses {unsupported}, which this client does not support")
 
 
 def _named(config: dict[str, Any], section: str, name: str, key: str, file: Path) -> dict[str, Any]:

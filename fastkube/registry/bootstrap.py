@@ -178,13 +178,19 @@ async def publish_authentication(registry: Registry, data: dict[str, str]) -> No
 _PUBLISH_ATTEMPTS_MAX = 10
 
 
-async def publish_address(registry: Registry, address: str, port: int) -> None:
-    """Makes the Service `kubernetes` lead to this server: its Endpoints and EndpointSlice name `address` and `port`."""
+async def publish_address(registry: Registry, address: str, port: int, node_port: int = 0) -> None:
+    """Makes the Service `kubernetes` lead to this server: its Endpoints and EndpointSlice name `address` and `port`.
+
+    With a `node_port` it is reached by that port of every node, too."""
     now = rfc3339(registry.clock.time())
     end_port = {"name": "https", "port": port, "protocol": "TCP"}
     ready = {"addresses": [address], "conditions": {"ready": True}}
     for group, resource, content in (
-        ("", "services", {"spec": _service_spec(_service_ip(registry), port), "status": {"loadBalancer": {}}}),
+        (
+            "",
+            "services",
+            {"spec": _service_spec(_service_ip(registry), port, node_port), "status": {"loadBalancer": {}}},
+        ),
         ("", "endpoints", {"subsets": [{"addresses": [{"ip": address}], "ports": [end_port]}]}),
         ("discovery.k8s.io", "endpointslices", {"addressType": "IPv4", "endpoints": [ready], "ports": [end_port]}),
     ):
@@ -206,12 +212,17 @@ _LABELS = {
 }
 
 
-def _service_spec(service_ip: str, port: int) -> Object:
+def _service_spec(service_ip: str, port: int, node_port: int) -> Object:
+    external = {"externalTrafficPolicy": "Cluster"} if node_port else {}
     return {
-        "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": port}],
+        "ports": [
+            {"name": "https", "protocol": "TCP", "port": 443, "targetPort": port}
+            | ({"nodePort": node_port} if node_port else {})
+        ],
         "clusterIP": service_ip,
         "clusterIPs": [service_ip],
-        "type": "ClusterIP",
+        "type": "NodePort" if node_port else "ClusterIP",
+        **external,
         "sessionAffinity": "None",
         "ipFamilies": ["IPv4"],
         "ipFamilyPolicy": "SingleStack",

@@ -69,6 +69,9 @@ _REVISION_DIGITS = 19
 _OBJECT_MAX_BYTES = 3 * 1024 * 1024
 """Larger objects are refused, as a request body of that size is."""
 
+EVENT_TTL_S = 3600
+"""How long Events live unless another time is asked for; 0 is for ever."""
+
 POD = ("", "pods")
 
 pack: Callable[[Any], bytes] = msgpack.packb
@@ -125,6 +128,7 @@ class Registry:
         admission: Admission,
         strategies: Mapping[tuple[str, str], Strategy] = STRATEGIES,
         attendants: Mapping[tuple[str, str], Attendant] | None = None,
+        event_ttl_s: int = EVENT_TTL_S,
     ) -> None:
         self.store = store
         self.catalog = catalog
@@ -135,6 +139,7 @@ class Registry:
         self._strategies = strategies
         self._attendants = attendants or {}
         self._leases = Leases(store, clock)
+        self._event_ttl_s = event_ttl_s
         self._second, self._second_text = -1, ""
         casting = {"pods": self._strategies[POD]} if POD in self._strategies else {}
         self.moulds = Moulds(casting, admission.constancy)
@@ -232,7 +237,7 @@ class Registry:
     async def create_cast(self, call: Call, cast: Cast | Foretold) -> int:
         """`create` of an object that is made already; its revision. Raises 409 AlreadyExists."""
         strategy = self.strategy(call.rtype)
-        lease = await self.lease(strategy.ttl_s)
+        lease = await self.lease(strategy.expires)
         for _ in range(_CREATE_ATTEMPTS_MAX):
             try:
                 return await self.store.create(cast.key, cast.value, lease)
@@ -313,7 +318,7 @@ class Registry:
             return Stored(value, int(claimed_version) if shown else 0)
         if call.companions:
             return await self._put_accompanied(call, key, value, None)
-        lease = await self.lease(strategy.ttl_s)
+        lease = await self.lease(strategy.expires)
         return Stored(value, await self.store.create(key, value, lease))
 
     async def _put_accompanied(self, call: Call, key: bytes, value: bytes, over: Item | None) -> Stored | None:
@@ -356,7 +361,7 @@ class Registry:
             if value == item.value:
                 return Stored(value, item.mod_revision)
             strategy = self.strategy(call.rtype)
-            lease = await self.lease(strategy.ttl_s)
+            lease = await self.lease(strategy.expires)
             try:
                 return Stored(value, await self.store.update(key, value, item.mod_revision, lease))
             except RevisionMismatch:
@@ -483,7 +488,7 @@ class Registry:
             return Stored(value, item.mod_revision)
         if call.companions:
             return await self._put_accompanied(call, key, value, item)
-        lease = await self.lease(strategy.ttl_s)
+        lease = await self.lease(strategy.expires)
         stored = Stored(value, await self.store.update(key, value, item.mod_revision, lease))
         if change is not None:
             change.learn(value)
@@ -550,9 +555,9 @@ class Registry:
 
     # ---------------------------------------------------------------- helpers
 
-    async def lease(self, ttl_s: int) -> int:
-        """On which an object lives so long; 0 for one that lives until it is deleted."""
-        return await self._leases.get(ttl_s) if ttl_s else 0
+    async def lease(self, expires: bool) -> int:
+        """On which an object lives that vanishes by itself; 0 for one that lives until it is deleted."""
+        return await self._leases.get(self._event_ttl_s) if expires and self._event_ttl_s else 0
 
     def timestamp(self, call: Call) -> str:
         """The time of the call as metav1.Time; formatted once a second."""

@@ -139,8 +139,8 @@ class Strategy:
     grace_depends_on: tuple[tuple[str, str], ...] = ()
     """What of spec and status `grace_period_s` looks at, where another than 0 is asked for."""
 
-    ttl_s = 0
-    """How long objects live before they vanish by themselves (Events), in seconds; 0 is for ever."""
+    expires = False
+    """Objects vanish by themselves (Events), after the time that the registry gives them."""
 
     def default(self, obj: Object) -> None:
         """Fill in the defaults of absent fields, in place."""

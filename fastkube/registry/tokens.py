@@ -46,6 +46,8 @@ class Claims(NamedTuple):
 class TokenSigner(Protocol):
     audiences: list[str]
     """The API server's own, which a request without audiences gets."""
+    extends: bool
+    """Whether tokens of Pods for an hour live on for a year, warned of."""
     expiration_max_s: int
     """Longer requests are cut to this; 0: no limit."""
 
@@ -78,7 +80,7 @@ async def issue(registry: Registry, call: Call, body: Object) -> Object:
         call.warnings.append(f"requested expiration of {asked} seconds shortened to {limit} seconds")
         spec["expirationSeconds"] = limit
     life_s, warn_after_s = spec["expirationSeconds"], 0
-    if "Pod" in bound and life_s == _WARN_ONLY_S and set(spec["audiences"]) <= set(signer.audiences):
+    if signer.extends and "Pod" in bound and life_s == _WARN_ONLY_S and set(spec["audiences"]) <= set(signer.audiences):
         life_s, warn_after_s = _EXTENDED_S, life_s
     token = signer.sign(Claims(account, spec["audiences"], life_s, warn_after_s, bound), now)
     request["status"] = {"token": token, "expirationTimestamp": rfc3339(now + spec["expirationSeconds"])}

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fastkube.api.catalog import ResourceType
-    from fastkube.server.answer import Streamed
+    from fastkube.server.answer import Answer, Streamed
     from fastkube.server.app import ApiServer
     from fastkube.server.request import Request
     from fastkube.store import Event, Store, Subscription
@@ -186,7 +186,7 @@ class Aggregator:
             return None
         return self.remotes.get((parts[2], parts[3]))
 
-    async def forward(self, request: Request, remote: Remote) -> Streamed:
+    async def forward(self, request: Request, remote: Remote) -> Answer | Streamed:
         """Hands the request on; raises ServiceUnavailable when there is nobody who takes it."""
         if not _is_up(remote):
             raise ServiceUnavailable("service unavailable")
@@ -196,7 +196,16 @@ class Aggregator:
             raise ServiceUnavailable(f"error trying to reach service: {problem}") from None
         target = request.head.path
         headers = [*identity_headers(request.user), *_forwarded(request)]
-        return await proxy(self._server, request, backend, target, headers, unreachable=_unreachable, hidden=_is_hidden)
+        return await proxy(
+            self._server,
+            request,
+            backend,
+            target,
+            headers,
+            unreachable=_unreachable,
+            hidden=_is_hidden,
+            redirects=not self._server.options.aggregator_reject_forwarding_redirect,
+        )
 
     def _backend(self, remote: Remote) -> Backend:
         host, port = self._resolve(remote)

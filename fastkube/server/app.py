@@ -20,6 +20,7 @@ from fastkube import errors
 from fastkube.errors import ApiError
 from fastkube.registry.bootstrap import publish_authentication
 from fastkube.registry.listing import too_large_resource_version
+from fastkube.server import authz_config
 from fastkube.server.admission.chain import Chain
 from fastkube.server.aggregation import Aggregator
 from fastkube.server.answer import GZIP_MIN_BYTES, Answer, Streamed, gzipped, takes_gzip
@@ -38,6 +39,7 @@ from fastkube.server.media import error_media
 from fastkube.server.metrics import Metrics
 from fastkube.server.openapi import OpenApi
 from fastkube.server.priority import FlowControl
+from fastkube.server.reloading import Reloads
 from fastkube.server.repeats import Repeats
 from fastkube.server.request import Request
 from fastkube.server.reviews import reviews_of
@@ -112,6 +114,9 @@ class ApiServer:
         self.tunnels: set[Callable[[], None]] = set()
         """How to end each of the requests that are passed on to somebody else."""
         self.listeners = Listeners(options, shared_port)
+        self.reloads = Reloads(clock)
+        self.metrics.reloads = self.reloads
+        self.metrics.disabled = frozenset(options.disabled_metrics)
         self.repeats = Repeats(self)
         self._http = HttpServer(self.serve, options.max_connections, self.repeats.serve, self.repeats.again)
         self._sweeper: asyncio.Task[None] | None = None
@@ -252,6 +257,12 @@ class ApiServer:
             self.dangling.start()
         self.authenticator.use_keys(signing_key(options), options.service_account_key_file)
         await self.listeners.open(self._http, self.clock.time())
+        for watched in (
+            *self.listeners.watched(),
+            *self.authenticator.watched(),
+            *authz_config.watched(options, self.authorizer, self.clock),
+        ):
+            self.reloads.add(watched)
         self.discovery.address = self.listeners.advertised
         self.aggregator.client = self.listeners.front_proxy
         known_by = self.listeners.authentication()
@@ -300,6 +311,7 @@ class ApiServer:
         self.health.stopping = True
         if self.options.shutdown_delay_duration_s:
             await self.clock.sleep(self.options.shutdown_delay_duration_s)
+        self.reloads.stop()
         self.listeners.close()
         self.streams.end_all()
         for end in tuple(self.tunnels):

@@ -32,6 +32,7 @@ from fastkube.server import jose
 from fastkube.server.issuers import Anonymous, Identities, Issuer, Refused
 from fastkube.server.outbound import Peer
 from fastkube.server.proxy_headers import AUTHENTICATED, ProxyHeaders, ProxyIdentity
+from fastkube.server.reloading import Watched
 from fastkube.server.request import ANONYMOUS, Request
 from fastkube.server.token_webhook import TokenWebhook
 
@@ -47,6 +48,7 @@ CREDENTIAL_ID = "authentication.kubernetes.io/credential-id"
 POD_NAME, POD_UID = "authentication.kubernetes.io/pod-name", "authentication.kubernetes.io/pod-uid"
 NODE_NAME, NODE_UID = "authentication.kubernetes.io/node-name", "authentication.kubernetes.io/node-uid"
 
+_METRIC = "apiserver_authentication_config_controller"
 _RECHECK_S = 10.0
 _KNOWN_MAX = 10_000
 _TERMINATED_GRACE_S = 60.0
@@ -112,9 +114,9 @@ class Authenticator:
         self._ring: KeyRing | None = None
         self._resources = {name: catalog.get("", name) for name in ("serviceaccounts", "pods", "nodes", "secrets")}
         self._proxies = ProxyHeaders(options) if options.requestheader_client_ca_file else None
-        known = _identities(options)
-        self._anonymous = known.anonymous
-        self._issuers = {config.url: Issuer(config, clock) for config in known.issuers}
+        self._anonymous: Anonymous
+        self._issuers: dict[str, Issuer]
+        self.reload_identities()
         self._webhook: TokenWebhook | None = None
         if options.authentication_token_webhook_config_file:
             peer = Peer.of_kubeconfig(options.authentication_token_webhook_config_file, clock)
@@ -125,6 +127,20 @@ class Authenticator:
         if options.token_auth_file:
             for token, user in read_token_file(Path(options.token_auth_file)).items():
                 self._tokens[f"Bearer {token}"] = _authenticated(user)
+
+    def reload_identities(self) -> None:
+        """Reads who else is let in; raises ValueError and OSError for a configuration that cannot be used."""
+        known = _identities(self._options)
+        self._anonymous = known.anonymous
+        self._issuers = {config.url: Issuer(config, self._clock) for config in known.issuers}
+        self._checked.clear()
+
+    def watched(self) -> list[Watched]:
+        """The files that say who else is let in."""
+        config, authority = self._options.authentication_config, self._options.oidc_ca_file
+        reload = self.reload_identities
+        found = [Watched("authentication configuration", [config], reload, _METRIC)] if config else []
+        return [*found, Watched("oidc CA", [authority], reload)] if authority else found
 
     def use_keys(self, signing_file: Callable[[], Path], verifying_files: tuple[str, ...]) -> None:
         """Which keys sign and verify ServiceAccount tokens; they are loaded, and perhaps made, when first needed."""
@@ -271,7 +287,7 @@ class Authenticator:
     def _is_own(self, token: str) -> bool:
         """Whether a token says that this server issued it: only of those it is told what is wrong with them."""
         try:
-            return jose.read(token).claims.get("iss") in (self._options.service_account_issuer, LEGACY_ISSUER)
+            return jose.read(token).claims.get("iss") in (*self._options.service_account_issuer, LEGACY_ISSUER)
         except jose.BadToken:
             return False
 
@@ -286,7 +302,7 @@ class Authenticator:
         if claims.get("iss") == LEGACY_ISSUER:
             shared = tuple(audience for audience in audiences if audience in self._options.audiences)
             return _Verified(self._legacy_user(token, claims, now), math.inf, shared)
-        if claims.get("iss") != self._options.service_account_issuer:
+        if claims.get("iss") not in self._options.service_account_issuer:
             raise InvalidToken("wrong issuer")
         named = claims.get("aud")
         given = [named] if isinstance(named, str) else list(named or ())

@@ -32,9 +32,26 @@ class Authorizer:
     def __init__(self, modes: Sequence[str | WebhookAuthorizer], store: Store, catalog: Catalog) -> None:
         self.rbac = Rbac(store, catalog) if "RBAC" in modes else None
         self.node = NodeAuthorizer(store, catalog) if "Node" in modes else None
+        self._changes = 0
+        self._use(modes)
+
+    def _use(self, modes: Sequence[str | WebhookAuthorizer]) -> None:
         self._modes = tuple(modes)
         self._webhooks = [mode for mode in modes if isinstance(mode, WebhookAuthorizer)]
         self._always = "AlwaysAllow" in modes and not self._webhooks
+        self._changes += 1
+
+    async def replace(self, modes: Sequence[str | WebhookAuthorizer]) -> None:
+        """Other authorizers from now on; raises ValueError for one that has to be there from the start."""
+        for mode, there in (("Node", self.node), ("RBAC", self.rbac)):
+            if mode in modes and there is None:
+                raise ValueError(
+                    f"authorizer type {mode} is not allowed if it was not enabled at initial server startup"
+                )
+        old = self._webhooks
+        self._use(modes)
+        for webhook in old:
+            await webhook.close()
 
     def start(self) -> None:
         if self.rbac is not None:
@@ -63,7 +80,7 @@ class Authorizer:
     @property
     def generation(self) -> int:
         """Rises whenever what `allows_all` says may have changed."""
-        return self.rbac.generation if self.rbac is not None else 0
+        return self._changes + (self.rbac.generation if self.rbac is not None else 0)
 
     def allows_all(self, user: UserInfo, attributes: Attributes) -> bool:
         """Whether the user may do this to any object, whatever its name."""

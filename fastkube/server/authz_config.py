@@ -14,6 +14,7 @@ from fastkube.server.authz import Authorizer
 from fastkube.server.authz_webhook import FAILURE_POLICIES, WebhookAuthorizer, WebhookConfig
 from fastkube.server.options import AUTHORIZATION_MODES
 from fastkube.server.outbound import Peer
+from fastkube.server.reloading import Watched
 
 if TYPE_CHECKING:
     from fastkube.api.catalog import Catalog
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
 
 Object = dict[str, Any]
 
+_METRIC = "apiserver_authorization_config_controller"
 _VERSIONS = ("v1", "v1beta1", "v1alpha1")
 _SAR_VERSIONS = ("v1", "v1beta1")
+_CONNECTIONS = ("InClusterConfig", "KubeConfigFile")
 _TIMEOUT_MAX_S = 30.0
 
 
@@ -36,6 +39,16 @@ def authorizer_of(options: ServerOptions, store: Store, catalog: Catalog, clock:
     if ("Webhook" in modes) != bool(options.authorization_webhook_config_file):
         raise ValueError("authorization-webhook-config-file: must be given with the authorization mode Webhook only")
     return Authorizer(tuple(_of_flags(options, clock) if mode == "Webhook" else mode for mode in modes), store, catalog)
+
+
+def watched(options: ServerOptions, authorizer: Authorizer, clock: Clock) -> list[Watched]:
+    """The file of --authorization-config, which the authorizer follows."""
+
+    async def reload() -> None:
+        await authorizer.replace(_of_file(options, clock))
+
+    config = options.authorization_config
+    return [Watched("authorization configuration", [config], reload, _METRIC)] if config else []
 
 
 def _of_flags(options: ServerOptions, clock: Clock) -> WebhookAuthorizer:
@@ -108,10 +121,12 @@ def _webhook(entry: Object, path: str, clock: Clock) -> WebhookAuthorizer:
     )
     connection = entry.get("connectionInfo") or {}
     only(connection, f"{path}.connectionInfo", "type", "kubeConfigFile")
-    if connection.get("type") != "KubeConfigFile":
-        told = connection.get("type") or ""
-        problem = "InClusterConfig is not supported here" if told == "InClusterConfig" else "must be KubeConfigFile"
-        raise ValueError(f"{path}.connectionInfo.type: Unsupported value: {quote(told)}: {problem}")
+    kind = _one_of(connection, f"{path}.connectionInfo", "type", _CONNECTIONS)
+    if kind == "InClusterConfig":
+        if connection.get("kubeConfigFile"):
+            told = f"Invalid value: {quote(connection['kubeConfigFile'])}: can only be set when type=KubeConfigFile"
+            raise ValueError(f"{path}.connectionInfo.kubeConfigFile: {told}")
+        return WebhookAuthorizer(Peer.in_cluster(clock), config, clock)
     if not connection.get("kubeConfigFile"):
         raise ValueError(f"{path}.connectionInfo.kubeConfigFile: Required value")
     return WebhookAuthorizer(Peer.of_kubeconfig(connection["kubeConfigFile"], clock), config, clock)

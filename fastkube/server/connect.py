@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fastkube.server.request import Request
 
 Object = dict[str, Any]
-Result = Answer | Awaitable[Streamed]
+Result = Answer | Awaitable[Answer | Streamed]
 
 CONNECTING = frozenset(("log", "exec", "attach", "portforward", "proxy"))
 

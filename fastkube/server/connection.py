@@ -420,9 +420,9 @@ class HttpServer:
     def __call__(self) -> _Receiver:
         return _Receiver(Connection(self), self._received)
 
-    def over_tls(self, context: ssl.SSLContext) -> Callable[[], Tls]:
-        """The protocol factory of a listener that speaks TLS."""
-        return lambda: Tls(context, lambda: Connection(self), self._received, HANDSHAKE_TIMEOUT_S)
+    def over_tls(self, context: Callable[[], ssl.SSLContext]) -> Callable[[], Tls]:
+        """The protocol factory of a listener that speaks TLS; each connection takes the context of its time."""
+        return lambda: Tls(context(), lambda: Connection(self), self._received, HANDSHAKE_TIMEOUT_S)
 
     def sweep(self, now: float) -> None:
         """Ends the connections that are over their time; called every now and then."""

@@ -17,7 +17,7 @@ import msgpack
 from fastkube import errors
 from fastkube.client.transport import tls_context
 from fastkube.errors import ApiError
-from fastkube.server.answer import Streamed
+from fastkube.server.answer import Answer, Streamed
 from fastkube.server.proxy import Backend, proxy
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Kubelets:
         return self._tls
 
 
-async def to_kubelet(server: ApiServer, request: Request, node: str, target: str) -> Streamed:
+async def to_kubelet(server: ApiServer, request: Request, node: str, target: str) -> Answer | Streamed:
     """Hands the request to the node's kubelet. Raises 404 for a node that is gone, 500 where it cannot be reached."""
     item = server.store.get(f"/registry/nodes/{node}".encode())
     if item is None:
@@ -79,7 +79,10 @@ async def to_kubelet(server: ApiServer, request: Request, node: str, target: str
         return errors.internal(f'Get "https://{backend.address}{target}": {problem}')
 
     refused = _refused if target.startswith(_LOGS) else None
-    return await proxy(server, request, backend, target, unreachable=unreachable, refused=refused)
+    timeout_s = server.options.kubelet_timeout_s
+    return await proxy(
+        server, request, backend, target, unreachable=unreachable, refused=refused, connect_timeout_s=timeout_s
+    )
 
 
 def _refused(code: int, text: str) -> ApiError:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastkube.server import pki
+from fastkube.server.reloading import Watched
+from fastkube.server.tls_options import NamedPair, by_server_name, cipher_string, min_version
 
 if TYPE_CHECKING:
     from fastkube.server.connection import HttpServer
@@ -30,6 +32,7 @@ class Listeners:
         self._reserved: socket.socket | None = None
         self._open: list[asyncio.AbstractServer] = []
         self._pki: pki.Pki | None = None
+        self._context: ssl.SSLContext
         self.url = ""
         self.http_url = ""
         self.ca_file = ""
@@ -58,16 +61,16 @@ class Listeners:
         if options.cert_dir:
             names = certificate_names(options)
             self._pki = await asyncio.to_thread(pki.prepare, Path(options.cert_dir), names, now)
-        context = self._tls_context()
+        self._context = self._tls_context()
         if options.frontends:
             port = self._reserve(host, options.secure_port or 0)
         else:
             listener = await asyncio.get_running_loop().create_server(
-                http.over_tls(context),
+                http.over_tls(lambda: self._context),
                 host,
                 options.secure_port,
                 backlog=_BACKLOG,
-                reuse_port=self._shared_port or None,
+                reuse_port=self._shared_port or options.permit_port_sharing or None,
             )
             self._open.append(listener)
             port = _port(listener)
@@ -89,27 +92,62 @@ class Listeners:
     def _tls_context(self) -> ssl.SSLContext:
         """Client certificates are asked for and may be left out; one that no authority signed ends the handshake."""
         options = self._options
+        if options.tls_cert_file:
+            self.ca_file = options.tls_cert_file
+            context = self._context_of(options.tls_cert_file, options.tls_private_key_file)
+        elif self._pki is not None:
+            self.ca_file = str(self._pki.ca_cert)
+            context = self._context_of(str(self._pki.server_cert), str(self._pki.server_key))
+        else:
+            raise ValueError("tls-cert-file: must be given when cert-dir is not")
+        if options.tls_sni_cert_key:
+            pairs = [NamedPair.parse(text) for text in options.tls_sni_cert_key]
+            others = [(pair.hosts(), self._context_of(pair.cert, pair.key)) for pair in pairs]
+            context.sni_callback = by_server_name(others)
+        return context
+
+    def _context_of(self, cert: str, key: str) -> ssl.SSLContext:
+        """One that shows this certificate. Raises ValueError and OSError for files that cannot be used."""
+        options = self._options
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.minimum_version = min_version(options.tls_min_version)
+        if ciphers := cipher_string(options.tls_cipher_suites):
+            context.set_ciphers(ciphers)
         context.options |= ssl.OP_NO_RENEGOTIATION
         context.set_alpn_protocols(["http/1.1"])
-        authorities = [options.client_ca_file, options.requestheader_client_ca_file]
-        if self._pki is not None:
-            authorities.append(str(self._pki.ca_cert))
-        if options.tls_cert_file:
+        try:
+            context.load_cert_chain(cert, key)
+        except ssl.SSLError:
+            raise ValueError(f"{cert}, {key}: not a certificate and its key (PEM)") from None
+        for authority in self._authorities():
             try:
-                context.load_cert_chain(options.tls_cert_file, options.tls_private_key_file)
+                context.load_verify_locations(authority)
             except ssl.SSLError:
-                told = f"{options.tls_cert_file}, {options.tls_private_key_file}: not a certificate and its key (PEM)"
-                raise ValueError(told) from None
-            self.ca_file = options.tls_cert_file
-        elif self._pki is not None:
-            context.load_cert_chain(self._pki.server_cert, self._pki.server_key)
-            self.ca_file = str(self._pki.ca_cert)
-        for authority in filter(None, authorities):
-            context.load_verify_locations(authority)
+                raise ValueError(f"{authority}: no certificates (PEM)") from None
             context.verify_mode = ssl.CERT_OPTIONAL
         return context
+
+    def _authorities(self) -> list[str]:
+        """Who signs the certificates of clients."""
+        own = str(self._pki.ca_cert) if self._pki is not None else ""
+        options = self._options
+        return [path for path in (options.client_ca_file, options.requestheader_client_ca_file, own) if path]
+
+    def watched(self) -> list[Watched]:
+        """The files that new connections follow when they change."""
+        options = self._options
+        if options.secure_port is None:
+            return []
+        named = [options.tls_cert_file, options.tls_private_key_file]
+        for pair in map(NamedPair.parse, options.tls_sni_cert_key):
+            named += (pair.cert, pair.key)
+        found = [("serving certificate", named)]
+        found.append(("client CA", [options.client_ca_file, options.requestheader_client_ca_file]))
+        chosen = [(what, [path for path in paths if path]) for what, paths in found]
+        return [Watched(what, paths, self._renew) for what, paths in chosen if paths]
+
+    def _renew(self) -> None:
+        self._context = self._tls_context()
 
     @property
     def front_proxy(self) -> tuple[Path, Path] | None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fastkube.api.catalog import Catalog
     from fastkube.server.admission.measures import Measures
     from fastkube.server.priority import FlowControl
+    from fastkube.server.reloading import Reloads
     from fastkube.server.request import Request, RequestInfo
     from fastkube.server.streams import Streams
     from fastkube.store import Store
@@ -61,6 +62,9 @@ class Metrics:
         self._requests: dict[Kind, Series] = {}
         self.inflight = {"readOnly": 0, "mutating": 0}
         self.admission: Measures | None = None
+        self.reloads: Reloads | None = None
+        self.disabled: frozenset[str] = frozenset()
+        """Names of metrics that are left out."""
 
     def observe(self, request: Request, code: int, seconds: float) -> None:
         """One request that was answered."""
@@ -82,7 +86,7 @@ class Metrics:
     # ---------------------------------------------------------------- text
 
     def render(self, *, store: Store, catalog: Catalog, streams: Streams, flow: FlowControl, connections: int) -> bytes:
-        page = _Page()
+        page = Page(self.disabled)
         self._render_requests(page)
         page.gauge(
             "apiserver_current_inflight_requests",
@@ -92,13 +96,15 @@ class Metrics:
         page.gauge("apiserver_open_connections", "Open client connections.", [({}, connections)])
         if self.admission is not None:
             self.admission.render(page)
+        if self.reloads is not None:
+            self.reloads.render(page)
         _render_flow(page, flow)
         _render_watches(page, streams)
         _render_store(page, store, catalog)
         _render_process(page, self.started)
         return page.bytes()
 
-    def _render_requests(self, page: _Page) -> None:
+    def _render_requests(self, page: Page) -> None:
         totals, durations = [], []
         for key, series in sorted(self._requests.items()):
             verb, group, version, resource_name, subresource, namespaced, named, dry_run = key
@@ -120,7 +126,7 @@ class Metrics:
             page.histogram("apiserver_request_duration_seconds", labels, series.buckets, series.total_s)
 
 
-def _render_flow(page: _Page, flow: FlowControl) -> None:
+def _render_flow(page: Page, flow: FlowControl) -> None:
     for name, told, attribute in (
         ("current_executing_requests", "Requests that hold a seat.", "executing"),
         ("current_inqueue_requests", "Requests that wait for one.", "waiting"),
@@ -132,7 +138,7 @@ def _render_flow(page: _Page, flow: FlowControl) -> None:
     page.counter("apiserver_flowcontrol_rejected_requests_total", "Requests that were refused.", refused)
 
 
-def _render_watches(page: _Page, streams: Streams) -> None:
+def _render_watches(page: Page, streams: Streams) -> None:
     hubs = [hub for hub in streams.hubs() if hub.watchers or hub.events_seen]
     labels = [{"group": hub.rtype.group, "version": hub.rtype.storage_version, "kind": hub.rtype.kind} for hub in hubs]
     page.gauge(
@@ -164,7 +170,7 @@ def _render_watches(page: _Page, streams: Streams) -> None:
     )
 
 
-def _render_store(page: _Page, store: Store, catalog: Catalog) -> None:
+def _render_store(page: Page, store: Store, catalog: Catalog) -> None:
     counts = []
     for rtype in catalog.all():
         if rtype.persisted:
@@ -187,7 +193,7 @@ def _render_store(page: _Page, store: Store, catalog: Catalog) -> None:
     page.gauge("etcd_debugging_mvcc_compact_revision", "The oldest revision kept.", [({}, status.compacted)])
 
 
-def _render_process(page: _Page, started: float) -> None:
+def _render_process(page: Page, started: float) -> None:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     page.counter("process_cpu_seconds_total", "Processor time used.", [({}, usage.ru_utime + usage.ru_stime)])
     page.gauge("process_start_time_seconds", "Start of the server, seconds since the epoch.", [({}, started)])
@@ -207,27 +213,35 @@ def _render_process(page: _Page, started: float) -> None:
 Sample = tuple[Mapping[str, str], float]
 
 
-class _Page:
+class Page:
     """The text format, line by line."""
 
-    def __init__(self) -> None:
+    def __init__(self, disabled: frozenset[str]) -> None:
         self._lines: list[str] = []
+        self._disabled = disabled
 
     def head(self, name: str, help_text: str, kind: str) -> None:
+        if name in self._disabled:
+            return
         self._lines += (f"# HELP {name} {help_text}", f"# TYPE {name} {kind}")
 
     def counter(self, name: str, help_text: str, samples: Iterable[Sample]) -> None:
         self.head(name, help_text, "counter")
-        self._lines += (f"{name}{_labels(labels)} {_number(value)}" for labels, value in samples)
+        if name not in self._disabled:
+            self._lines += (f"{name}{_labels(labels)} {_number(value)}" for labels, value in samples)
 
     def gauge(self, name: str, help_text: str, samples: Iterable[Sample]) -> None:
         self.head(name, help_text, "gauge")
-        self._lines += (f"{name}{_labels(labels)} {_number(value)}" for labels, value in samples)
+        if name not in self._disabled:
+            self._lines += (f"{name}{_labels(labels)} {_number(value)}" for labels, value in samples)
 
     def sample(self, name: str, labels: Mapping[str, str], value: float) -> None:
-        self._lines.append(f"{name}{_labels(labels)} {_number(value)}")
+        if name not in self._disabled:
+            self._lines.append(f"{name}{_labels(labels)} {_number(value)}")
 
     def histogram(self, name: str, labels: Mapping[str, str], buckets: list[int], total: float) -> None:
+        if name in self._disabled:
+            return
         count = 0
         for limit, inside in zip((*map(str, _DURATION_BUCKETS_S), "+Inf"), buckets, strict=True):
             count += inside

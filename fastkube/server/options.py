@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fastkube.config import option
+from fastkube.server.tls_options import TLS_VERSIONS
 
 REVIEW_VERSIONS = ("v1beta1", "v1")
 AUTHORIZATION_MODES = ("AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook")
@@ -34,6 +35,12 @@ class ServerOptions:
     tls_private_key_file: str = option("", "Key of the serving certificate.", metavar="FILE")
     client_ca_file: str = option("", "Authority of client certificates; by default the cluster's own.", metavar="FILE")
 
+    tls_min_version: str = option("VersionTLS12", f"Any of {', '.join(TLS_VERSIONS)}.")
+    tls_cipher_suites: tuple[str, ...] = option((), "Cipher suites by their IANA names; by default OpenSSL's.")
+    tls_sni_cert_key: tuple[str, ...] = option(
+        (), "Further serving certificate, CERT,KEY or CERT,KEY:NAME,..., for names that clients ask for.", whole=True
+    )
+    permit_port_sharing: bool = option(False, "Let other processes listen on the secure port, too.")
     proxy_client_cert_file: str = option("", "Certificate that aggregated API servers are shown.", metavar="FILE")
     proxy_client_key_file: str = option("", "Key of that certificate.", metavar="FILE")
 
@@ -60,11 +67,18 @@ class ServerOptions:
     requestheader_uid_headers: tuple[str, ...] = option(("X-Remote-Uid",), "Headers that give the user's UID.")
     requestheader_group_headers: tuple[str, ...] = option(("X-Remote-Group",), "Headers that list the groups.")
     requestheader_extra_headers_prefix: tuple[str, ...] = option(("X-Remote-Extra-",), "Prefixes of extra headers.")
-    service_account_issuer: str = option("https://kubernetes.default.svc", "Issuer of ServiceAccount tokens.")
+    service_account_issuer: tuple[str, ...] = option(
+        ("https://kubernetes.default.svc",),
+        "Issuer of ServiceAccount tokens; those of further ones are accepted.",
+        whole=True,
+    )
     service_account_signing_key_file: str = option("", "RSA key that signs ServiceAccount tokens.", metavar="FILE")
     service_account_key_file: tuple[str, ...] = option((), "Further keys that verify ServiceAccount tokens.")
     service_account_jwks_uri: str = option("", "Where the discovery document says the keys are.", metavar="URL")
     service_account_max_token_expiration_s: float = option(0.0, "Longest life of a requested token; 0: no limit.")
+    service_account_extend_token_expiration: bool = option(
+        True, "Let tokens that Pods get for an hour live for a year, and warn of their use after the hour."
+    )
     service_account_lookup: bool = option(True, "Refuse tokens of ServiceAccounts that are gone.")
     api_audiences: tuple[str, ...] = option((), "Audiences that tokens may be for; by default the issuer.")
 
@@ -74,6 +88,7 @@ class ServerOptions:
     )
     kubelet_certificate_authority: str = option("", "Authority of kubelets' serving certificates.", metavar="FILE")
     kubelet_client_certificate: str = option("", "Client certificate for kubelets.", metavar="FILE")
+    kubelet_timeout_s: float = option(5.0, "How long a connection to a kubelet may take.")
     kubelet_client_key: str = option("", "Key of the client certificate for kubelets.", metavar="FILE")
 
     # Authorization.
@@ -102,8 +117,13 @@ class ServerOptions:
     audit_webhook_initial_backoff_s: float = option(10.0, "Pause before the first attempt to send again.")
 
     # Admission.
+    admission_control: tuple[str, ...] = option((), "The admission plugins to run, and no others; deprecated.")
+    admission_control_config_file: str = option("", "AdmissionConfiguration of plugins.", metavar="FILE")
     enable_admission_plugins: tuple[str, ...] = option((), "Admission plugins to run besides those on by default.")
     disable_admission_plugins: tuple[str, ...] = option((), "Admission plugins to leave out.")
+
+    default_not_ready_toleration_seconds: int = option(300, "How long Pods stay on nodes that are not ready.")
+    default_unreachable_toleration_seconds: int = option(300, "How long Pods stay on nodes out of reach.")
 
     # Limits.
     request_timeout_s: float = option(60.0, "Requests other than watches are ended after this time.")
@@ -118,7 +138,15 @@ class ServerOptions:
 
     etcd_compaction_interval_s: float = option(300.0, "Age from which on history is given up; 0 keeps all of it.")
 
+    event_ttl_s: float = option(3600.0, "How long Events are kept.")
+
     # The cluster.
+    endpoint_reconciler_type: str = option(
+        "lease", "none: the endpoints of the kubernetes Service are somebody else's.", choices=("lease", "none")
+    )
+    kubernetes_service_node_port: int = option(0, "Node port of the kubernetes Service; 0: it has none.")
+    aggregator_reject_forwarding_redirect: bool = option(True, "Answer 502 where an aggregated server redirects.")
+    disabled_metrics: tuple[str, ...] = option((), "Metrics that /metrics leaves out.")
     service_cluster_ip_range: str = option("10.96.0.0/16", "Addresses of Services.", metavar="CIDR")
     service_node_port_range: str = option("30000-32767", "Ports of Services of type NodePort.", metavar="FIRST-LAST")
 
@@ -161,6 +189,9 @@ class ServerOptions:
             ("audit-webhook-batch-buffer-size", self.audit_webhook_batch_buffer_size),
             ("max-requests-inflight", self.max_requests_inflight),
             ("max-mutating-requests-inflight", self.max_mutating_requests_inflight),
+            ("default-not-ready-toleration-seconds", self.default_not_ready_toleration_seconds + 1),
+            ("default-unreachable-toleration-seconds", self.default_unreachable_toleration_seconds + 1),
+            ("kubelet-timeout", self.kubelet_timeout_s),
         ):
             if number <= 0:
                 raise ValueError(f"{flag}: must be positive")
@@ -168,4 +199,4 @@ class ServerOptions:
     @property
     def audiences(self) -> tuple[str, ...]:
         """The audiences a token must be for: those given, or else the issuer itself."""
-        return self.api_audiences or (self.service_account_issuer,)
+        return self.api_audiences or self.service_account_issuer

@@ -41,6 +41,11 @@ class Peer:
         return cls(kubeconfig.load(path), clock)
 
     @classmethod
+    def in_cluster(cls, clock: Clock) -> Peer:
+        """The API server of the Pod that this process runs in; raises ConfigError elsewhere."""
+        return cls(kubeconfig.in_cluster(), clock)
+
+    @classmethod
     def of_url(cls, url: str, clock: Clock, *, ca: bytes = b"") -> Peer:
         """A server that asks for no credentials; `ca` (PEM) verifies it, else the system's authorities."""
         return cls(Connection(url, ca=ca), clock)

@@ -119,7 +119,7 @@ def _issuer(server: ApiServer, request: Request) -> Answer:
     options = server.options
     keys = options.service_account_jwks_uri or f"https://{server.discovery.address}/openid/v1/jwks"
     document = {
-        "issuer": options.service_account_issuer,
+        "issuer": options.service_account_issuer[0],
         "jwks_uri": keys,
         "response_types_supported": ["id_token"],
         "subject_types_supported": ["public"],

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from fastkube.errors import ApiError
-from fastkube.server.answer import Streamed, status_line
+from fastkube.server.answer import Answer, Streamed, status_line
 from fastkube.server.calls import read_body
+from fastkube.server.media import TEXT
 
 if TYPE_CHECKING:
     from fastkube.server.app import ApiServer
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _CONNECT_TIMEOUT_S = 10.0
 _HEAD_TIMEOUT_S = 60.0
+_REDIRECTED = b"the backend attempted to redirect this request, which is not permitted"
 _HEAD_MAX_BYTES = 256 * 1024
 _READ_BYTES = 64 * 1024
 _TUNNEL_BYTES_MAX = 1024 * 1024
@@ -68,19 +70,22 @@ async def proxy(
     unreachable: Callable[[str], Exception],
     refused: Callable[[int, str], ApiError] | None = None,
     hidden: Callable[[str], bool] = lambda name: False,
-) -> Streamed:
+    connect_timeout_s: float = _CONNECT_TIMEOUT_S,
+    redirects: bool = True,
+) -> Answer | Streamed:
     """Sends the request to `target` (path and query) of the backend and its answer to the client.
 
     `headers` are added to the client's own, which lose its credentials and those that `hidden` names (in lower case):
     what the backend believes because this server says it. `unreachable` makes the error for a backend
     that cannot be spoken to, from Go's words for what happened; `refused` the one for a backend that answers with an
-    error of its own (status and text), which otherwise is passed on as it is.
+    error of its own (status and text), which otherwise is passed on as it is. Without `redirects` those of the backend
+    are answered by 502.
     """
     body = b"" if request.method in ("GET", "HEAD") else await read_body(request)
     upgrade = request.headers.get("Upgrade", "") if "upgrade" in request.headers.get("Connection", "").lower() else ""
     sent = [*((name, value) for name, value in request.headers.items() if not hidden(name.lower())), *headers]
     head = _request_head(request, backend, target, sent, len(body), upgrade)
-    reader, writer = await _connect(backend, unreachable)
+    reader, writer = await _connect(backend, connect_timeout_s, unreachable)
     end = writer.transport.abort
     server.tunnels.add(end)
     request.connection.on_lost = end
@@ -94,6 +99,8 @@ async def proxy(
         code, answer = _answer_head(request, raw)
         if refused is not None and code >= 400:
             raise refused(code, (await reader.read(_READ_BYTES)).decode(errors="replace").strip())
+        if not redirects and 300 <= code < 400 and b"\r\nlocation:" in raw.lower():
+            return Answer(502, _REDIRECTED, TEXT)
         request.streaming = True
         if request.connection.transport is None:
             return Streamed(499, False)
@@ -122,10 +129,10 @@ def _request_head(
 
 
 async def _connect(
-    backend: Backend, unreachable: Callable[[str], Exception]
+    backend: Backend, timeout_s: float, unreachable: Callable[[str], Exception]
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     try:
-        async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             return await asyncio.open_connection(
                 backend.host,
                 backend.port,

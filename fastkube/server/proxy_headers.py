@@ -24,15 +24,16 @@ class ProxyHeaders:
     def __init__(self, options: ServerOptions) -> None:
         self._options = options
         self._authorities: list[Any] = []
+        self._pem = b""
 
     def issued(self, der: bytes) -> bool:
         """Whether the proxies' authority signed the certificate (TLS has verified it against all authorities)."""
         from cryptography import x509
         from cryptography.exceptions import InvalidSignature
 
-        if not self._authorities:
-            pem = Path(self._options.requestheader_client_ca_file).read_bytes()
-            self._authorities = x509.load_pem_x509_certificates(pem)
+        pem = Path(self._options.requestheader_client_ca_file).read_bytes()
+        if pem != self._pem:  # asked once for a connection, so that the file is always followed
+            self._authorities, self._pem = x509.load_pem_x509_certificates(pem), pem
         certificate = x509.load_der_x509_certificate(der)
         for authority in self._authorities:
             try:

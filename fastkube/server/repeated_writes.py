@@ -50,7 +50,7 @@ _Plans = dict[tuple["Target", str], "WritePlan | None"]
 class WritePlan(Rules):
     """All that is known of a write before its name and body."""
 
-    __slots__ = ("call", "encode", "make", "media", "series", "ttl_s")
+    __slots__ = ("call", "encode", "expires", "make", "media", "series")
 
     call: Call
     """That of the request which left the plan; only its time and name are changed."""
@@ -60,8 +60,8 @@ class WritePlan(Rules):
     encode: Callable[[bytes, int], bytes]
     """Makes the answer of what is stored."""
     series: Series
-    ttl_s: int
-    """How long such objects live; 0: until they are deleted."""
+    expires: bool
+    """Whether such objects vanish by themselves."""
 
 
 class Unknown(NamedTuple):
@@ -133,7 +133,7 @@ class WritePlans:
         plan.call, plan.make, plan.media = call, make, request.headers["Content-Type"]
         plan.encode = _success(view) if make is _bind else view.encoder or view.one
         plan.series = server.metrics.series(info)
-        plan.ttl_s = 0 if call.subresource == "binding" else server.registry.strategy(call.rtype).ttl_s
+        plan.expires = call.subresource != "binding" and server.registry.strategy(call.rtype).expires
         plan.note(server)
         return plan
 
@@ -210,7 +210,7 @@ class RepeatedWrites:
             return []
         try:
             for _, _, plan, (_, key, value, expected, _) in taken:
-                lease = await self._server.registry.lease(plan.ttl_s) if plan.ttl_s else 0
+                lease = await self._server.registry.lease(True) if plan.expires else 0
                 writes.append(Write(key, value, expected, lease))
             outcomes = await self._server.store.write(writes)
         except StoreError:

@@ -260,7 +260,7 @@ class Repeats:
         """Whether nothing about the request is its own but its path and body, and any name would do."""
         if not self._may_be_like_others(request) or not _is_impersonal(request, _PERSONAL_WRITE):
             return False
-        if self._server.registry.strategy(call.rtype).ttl_s:  # what keeps such an object has to be waited for
+        if self._server.registry.strategy(call.rtype).expires:  # what keeps such an object has to be waited for
             return False
         return bool(self._server.authorizer.allows_all(request.user, request.info))
 

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 class Signer:
     def __init__(self, authenticator: Authenticator, options: ServerOptions) -> None:
         self._authenticator = authenticator
-        self._issuer = options.service_account_issuer
+        self._issuer = options.service_account_issuer[0]
         self.audiences = list(options.audiences)
+        self.extends = options.service_account_extend_token_expiration
         self.expiration_max_s = int(options.service_account_max_token_expiration_s)
 
     def sign(self, claims: Claims, now: float) -> str:

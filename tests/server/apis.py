@@ -185,12 +185,20 @@ async def running(directory: Path, *, etcd: Etcd | None = None, prefix: str = ""
             authorizer,
             enable=settings.enable_admission_plugins,
             disable=settings.disable_admission_plugins,
+            only=settings.admission_control,
+            config_file=settings.admission_control_config_file,
+            tolerated_s=(
+                settings.default_not_ready_toleration_seconds,
+                settings.default_unreachable_toleration_seconds,
+            ),
         )
         stack.callback(chain.close)
         addresses = ServiceAddresses(store, settings.service_cluster_ip_range)
         stack.callback(addresses.close)
         attendants = builtin_attendants(store, addresses)
-        registry = Registry(store, catalog, clock=clock, admission=chain, attendants=attendants)
+        registry = Registry(
+            store, catalog, clock=clock, admission=chain, attendants=attendants, event_ttl_s=int(settings.event_ttl_s)
+        )
         keeper = Keeper(store, catalog, clock, HookClient(lookups).post)
         stack.push_async_callback(keeper.close)
         await bootstrap(registry, settings.service_cluster_ip_range)

@@ -19,7 +19,6 @@ from fastkube.registry.strategy import Call, Object, Strategy
 _TEXT_MAX = {"reportingInstance": 128, "action": 128, "reason": 128, "message": 1024}
 _NO_MATCH = "does not match event.namespace"
 _UNSET = "needs to be unset"
-_TTL_S = 3600
 
 
 class EventStrategy(Strategy):
@@ -27,7 +26,7 @@ class EventStrategy(Strategy):
     has_generation = False
     has_status = False
     allow_create_on_update = True
-    ttl_s = _TTL_S
+    expires = True
 
     def validate_name(self, name: str, prefix: bool) -> list[str]:
         return path_segment(name, prefix)

@@ -21,6 +21,8 @@ from fastkube.server.admission.certificates import (
     CertificateSigning,
     CertificateSubjectRestriction,
 )
+from fastkube.server.admission.configuration import Configurations
+from fastkube.server.admission.event_rate import EventRateLimit
 from fastkube.server.admission.hook_client import HookClient
 from fastkube.server.admission.limits import LimitRanger
 from fastkube.server.admission.lookup import Lookups
@@ -28,6 +30,16 @@ from fastkube.server.admission.measures import Measures
 from fastkube.server.admission.mutating_policies import MutatingPolicies
 from fastkube.server.admission.namespaces import NamespaceLifecycle
 from fastkube.server.admission.nodes import NodeRestriction
+from fastkube.server.admission.optional import (
+    AlwaysAdmit,
+    AlwaysDeny,
+    AlwaysPullImages,
+    DenyServiceExternalIPs,
+    ExtendedResourceToleration,
+    LimitPodHardAntiAffinityTopology,
+    NamespaceExists,
+    OwnerReferencesPermissionEnforcement,
+)
 from fastkube.server.admission.plugin import CREATE, Identity, Plugin, operation_of
 from fastkube.server.admission.pod_security import PodSecurity
 from fastkube.server.admission.podgroups import PodGroupProtection, PodGroupWorkloadExists
@@ -66,6 +78,9 @@ class Parts(NamedTuple):
     clock: Clock
     authorizer: Authorizer
     dynamic: webhooks.Parts
+    configurations: Configurations
+    tolerated_s: tuple[int, int]
+    """How long Pods stay on nodes that are not ready, and on those out of reach."""
 
     def may(self, user: UserInfo, verb: str, group: str, resource: str, name: str) -> bool:
         """Whether the user may do this to a cluster-wide resource."""
@@ -81,16 +96,29 @@ class Entry(NamedTuple):
 
 
 PLUGINS: tuple[Entry, ...] = (
+    Entry("AlwaysAdmit", lambda parts: AlwaysAdmit(), by_default=False),
+    Entry("NamespaceExists", lambda parts: NamespaceExists(parts.lookups), by_default=False),
+    Entry("LimitPodHardAntiAffinityTopology", lambda parts: LimitPodHardAntiAffinityTopology(), by_default=False),
     Entry("NamespaceLifecycle", lambda parts: NamespaceLifecycle(parts.lookups)),
     Entry("LimitRanger", lambda parts: LimitRanger(parts.lookups)),
     Entry("ServiceAccount", lambda parts: ServiceAccount(parts.lookups, parts.clock)),
     Entry("NodeRestriction", lambda parts: NodeRestriction(parts.lookups), by_default=False),
+    Entry("AlwaysPullImages", lambda parts: AlwaysPullImages(), by_default=False),
     Entry("TaintNodesByCondition", lambda parts: TaintNodesByCondition()),
-    Entry("PodSecurity", lambda parts: PodSecurity(parts.lookups)),
+    Entry("PodSecurity", lambda parts: PodSecurity(parts.lookups, parts.configurations)),
     Entry("Priority", lambda parts: Priority(parts.lookups)),
-    Entry("DefaultTolerationSeconds", lambda parts: DefaultTolerationSeconds()),
+    Entry("DefaultTolerationSeconds", lambda parts: DefaultTolerationSeconds(*parts.tolerated_s)),
+    Entry(
+        "EventRateLimit", lambda parts: EventRateLimit(parts.configurations, parts.clock.monotonic), by_default=False
+    ),
+    Entry("ExtendedResourceToleration", lambda parts: ExtendedResourceToleration(), by_default=False),
     Entry("DefaultStorageClass", lambda parts: DefaultStorageClass(parts.lookups)),
     Entry("StorageObjectInUseProtection", lambda parts: StorageObjectInUseProtection()),
+    Entry(
+        "OwnerReferencesPermissionEnforcement",
+        lambda parts: OwnerReferencesPermissionEnforcement(parts.authorizer, parts.lookups.catalog),
+        by_default=False,
+    ),
     Entry("PodGroupProtection", lambda parts: PodGroupProtection()),
     Entry("PersistentVolumeClaimResize", lambda parts: PersistentVolumeClaimResize(parts.lookups)),
     Entry("RuntimeClass", lambda parts: RuntimeClass(parts.lookups)),
@@ -98,24 +126,27 @@ PLUGINS: tuple[Entry, ...] = (
     Entry("CertificateSigning", lambda parts: CertificateSigning(parts.may)),
     Entry("CertificateSubjectRestriction", lambda parts: CertificateSubjectRestriction()),
     Entry("DefaultIngressClass", lambda parts: DefaultIngressClass(parts.lookups)),
+    Entry("DenyServiceExternalIPs", lambda parts: DenyServiceExternalIPs(), by_default=False),
     Entry("PodTopologyLabels", lambda parts: PodTopologyLabels(parts.lookups)),
     Entry("PodGroupWorkloadExists", lambda parts: PodGroupWorkloadExists(parts.lookups)),
     Entry("MutatingAdmissionPolicy", lambda parts: MutatingPolicies(parts.dynamic)),
     Entry("MutatingAdmissionWebhook", lambda parts: MutatingWebhooks(parts.dynamic)),
     Entry("ValidatingAdmissionPolicy", lambda parts: ValidatingPolicies(parts.dynamic)),
     Entry("ValidatingAdmissionWebhook", lambda parts: ValidatingWebhooks(parts.dynamic)),
-    Entry("ResourceQuota", lambda parts: ResourceQuota(parts.lookups)),
+    Entry("ResourceQuota", lambda parts: ResourceQuota(parts.lookups, parts.configurations)),
+    Entry("AlwaysDeny", lambda parts: AlwaysDeny(), by_default=False),
 )
 
 UNSUPPORTED = frozenset(
     (
-        "AlwaysAdmit", "AlwaysDeny", "AlwaysPullImages", "ClusterTrustBundleAttest", "DenyServiceExternalIPs",
-        "EventRateLimit", "ExtendedResourceToleration", "ImagePolicyWebhook", "LimitPodHardAntiAffinityTopology",
-        "NamespaceAutoProvision", "NamespaceExists", "OwnerReferencesPermissionEnforcement", "PodNodeSelector",
+        "ClusterTrustBundleAttest", "ImagePolicyWebhook", "NamespaceAutoProvision", "PodNodeSelector",
         "PodTolerationRestriction",
     )
 )  # fmt: skip
 """Plugins of kube-apiserver that fastkube does not have: they may be switched off, not on."""
+
+ELSEWHERE = frozenset(("JobValidation", "NodeDeclaredFeatureValidator", "PodResizeValidator"))
+"""Plugins whose checks, as far as they concern simulated and other nodes here, are part of the kinds' own rules."""
 
 _Step = Callable[["Call", "Object | None", "Object | None"], Awaitable[None] | None]
 
@@ -149,27 +180,28 @@ class Chain:
 
     @classmethod
     def build(
-        cls, lookups: Lookups, clock: Clock, authorizer: Authorizer, *, enable: Iterable[str], disable: Iterable[str]
+        cls,
+        lookups: Lookups,
+        clock: Clock,
+        authorizer: Authorizer,
+        *,
+        enable: Iterable[str] = (),
+        disable: Iterable[str] = (),
+        only: Iterable[str] = (),
+        config_file: str = "",
+        tolerated_s: tuple[int, int] = (300, 300),
     ) -> Chain:
-        """The default plugins, those of `enable` besides, without those of `disable`. Raises ValueError."""
-        enabled, disabled = frozenset(enable), frozenset(disable)
-        known = {entry.name for entry in PLUGINS}
-        for flag, names in (("enable", enabled), ("disable", disabled)):
-            unknown = names - known - (UNSUPPORTED if flag == "disable" else frozenset())
-            if unknown:
-                problem = "not supported" if unknown <= UNSUPPORTED else "not known"
-                raise ValueError(f"{flag}-admission-plugins: {', '.join(sorted(unknown))}: {problem}")
-        both = enabled & disabled
-        if both:
-            raise ValueError(f"{', '.join(sorted(both))} in enable-admission-plugins and disable-admission-plugins")
-        client = HookClient(lookups)
+        """The default plugins, those of `enable` besides, without those of `disable`; or just those of `only`.
+
+        Raises ValueError and OSError.
+        """
+        names = _selected(frozenset(enable), frozenset(disable), frozenset(only))
+        configurations = Configurations.load(config_file)
+        configurations.check(names)
+        client = HookClient(lookups, configurations.webhook_kubeconfig(), clock)
         dynamic = webhooks.Parts(lookups, authorizer, client, Measures(), _default, clock.monotonic)
-        parts = Parts(lookups, clock, authorizer, dynamic)
-        chosen = [
-            entry.make(parts)
-            for entry in PLUGINS
-            if entry.name not in disabled and (entry.by_default or entry.name in enabled)
-        ]
+        parts = Parts(lookups, clock, authorizer, dynamic, configurations, tolerated_s)
+        chosen = [entry.make(parts) for entry in PLUGINS if entry.name in names]
         return cls([*chosen, EscalationGuard(authorizer)], dynamic)
 
     def close(self) -> None:
@@ -236,6 +268,27 @@ class Chain:
             tuple(plugin.by_more for plugin in caring if type(plugin).by_more is not Plugin.by_more),
             tuple(plugin.bearing for plugin in caring if type(plugin).bearing is not Plugin.bearing),
         )
+
+
+def _selected(enabled: frozenset[str], disabled: frozenset[str], only: frozenset[str]) -> frozenset[str]:
+    """The names of the plugins that run; raises ValueError for names that cannot be meant."""
+    known = {entry.name for entry in PLUGINS} | ELSEWHERE
+    for flag, names in (("enable-admission-plugins", enabled), ("disable-admission-plugins", disabled),
+                        ("admission-control", only)):  # fmt: skip
+        unknown = names - known - (UNSUPPORTED if names is disabled else frozenset())
+        if unknown:
+            problem = "not supported" if unknown <= UNSUPPORTED else "not known"
+            raise ValueError(f"{flag}: {', '.join(sorted(unknown))}: {problem}")
+    if only:
+        if enabled or disabled:
+            raise ValueError(
+                "admission-control and enable-admission-plugins/disable-admission-plugins flags are mutually exclusive"
+            )
+        return only
+    both = enabled & disabled
+    if both:
+        raise ValueError(f"{', '.join(sorted(both))} in enable-admission-plugins and disable-admission-plugins")
+    return frozenset(entry.name for entry in PLUGINS if entry.by_default or entry.name in enabled) - disabled
 
 
 def _default(rtype: ResourceType, obj: Object) -> None:

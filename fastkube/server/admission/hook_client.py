@@ -22,11 +22,13 @@ import orjson
 
 from fastkube.api.field import quote
 from fastkube.client.transport import Endpoint, HttpTransport, Response, TransportError, tls_context
+from fastkube.clock import Clock, RealClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fastkube.registry.strategy import Object
+    from fastkube.server.admission.hook_users import HookUser, HookUsers
     from fastkube.server.admission.lookup import Lookups
 
 _USER_AGENT = "kube-apiserver-admission"
@@ -52,7 +54,13 @@ class Place(NamedTuple):
 class HookClient:
     """Connections to webhooks, kept alive, one pool for each place and caBundle."""
 
-    def __init__(self, lookups: Lookups) -> None:
+    def __init__(self, lookups: Lookups, kubeconfig: str = "", clock: Clock | None = None) -> None:
+        """`kubeconfig` says whom webhooks see: it names users after hosts. Raises ValueError."""
+        self._users: HookUsers | None = None
+        if kubeconfig:
+            from fastkube.server.admission.hook_users import HookUsers
+
+            self._users = HookUsers(kubeconfig, clock or RealClock())
         self._store = lookups.store
         self._services = lookups.builtin("", "services")
         self._slices = lookups.builtin("discovery.k8s.io", "endpointslices")
@@ -73,12 +81,16 @@ class HookClient:
         return _document(response)
 
     async def _exchange(self, place: Place, config: Object, body: bytes, timeout_s: float) -> Response:
-        transport = self._transport(place, config.get("caBundle") or "")
+        user = self._users.for_host(place.server_name, place.port) if self._users is not None else None
+        transport = self._transport(place, config.get("caBundle") or "", user)
+        token = user.tokens.token() if user is not None else ""
         host = f"{place.server_name}:{place.port}" if config.get("service") else urlsplit(place.url).netloc
         head = (
             f"POST {place.path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {_USER_AGENT}\r\n"
             f"Accept: application/json, */*\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
         )
+        if token:
+            head += f"\r\nAuthorization: Bearer {token}"
         try:
             return await transport.request(head, body, timeout_s)
         except TransportError as problem:
@@ -86,11 +98,14 @@ class HookClient:
                 raise
         return await transport.request(head, body, timeout_s)  # a kept connection that the webhook had given up
 
-    def _transport(self, place: Place, bundle: str) -> HttpTransport:
+    def _transport(self, place: Place, bundle: str, user: HookUser | None) -> HttpTransport:
         key = (place.server_name, place.host, place.port, bundle)
         found = self._pools.get(key)
         if found is None:
-            endpoint = Endpoint(place.host, place.port, tls=_tls(bundle), server_name=place.server_name)
+            tls = _tls(bundle)
+            if user is not None:
+                user.show_to(tls)
+            endpoint = Endpoint(place.host, place.port, tls=tls, server_name=place.server_name)
             found = self._pools[key] = HttpTransport(endpoint, pool_size=_POOL_SIZE)
         return found
 

@@ -100,15 +100,17 @@ class Priority(Plugin):
 
 _NOT_READY = "node.kubernetes.io/not-ready"
 _UNREACHABLE = "node.kubernetes.io/unreachable"
-_TOLERATED_S = 300
 
 
 class DefaultTolerationSeconds(Plugin):
-    """Pods stay on a node that has failed for five minutes, unless they say something else."""
+    """Pods stay on a node that has failed for some minutes, unless they say something else."""
 
     name = "DefaultTolerationSeconds"
     mutates = True
     by_shape = True
+
+    def __init__(self, not_ready_s: int, unreachable_s: int) -> None:
+        self._tolerated_s = {_NOT_READY: not_ready_s, _UNREACHABLE: unreachable_s}
 
     def handles(self, target: Identity, operation: str) -> bool:
         return target == POD and operation in (CREATE, UPDATE)
@@ -124,8 +126,8 @@ class DefaultTolerationSeconds(Plugin):
         if "" in tolerated:
             return
         missing = [
-            {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": _TOLERATED_S}
-            for key in (_NOT_READY, _UNREACHABLE)
+            {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds}
+            for key, seconds in self._tolerated_s.items()
             if key not in tolerated
         ]
         if missing:

@@ -20,6 +20,7 @@ import msgpack
 from fastkube.api import quantity
 from fastkube.api.amounts import Amounts, add
 from fastkube.api.quota import Evaluator, evaluator_of, hard, matches, rest
+from fastkube.server.admission.configuration import Configurations, only
 from fastkube.server.admission.plugin import CREATE, UPDATE, Identity, Plugin, forbid
 from fastkube.store import Compare, Put
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from fastkube.registry.strategy import Call, Object
     from fastkube.server.admission.lookup import Kept, Lookups
 
+_KIND = ("ResourceQuotaConfiguration", "apiserver.config.k8s.io", ("v1",))
 _RESIZE: Identity = ("", "pods", "resize")
 
 
@@ -46,7 +48,10 @@ class ResourceQuota(Plugin):
     validates = True
     by_shape = True
 
-    def __init__(self, lookups: Lookups) -> None:
+    def __init__(self, lookups: Lookups, configurations: Configurations) -> None:
+        """Raises ValueError for a configuration that cannot be."""
+        document = configurations.of(self.name, *_KIND)
+        self._limited = _limited(document) if document is not None else ()
         self._store = lookups.store
         self._quotas = lookups.quotas
         self._evaluators: dict[tuple[str, str], Evaluator] = {}
@@ -60,8 +65,8 @@ class ResourceQuota(Plugin):
         return operation == CREATE or (operation == UPDATE and self._evaluator(target).counts_updates)
 
     def by_more(self, namespace: str) -> bool:
-        """A quota has to be charged."""
-        return bool(self._quotas.of(namespace))
+        """A quota has to be charged, or there has to be one."""
+        return bool(self._limited or self._quotas.of(namespace))
 
     def _evaluator(self, target: Identity) -> Evaluator:
         found = self._evaluators.get(target[:2])
@@ -70,7 +75,11 @@ class ResourceQuota(Plugin):
         return found
 
     def validate(self, call: Call, obj: Object, old: Object | None) -> Awaitable[None] | None:
-        if not call.namespace or not self._quotas.of(call.namespace) or not call.rtype.persisted:
+        if not call.namespace or not call.rtype.persisted:
+            return None
+        if self._limited:
+            return self._take_turn(call, obj, old, self._evaluator((call.rtype.group, call.rtype.resource, "")))
+        if not self._quotas.of(call.namespace):
             return None
         evaluator = self._evaluator((call.rtype.group, call.rtype.resource, ""))
         quotas = self._quotas.of(call.namespace).values()
@@ -102,11 +111,82 @@ class ResourceQuota(Plugin):
         ]
         for kept in concerned:
             _check_stated(call, obj, kept, evaluator)
-        delta = rest(evaluator.usage(obj, call.now), evaluator.usage(old, call.now) if old is not None else {})
+        usage = evaluator.usage(obj, call.now)
+        delta = rest(usage, evaluator.usage(old, call.now) if old is not None else {})
         if not delta:
             return []
+        if self._limited:
+            quotas = [kept.obj for kept in self._quotas.of(call.namespace).values()]
+            covering = {name for kept in concerned for name in hard(kept.obj) if evaluator.concerns(name)}
+            _check_covered(call, obj, self._limited, usage, covering, quotas, evaluator)
         charges = (_charge(call, obj, kept, delta) for kept in concerned)
         return [charge for charge in charges if charge is not None]
+
+
+class _Limited(NamedTuple):
+    """What may only be used under a quota that covers it: resources by parts of their names, and scopes."""
+
+    group: str
+    resource: str
+    contains: tuple[str, ...]
+    scopes: tuple[Object, ...]
+
+
+def _limited(document: Object) -> tuple[_Limited, ...]:
+    """The `limitedResources` of a ResourceQuotaConfiguration; raises ValueError."""
+    only(document, "", "limitedResources")
+    found = []
+    for number, entry in enumerate(document.get("limitedResources") or ()):
+        path = f"limitedResources[{number}]"
+        only(entry, path, "apiGroup", "resource", "matchContains", "matchScopes")
+        if not entry.get("resource"):
+            raise ValueError(f"{path}.resource: Required value")
+        contains, scopes = tuple(entry.get("matchContains") or ()), tuple(entry.get("matchScopes") or ())
+        found.append(_Limited(entry.get("apiGroup") or "", entry["resource"], contains, scopes))
+    return tuple(found)
+
+
+def _check_covered(
+    call: Call,
+    obj: Object,
+    limited: tuple[_Limited, ...],
+    usage: Amounts,
+    covering: set[str],
+    quotas: list[Object],
+    evaluator: Evaluator,
+) -> None:
+    """Raises 403 for what is limited and used without a quota for it."""
+    rtype = call.rtype
+    needed = {
+        name
+        for each in limited
+        if (each.group, each.resource) == (rtype.group, rtype.resource)
+        for name, amount in usage.items()
+        if quantity.milli(amount) > 0 and any(part in name for part in each.contains)
+    }
+    if needed - covering:
+        raise forbid(call, obj, f"insufficient quota to consume: {','.join(sorted(needed - covering))}")
+    wanted = [scope for each in limited for scope in each.scopes if _is_in(obj, scope, evaluator)]
+    given = [scope for quota in quotas for scope in _scopes_of(quota) if _is_in(obj, scope, evaluator)]
+    uncovered = [scope for scope in wanted if scope["scopeName"] not in {one["scopeName"] for one in given}]
+    if uncovered:
+        told = " ".join(_scope_text(scope) for scope in uncovered)
+        raise forbid(call, obj, f"insufficient quota to match these scopes: [{told}]")
+
+
+def _is_in(obj: Object, scope: Object, evaluator: Evaluator) -> bool:
+    return evaluator.in_scope(obj, scope["scopeName"], scope.get("operator") or "Exists", scope.get("values") or [])
+
+
+def _scopes_of(quota: Object) -> list[Object]:
+    spec = quota.get("spec") or {}
+    named: list[Object] = [{"scopeName": name} for name in spec.get("scopes") or ()]
+    return named + ((spec.get("scopeSelector") or {}).get("matchExpressions") or [])
+
+
+def _scope_text(scope: Object) -> str:
+    """As Go prints a ScopedResourceSelectorRequirement."""
+    return f"{{{scope['scopeName']} {scope.get('operator') or ''} [{' '.join(scope.get('values') or ())}]}}"
 
 
 def _concerned(quota: Object, evaluator: Evaluator) -> bool:
