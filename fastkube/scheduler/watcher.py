@@ -124,6 +124,8 @@ class Watcher:
         if (obj.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
             self._pod_gone(obj)
             return
+        if self._is_of_another(obj["spec"]):
+            return
         try:
             uid = obj["metadata"]["uid"]
             pod = self._cache.parse(obj, self._pending.get(uid) or self._cache.pods.get(uid))
@@ -137,6 +139,11 @@ class Watcher:
             self._assigned(pod)
         elif pod.spec.scheduler_name in self._profiles:
             self._unassigned(pod)
+
+    def _is_of_another(self, spec: Object) -> bool:
+        """Whether the Pod waits for another scheduler, and no group counts it."""
+        waits = not spec.get("nodeName") and spec.get("schedulerName") not in self._profiles
+        return waits and not spec.get("schedulingGroup")
 
     def _assigned(self, pod: PodInfo) -> None:
         if self._pending.pop(pod.uid, None) is not None:
