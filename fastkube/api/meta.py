@@ -5,11 +5,10 @@ All functions read plain dicts in wire form. Only `add_finalizer` and `remove_fi
 
 from __future__ import annotations
 
-import os
-import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
+from fastkube import _casts
 from fastkube.api import field
 from fastkube.api.names import (
     NameCheck,
@@ -55,14 +54,7 @@ _ANNOTATIONS_MAX_BYTES = 256 * 1024
 _FIELD_MANAGER_MAX_BYTES = 128
 _SUBRESOURCE_MAX_BYTES = 256
 
-_SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"  # no vowels and no look-alikes: suffixes spell no words
-_SUFFIX_LENGTH = 5
-_LETTERS = len(_SUFFIX_ALPHABET)
-_SUFFIXES = _LETTERS**5
-_PAIRS = tuple(one + other for one in _SUFFIX_ALPHABET for other in _SUFFIX_ALPHABET)
-_AFTER_PAIR = _LETTERS**3
-_UIDS_AT_ONCE = 64
-_BASE_MAX_LENGTH = 63 - _SUFFIX_LENGTH
+_BASE_MAX_LENGTH = 63 - 5  # the suffix
 _REF_ORDER = ("apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion")
 
 # ---------------------------------------------------------------- what the server makes up
@@ -70,32 +62,12 @@ _REF_ORDER = ("apiVersion", "kind", "name", "uid", "controller", "blockOwnerDele
 
 def generate_name(base: str) -> str:
     """`base` (a generateName) with a random suffix of 5, cut so that the whole fits into 63 characters."""
-    number = int(random.random() * _SUFFIXES)
-    suffix = _PAIRS[number // _AFTER_PAIR] + _PAIRS[number // _LETTERS % _LETTERS**2]
-    return base[:_BASE_MAX_LENGTH] + suffix + _SUFFIX_ALPHABET[number % _LETTERS]
-
-
-_uids: list[str] = []
-"""Made in advance, since asking the kernel for randomness costs more than what is done with it."""
-
-os.register_at_fork(after_in_child=_uids.clear)
+    return base[:_BASE_MAX_LENGTH] + _casts.suffix().decode()
 
 
 def new_uid() -> str:
     """A random UUID (version 4)."""
-    while True:
-        try:
-            return _uids.pop()
-        except IndexError:
-            _uids.extend(_new_uids())
-
-
-def _new_uids() -> Iterator[str]:
-    digits = os.urandom(16 * _UIDS_AT_ONCE).hex()
-    for at in range(0, len(digits), 32):
-        one = digits[at : at + 32]
-        variant = "89ab"[int(one[16], 16) & 3]
-        yield f"{one[:8]}-{one[8:12]}-4{one[13:16]}-{variant}{one[17:20]}-{one[20:]}"
+    return _casts.new_uid().decode()
 
 
 # ---------------------------------------------------------------- owners and finalizers

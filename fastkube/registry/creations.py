@@ -40,10 +40,6 @@ class Foretold(NamedTuple):
     def json(self, revision: int) -> bytes:
         return codec.value_to_json(self.value, revision)
 
-    def rename(self) -> bool:
-        """The name is the client's."""
-        return False
-
 
 class Draft(NamedTuple):
     """A new object that goes the long way, and of which a plan may be made."""

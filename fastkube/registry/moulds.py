@@ -22,11 +22,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from operator import itemgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 
+from fastkube._casts import NAME, TIME, UID, VERSION, VOLUME, Cast, Form, Mould, packed, part
 from fastkube.api import codec, meta
 from fastkube.errors import ApiError
 from fastkube.registry.strategies.pod_shapes import ACCESS_VOLUME, access_volume
@@ -43,78 +43,15 @@ _SEEN_MAX = 8192
 _REVISION = (1 << 63) - 1
 """Stands for the revision that the object will have."""
 
-_LABEL = rb"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
-_json_name = re.compile(rb'"name": ?"(%b)"' % _LABEL).search
-_is_label = re.compile(_LABEL).fullmatch
-
 unpack: Callable[[bytes], Any] = msgpack.unpackb
 
-_Key = tuple[str, str, str, str, str, str, bytes, bytes]
-
-_NAME, _UID, _TIME, _VOLUME, _VERSION = range(5)
-"""The holes."""
+_Key = tuple[tuple[str, ...], bytes, bytes]
 
 
-class _Form:
-    """Encoded text with holes; `fill` gives the whole of it."""
-
-    __slots__ = ("_arranged", "_text")
-
-    def __init__(self, whole: bytes, holes: Mapping[bytes, int]) -> None:
-        """`holes`: what stands in `whole` at each hole, and which of them it is."""
-        pattern = re.compile(b"(%b)" % b"|".join(re.escape(text) for text in holes))
-        pieces = pattern.split(whole)
-        self._text = b"%b".join(piece.replace(b"%", b"%%") for piece in pieces[::2])
-        self._arranged = itemgetter(*(holes[text] for text in pieces[1::2]))
-
-    def fill(self, contents: tuple[bytes, ...]) -> bytes:
-        """The contents in the order of the holes."""
-        return self._text % self._arranged(contents)  # type: ignore[no-any-return]
-
-
-class _Mould(NamedTuple):
-    constancy: int
-    key_prefix: bytes
-    base: str
-    """generateName, where the server makes up the name."""
-    stored: _Form
-    shown: _Form
-    warnings: list[str]
-    has_volume: bool
-
-
-class Cast:
-    """A new object: `value` is what is stored, `json` what a client is shown."""
-
-    __slots__ = ("_mould", "_stamp", "_uid", "_volume", "name")
-
-    def __init__(self, mould: _Mould, name: bytes, stamp: bytes) -> None:
-        self._mould = mould
-        self._stamp = stamp
-        self._uid = meta.new_uid().encode()
-        self._volume = meta.generate_name(ACCESS_VOLUME).encode() if mould.has_volume else b""
-        self.name = name or self._made_up()
-
-    def _made_up(self) -> bytes:
-        return meta.generate_name(self._mould.base).encode()
-
-    def rename(self) -> bool:
-        """Another name, where the server makes it up; False where it does not."""
-        if not self._mould.base:
-            return False
-        self.name = self._made_up()
-        return True
-
-    @property
-    def key(self) -> bytes:
-        return self._mould.key_prefix + self.name
-
-    @property
-    def value(self) -> bytes:
-        return self._mould.stored.fill((_packed(self.name), self._uid, self._stamp, self._volume))
-
-    def json(self, revision: int) -> bytes:
-        return self._mould.shown.fill((self.name, self._uid, self._stamp, self._volume, b"%d" % revision))
+def _form(whole: bytes, holes: Mapping[bytes, int]) -> Form:
+    """`holes`: what stands in `whole` at each hole, and which of them it is."""
+    pieces = re.split(b"(%b)" % b"|".join(map(re.escape, holes)), whole)
+    return Form(tuple(pieces[::2]), bytes(holes[text] for text in pieces[1::2]))
 
 
 class Lesson:
@@ -127,7 +64,7 @@ class Lesson:
         self._call = call
         self._media = media
         self._key = key
-        self._before, self._after = key[-2:]
+        _, self._before, self._after = key
         self._name = name
         self._constancy = constancy
         self._told = len(call.warnings)
@@ -166,19 +103,19 @@ class Lesson:
         renamed["metadata"]["name"] = name.decode()
         return renamed == sent
 
-    def _mould_of(self, value: bytes, obj: Object, stamp: str) -> _Mould | None:
+    def _mould_of(self, value: bytes, obj: Object, stamp: str) -> Mould | None:
         """None where rule 4 does not hold."""
         metadata = obj["metadata"]
         name, uid, time = metadata["name"].encode(), metadata["uid"].encode(), stamp.encode()
         times = [metadata["creationTimestamp"], *(entry.get("time") for entry in metadata.get("managedFields") or ())]
         counts = {name: 1, uid: 1, time: len(times)}
-        holes = {name: _NAME, uid: _UID, time: _TIME}
+        holes = {name: NAME, uid: UID, time: TIME}
         volume = ""
         if ACCESS_VOLUME.encode() not in self._before + self._after:
             volume, count = access_volume(obj)
             if volume:
                 counts[volume.encode()] = count
-                holes[volume.encode()] = _VOLUME
+                holes[volume.encode()] = VOLUME
         shown = codec.value_to_json(value, _REVISION)
         found = [(value.count(text), shown.count(text)) for text in counts]
         told = self._call.warnings[self._told :]
@@ -189,11 +126,12 @@ class Lesson:
             or any(metadata["name"] in warning for warning in told)
         ):
             return None
-        stored_form = _Form(value, {_packed(name) if text is name else text: hole for text, hole in holes.items()})
-        shown_form = _Form(shown, {**holes, b"%d" % _REVISION: _VERSION})
+        stored_form = _form(value, {packed(name) if text is name else text: hole for text, hole in holes.items()})
+        shown_form = _form(shown, {**holes, b"%d" % _REVISION: VERSION})
         prefix = self._call.rtype.key(self._call.namespace, "")
         base = "" if self._name else metadata["generateName"]
-        return _Mould(self._constancy, prefix, base, stored_form, shown_form, told, bool(volume))
+        made_up = ACCESS_VOLUME.encode() if volume else b""
+        return Mould(self._constancy, prefix, base, stored_form, shown_form, told, made_up)
 
 
 class Moulds:
@@ -204,7 +142,7 @@ class Moulds:
         self.strategies = strategies
         self.constancy = constancy
         self._seen: set[int] = set()
-        self._moulds: dict[_Key, _Mould] = {}
+        self._moulds: dict[_Key, Mould] = {}
 
     def cast(self, call: Call, media: str, body: bytes, stamp: str) -> Cast | Lesson | None:
         """The object of this body, if there is a mould; a lesson if one is to be made. `stamp` is now."""
@@ -223,7 +161,7 @@ class Moulds:
         mould = self._moulds.get(key)
         if mould is not None and mould.constancy == constancy:
             call.warnings += mould.warnings
-            return Cast(mould, name, stamp.encode())
+            return _cast(mould, name, stamp)
         if constancy is None or not self._comes_again(key):
             return None
         return Lesson(self, call, media, key, name, constancy)
@@ -234,7 +172,7 @@ class Moulds:
         mould = self._moulds.get(key)
         if mould is None or mould.warnings or mould.constancy != self.constancy(call):
             return None
-        return Cast(mould, name, stamp.encode())
+        return _cast(mould, name, stamp)
 
     def _comes_again(self, key: _Key) -> bool:
         seen = hash(key)
@@ -250,7 +188,7 @@ class Moulds:
         mould = self._moulds.get(key)
         return mould is not None and mould.constancy == constancy
 
-    def keep(self, key: _Key, mould: _Mould) -> None:
+    def keep(self, key: _Key, mould: Mould) -> None:
         if len(self._moulds) >= _MOULDS_MAX:
             self._moulds.clear()
         self._moulds[key] = mould
@@ -258,30 +196,20 @@ class Moulds:
 
 def _read(call: Call, media: str, body: bytes) -> tuple[_Key, bytes]:
     """The key of the mould that a body would fit, and the name that is in it; b"" where the server makes it up."""
-    before, name, after = body, b"", b""
-    if b"generateName" not in body:
-        place = _name_in_msgpack(body) if media == codec.MSGPACK else _name_in_json(body)
-        if place is not None:
-            before, name, after = body[: place[0]], body[place[0] : place[1]], body[place[1] :]
     about = (call.rtype.resource, call.version, call.namespace, call.field_manager, call.field_validation, media)
-    return (*about, before, after), name
+    return part(about, body, media == codec.MSGPACK)
 
 
-def _name_in_json(body: bytes) -> tuple[int, int] | None:
-    found = _json_name(body)
-    return found.span(1) if found is not None else None
+def _cast(mould: Mould, name: bytes, stamp: str) -> Cast:
+    cast = Cast(mould, name, stamp.encode())
+    if not name:
+        rename(cast)
+    return cast
 
 
-def _name_in_msgpack(body: bytes) -> tuple[int, int] | None:
-    """For names of less than 32 bytes: one byte in front of them tells the length, and is a part of the mould."""
-    at = body.find(b"\xa4name") + 5
-    if at < 5 or at >= len(body) or not 0xA0 < body[at] < 0xC0:
-        return None
-    end = at + 1 + (body[at] & 31)
-    return (at + 1, end) if _is_label(body, at + 1, end) else None
-
-
-def _packed(name: bytes) -> bytes:
-    """As msgpack has a string of at most 63 bytes."""
-    length = len(name)
-    return bytes((0xA0 | length,)) + name if length < 32 else bytes((0xD9, length)) + name
+def rename(cast: Cast) -> bool:
+    """Another name, where the server makes it up; False where it does not."""
+    if not cast.base:
+        return False
+    cast.name = meta.generate_name(cast.base).encode()
+    return True

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgpack
 
 from fastkube import errors
+from fastkube._casts import Cast
 from fastkube.api import conversion, meta
 from fastkube.clock import Clock, rfc3339
 from fastkube.errors import ApiError
@@ -45,7 +46,7 @@ from fastkube.registry.custom import converting
 from fastkube.registry.deletion import DeleteOptions
 from fastkube.registry.leases import Leases
 from fastkube.registry.listing import ListOptions
-from fastkube.registry.moulds import Cast, Lesson, Moulds
+from fastkube.registry.moulds import Lesson, Moulds, rename
 from fastkube.registry.plans import Plans
 from fastkube.registry.strategies import STRATEGIES
 from fastkube.registry.strategy import Call, Object, Strategy
@@ -242,7 +243,7 @@ class Registry:
             try:
                 return await self.store.create(cast.key, cast.value, lease)
             except KeyExists as taken:
-                if not cast.rename():
+                if not (isinstance(cast, Cast) and rename(cast)):
                     raise _already_exists(call, cast.name.decode(), taken.item) from None
         raise _no_unique_name(call, cast.name.decode())
 

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from aiohttp.http_writer import HttpVersion11
 
 from fastkube import errors
+from fastkube._casts import Cast
 from fastkube.api import codec
 from fastkube.registry.answers import Page, Stored
 from fastkube.registry.creations import Foretold
 from fastkube.registry.deletion import DeleteOptions
 from fastkube.registry.listing import ListOptions, parse_resource_version
-from fastkube.registry.moulds import Cast
 from fastkube.server.answer import (
     GZIP_MIN_BYTES,
     GZIP_WBITS,

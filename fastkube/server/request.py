@@ -11,11 +11,11 @@ for other paths. A list or watch whose field selector names one object counts, f
 
 from __future__ import annotations
 
-import itertools
 import random
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
+from fastkube._casts import Numbers
 from fastkube.registry.strategy import UserInfo
 
 if TYPE_CHECKING:
@@ -35,20 +35,14 @@ _FALSE = ("false", "0")
 
 ANONYMOUS = UserInfo("system:anonymous", ("system:unauthenticated",))
 
-_audit_numbers = itertools.count(random.getrandbits(40))
-
 
 def _audit_series() -> bytes:
     digits = f"{random.getrandbits(74):019x}"
     return f"{digits[:8]}-{digits[8:12]}-4{digits[12:15]}-a{digits[15:18]}-".encode()
 
 
-_AUDIT_SERIES = _audit_series()
-
-
-def new_audit_id() -> bytes:
-    """A UUID that no other request has: random for each process, but for the last group, which counts."""
-    return b"%b%012x" % (_AUDIT_SERIES, next(_audit_numbers))
+new_audit_id = Numbers(_audit_series(), random.getrandbits(40)).draw
+"""A UUID that no other request has: random for each process, but for the last group, which counts."""
 
 
 class Attributes:

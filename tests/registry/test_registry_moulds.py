@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from clusters import Cluster, refused, running
 
+from fastkube._casts import Cast
 from fastkube.api import codec
 from fastkube.errors import ApiError
-from fastkube.registry.moulds import Cast
 
 Object = dict[str, Any]
 
