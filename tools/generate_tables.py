@@ -13,7 +13,7 @@ gotypes/ prints. Nothing here runs in the server, and users need none of it.
 | table          | what it holds |
 | -------------- | --- |
 | resources.json | a row for each resource: names, scope, verbs, versions, subresources, columns, field selectors |
-| schemas.json   | a structural schema for each type that a served kind reaches; the notation is that of api/schema.py |
+| schemas.json   | a structural schema for each type that a served kind reaches, its fields as Go's struct has them; the notation is that of api/schema.py |
 | protobuf.json  | for each of these types the fields of its wire message: [JSON name, number, type, label] |
 | bootstrap.json | the objects that a fresh server makes |
 """
@@ -200,9 +200,12 @@ def schema_table(types: dict[str, Any], names: list[str], messages: dict[str, li
         wire = {row[0]: row[2] for row in messages.get(name, [])}
         required = set(schema.get("required", ()))
         fields: dict[str, Any] = {}
-        for field, part in sorted((schema.get("properties") or {}).items()):
+        declared = facts.get(name, {})
+        properties = schema.get("properties") or {}
+        for field in (*(each for each in declared if each in properties), *sorted({*properties} - {*declared})):
+            part = properties[field]
             kind = code(part, "i" if wire.get(field) == "int32" else "l")
-            fact = facts.get(name, {}).get(field, [])
+            fact = declared.get(field, [])
             suffix = MARKS.get(f"{name}.{field}") or mark(fact, kind, field in required)
             extras = {EXTENSIONS[key]: value for key, value in part.items() if key in EXTENSIONS}
             if field in DEFAULTS.get(name, {}):

@@ -202,19 +202,3 @@ def _with_revision(stored: bytes, revision: int) -> Object:
     if isinstance(obj.get("metadata"), dict):
         obj["metadata"]["resourceVersion"] = str(revision)
     return obj
-
-
-# ---------------------------------------------------------------- the order of Go's structs
-
-
-def in_go_order(value: Any, schema: Schema | None) -> Any:
-    """JSON data with the keys of each object in the order in which Go writes them: fields of structs by their numbers,
-    keys of maps by the alphabet."""
-    if isinstance(value, list):
-        return [in_go_order(item, schema.items if schema is not None else None) for item in value]
-    if not isinstance(value, dict):
-        return value
-    rows = table("protobuf").get(schema.struct_name, ()) if schema is not None else ()
-    places = {"kind": -2, "apiVersion": -1, **{row[0]: place for place, row in enumerate(rows)}} if rows else {}
-    keys = sorted(value, key=lambda key: (places.get(key, len(places)), key))
-    return {key: in_go_order(value[key], schema.field(key) if schema is not None else None) for key in keys}

@@ -8,6 +8,7 @@ Notation of the generated table (`schemas.json`): a type is one letter, possibly
     A@T, B@T, S@T  a struct or: a list of them, a bool, a list of strings (JSON schemas have such places)
     suffix  (none) left out when empty  * a pointer: kept as written  ! always written  0 always written, null if empty
 
+Fields stand in the order in which Go's struct declares them, which is the one in which it writes them.
 A field with more to tell is a pair of that and {listType, listKeys, mapType, patchStrategy, patchKey, default, go,
 via}: `go` is Go's name of a type that has one (v1.RestartPolicy), `via` are the embedded structs it is reached through.
 Types are loaded when they are first needed. The walk itself is in `_schema.pyx`.
@@ -30,6 +31,7 @@ __all__ = [
     "WrongType",
     "empty_field",
     "from_openapi",
+    "in_go_order",
     "load",
     "met_empty",
     "nullify",
@@ -287,3 +289,16 @@ def zero(schema: Schema) -> Any:
     """What upstream writes for an empty value of this type: `zero(struct("apps.v1.ReplicaSetStatus"))` is
     `{"replicas": 0}`."""
     return _schema.zero(schema)
+
+
+def in_go_order(value: Any, schema: Schema | None) -> Any:
+    """JSON data with the keys of each object in the order in which Go writes them: fields of structs as these declare
+    them, keys of maps and of custom kinds by the alphabet."""
+    if isinstance(value, list):
+        return [in_go_order(item, schema.items if schema is not None else None) for item in value]
+    if not isinstance(value, dict):
+        return value
+    known = schema.fields if schema is not None and schema.struct_name else {}
+    keys = [key for key in known if key in value]
+    keys += sorted(value.keys() - known.keys())
+    return {key: in_go_order(value[key], schema.field(key) if schema is not None else None) for key in keys}

@@ -329,7 +329,7 @@ def restore_fault(schema: Schema, value: Any) -> str:
     if schema.type == "object":
         if not isinstance(value, dict):
             return f"cannot restore struct from: {_go_kind(value)}"
-        known = ((schema.fields[key], part) for key, part in value.items() if key in schema.fields)
+        known = ((inner, value[key]) for key, inner in schema.fields.items() if key in value)
         return next(filter(None, (restore_fault(inner, part) for inner, part in known)), "")
     if schema.type in ("map", "array"):
         name, kind = ("map", dict) if schema.type == "map" else ("slice", list)

@@ -17,8 +17,7 @@ import msgpack
 from fastkube import errors
 from fastkube.api import codec
 from fastkube.api import patch as patches
-from fastkube.api.protobuf import in_go_order
-from fastkube.api.schema import Schema
+from fastkube.api.schema import Schema, in_go_order
 from fastkube.api.strategic import go_text
 from fastkube.errors import ApiError
 from fastkube.registry import applying, decoding, facets

@@ -394,3 +394,10 @@ async def test_a_scale_that_changes_nothing_splits_its_updaters_entry(api: Api) 
         [("x", "Apply", True, False), ("before-first-apply", "Update", True, False), rest],
         [("x", "Update", True, False), rest],
     ]
+
+
+async def test_what_a_patch_made_is_quoted_in_the_order_of_gos_structs(api: Api) -> None:
+    await api.create(MAPS, {"metadata": {"name": "order"}, "data": {"a": "b"}, "immutable": True})
+    patch = [{"op": "add", "path": "/metadata/labels", "value": 5}]
+    refused = await api.request("PATCH", f"{MAPS}/order", patch, headers={"Content-Type": JSON})
+    assert r'\"immutable\":true,\"data\":{' in refused.json["message"], refused.body

@@ -3,7 +3,8 @@
 //
 //	cd tools/gotypes && go run . > ../go_types.json
 //
-// A line is a type: {field: [Go type ("*": a pointer), how it is left out ("omitempty", "omitzero" or ""), embedded structs...]}.
+// A line is a type: {field: [Go type ("*": a pointer), how it is left out ("omitempty", "omitzero" or ""), embedded structs...]},
+// its fields in the order in which encoding/json writes them: that of their declaration.
 package main
 
 import (
@@ -20,7 +21,10 @@ import (
 	apiregistration "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 )
 
-var types = map[string]map[string][]string{}
+// row is a type's fields as JSON members, in order.
+type row []string
+
+var types = map[string]*row{}
 
 // name is "core.v1.Pod" for k8s.io/api/core/v1.Pod, and "meta.v1.Time" for a type of apimachinery.
 func name(t reflect.Type) string {
@@ -35,12 +39,12 @@ func visit(t reflect.Type) {
 	if t.Kind() != reflect.Struct || !strings.HasPrefix(t.PkgPath(), "k8s.io/") || types[name(t)] != nil {
 		return
 	}
-	fields := map[string][]string{}
+	fields := &row{}
 	types[name(t)] = fields
 	gather(fields, t, nil)
 }
 
-func gather(fields map[string][]string, t reflect.Type, via []string) {
+func gather(fields *row, t reflect.Type, via []string) {
 	for i := range t.NumField() {
 		f := t.Field(i)
 		tag, options, _ := strings.Cut(f.Tag.Get("json"), ",")
@@ -51,7 +55,11 @@ func gather(fields map[string][]string, t reflect.Type, via []string) {
 		if tag == "" || tag == "-" || !f.IsExported() {
 			continue
 		}
-		fields[tag] = append([]string{f.Type.String(), strings.ReplaceAll(options, ",", " ")}, via...)
+		told, err := json.Marshal(append([]string{f.Type.String(), strings.ReplaceAll(options, ",", " ")}, via...))
+		if err != nil {
+			panic(err)
+		}
+		*fields = append(*fields, fmt.Sprintf("%q:%s", tag, told))
 		visit(f.Type)
 	}
 }
@@ -72,11 +80,7 @@ func main() {
 	sort.Strings(names)
 	lines := []string{}
 	for _, each := range names {
-		row, err := json.Marshal(types[each])
-		if err != nil {
-			panic(err)
-		}
-		lines = append(lines, fmt.Sprintf("%q:%s", each, row))
+		lines = append(lines, fmt.Sprintf("%q:{%s}", each, strings.Join(*types[each], ",")))
 	}
 	fmt.Println("{\n" + strings.Join(lines, ",\n") + "\n}")
 }
