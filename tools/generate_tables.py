@@ -13,7 +13,7 @@ gotypes/ prints. Nothing here runs in the server, and users need none of it.
 | table          | what it holds |
 | -------------- | --- |
 | resources.json | a row for each resource: names, scope, verbs, versions, subresources, columns, field selectors |
-| schemas.json   | a structural schema for each type that a served kind reaches, its fields as Go's struct has them; the notation is that of api/schema.py |
+| schemas.json   | a structural schema for each type that a served kind reaches, noted as in api/schema.py |
 | protobuf.json  | for each of these types the fields of its wire message: [JSON name, number, type, label] |
 | bootstrap.json | the objects that a fresh server makes |
 """

@@ -19,7 +19,6 @@ from fastkube import _protobuf
 from fastkube._protobuf import Encoder, Field, Message
 from fastkube.api.catalog import api_version as join_api_version
 from fastkube.api.generated import table
-from fastkube.api.schema import Schema
 
 Object = dict[str, Any]
 

@@ -8,6 +8,7 @@ does not take is 405; custom resources word both differently, as they are served
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import parse_qs
 
 from fastkube import errors
 from fastkube.api import field, meta
@@ -201,8 +202,10 @@ def _option_causes(request: Request, query: dict[str, str], manager: str) -> lis
         elif "force" in query:
             causes.append(field.forbidden("force", "may not be specified for non-apply patch"))
     causes += meta.validate_field_manager(manager, "fieldManager")
-    if "dryRun" in query and query["dryRun"] != "All":
-        causes.append(field.not_supported("dryRun", [query["dryRun"]], ("All",)))
+    if "dryRun" in query:
+        given = parse_qs(request.query_text, keep_blank_values=True)["dryRun"]
+        if given.count("All") < len(given):
+            causes.append(field.not_supported("dryRun", given, ("All",)))
     if verb in ("create", "update", "patch") and query.get("fieldValidation", "") not in _VALIDATIONS:
         causes.append(field.not_supported("fieldValidation", query["fieldValidation"], _VALIDATIONS))
     return causes

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from fastkube import errors
-from fastkube.api import field, names
+from fastkube.api import field, names, schema
 from fastkube.api.selectors import parse_label_selector, readable_field_selector
 from fastkube.clock import Clock, rfc3339
 from fastkube.errors import Cause
@@ -71,12 +71,12 @@ class _Reviews:
 
     async def self_access(self, call: Call, obj: Object) -> Object:
         spec = obj.setdefault("spec", {})
-        _refuse(_spec_causes(spec) + _metadata_causes(obj))
+        _refuse(_spec_causes(spec) + _metadata_causes(call, obj))
         return await self._decide(obj, call.user, spec)
 
     async def access(self, call: Call, obj: Object) -> Object:
         spec = obj.setdefault("spec", {})
-        _refuse(_subject_causes(spec) + _metadata_causes(obj))
+        _refuse(_subject_causes(spec) + _metadata_causes(call, obj))
         return await self._decide(obj, _subject(spec), spec)
 
     async def local_access(self, call: Call, obj: Object) -> Object:
@@ -87,14 +87,13 @@ class _Reviews:
             raise errors.bad_request(problem)
         metadata["namespace"] = namespace
         causes = _subject_causes(spec)
-        causes += _metadata_causes(obj, "namespace")
+        causes += _metadata_causes(call, obj, "namespace")
         wanted = spec.get("resourceAttributes")
         if wanted is not None and (wanted.get("namespace") or "") != namespace:
             path = "spec.resourceAttributes.namespace"
             causes.append(field.invalid(path, wanted.get("namespace") or "", "must match metadata.namespace"))
         if spec.get("nonResourceAttributes") is not None:
             path, shown = "spec.nonResourceAttributes", _go_path_attributes(spec)
-            causes = [cause for cause in causes if cause.field != path]
             causes.append(field.invalid(path, shown, "disallowed on this kind of request"))
         _refuse(causes)
         return await self._decide(obj, _subject(spec), spec)
@@ -188,10 +187,12 @@ def _refuse(causes: list[Cause]) -> None:
         raise errors.invalid(_AUTHORIZATION, "", "", causes)
 
 
-def _metadata_causes(obj: Object, *allowed: str) -> list[Cause]:
+def _metadata_causes(call: Call, obj: Object, *allowed: str) -> list[Cause]:
     if all(key in allowed or key == "managedFields" for key in obj["metadata"]):
         return []
-    return [field.invalid("metadata", field.struct(obj["metadata"]), "must be empty")]
+    shown = schema.in_go_order(obj["metadata"], schema.struct("meta.v1.ObjectMeta"))
+    problem = " except for ".join(("must be empty", *allowed))
+    return [field.invalid("metadata", field.struct(shown), problem)]
 
 
 def _spec_causes(spec: Object) -> list[Cause]:

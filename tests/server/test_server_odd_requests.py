@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -397,7 +398,27 @@ async def test_a_scale_that_changes_nothing_splits_its_updaters_entry(api: Api) 
 
 
 async def test_what_a_patch_made_is_quoted_in_the_order_of_gos_structs(api: Api) -> None:
-    await api.create(MAPS, {"metadata": {"name": "order"}, "data": {"a": "b"}, "immutable": True})
-    patch = [{"op": "add", "path": "/metadata/labels", "value": 5}]
-    refused = await api.request("PATCH", f"{MAPS}/order", patch, headers={"Content-Type": JSON})
-    assert r'\"immutable\":true,\"data\":{' in refused.json["message"], refused.body
+    path = "/api/v1/namespaces/default/services"
+    await api.create(path, {"metadata": {"name": "order"}, "spec": {"ports": [{"port": 80}]}})
+    patch = '[{"op":"add","path":"/metadata/labels","value":5}]'
+    status, _, told = await ask(api, "PATCH", f"{path}/order", patch, JSON)
+    keys = re.findall(r'"(\w+)":', told.replace("\\", "").partition('"spec":{')[2])
+    assert (status, keys[4:7]) == (422, ["clusterIP", "clusterIPs", "type"]), told
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+async def test_every_value_of_dry_run_counts(api: Api, method: str) -> None:
+    path = MAPS if method == "POST" else f"{MAPS}/a"
+    status, _, told = await ask(api, method, f"{path}?dryRun=All&dryRun=", '{"metadata":{"name":"n"}}')
+    kind = "CreateOptions" if method == "POST" else "DeleteOptions"
+    expected = f'{kind}.meta.k8s.io "" is invalid: dryRun: Unsupported value: ["All",""]: supported values: "All"'
+    assert (status, told) == (422, expected)
+
+
+async def test_a_review_is_about_no_object(api: Api) -> None:
+    path = "/apis/authorization.k8s.io/v1/namespaces/default/localsubjectaccessreviews"
+    body = '{"metadata":{"labels":{"l":"m"},"name":"n"},"spec":{"user":"u"}}'
+    status, _, told = await ask(api, "POST", path, body)
+    assert status == 422
+    assert 'metadata: Invalid value: {"name":"n","namespace":"default","labels":{"l":"m"},"managedFields":[' in told
+    assert told.endswith("}: must be empty except for namespace]")
