@@ -454,19 +454,31 @@ def _unsupported(path: str, allowed: Collection[str], kind: str, custom: bool) -
 
 @lru_cache(maxsize=1024)
 def parse_field_selector(text: str, allowed: frozenset[str], kind: str = "", *, custom: bool = False) -> FieldSelector:
-    """The selector of a fieldSelector parameter; `allowed` are the fields that the kind can be selected by; `kind` and
-    `custom` (the kind comes from a CRD) only choose the words of the refusal. Raises ApiError 400."""
+    """The selector of a fieldSelector parameter (see `field_selector`). Raises ApiError 400."""
+    return field_selector(split_field_selector(text), allowed, kind, custom=custom)
+
+
+def split_field_selector(text: str) -> list[FieldTerm]:
+    """The terms of a fieldSelector parameter, of whatever fields. Raises ApiError 400."""
     terms: list[FieldTerm] = []
     for part in sorted(_split_terms(text)):
         match = _term(part)
         if match is None:
             raise bad_request(f"invalid selector: '{text}'; can't understand '{part}'")
         path, operator, told = match.group(1), match.group(2), _unescape(match.group(3))
-        if not path and not told:
-            continue  # no field has no value: that takes everything
-        if path not in allowed:
-            raise _unsupported(path, allowed, kind, custom)
-        terms.append(FieldTerm(path, "!=" if operator == "!=" else "=", told))
+        if path or told:  # no field has no value: that takes everything
+            terms.append(FieldTerm(path, "!=" if operator == "!=" else "=", told))
+    return terms
+
+
+def field_selector(
+    terms: list[FieldTerm], allowed: frozenset[str], kind: str = "", *, custom: bool = False
+) -> FieldSelector:
+    """The selector of these terms; `allowed` are the fields that the kind can be selected by; `kind` and `custom` (the
+    kind comes from a CRD) only choose the words of the refusal. Raises ApiError 400."""
+    for term in terms:
+        if term.path not in allowed:
+            raise _unsupported(term.path, allowed, kind, custom)
     return FieldSelector(tuple(terms)) if terms else ALL_FIELDS
 
 

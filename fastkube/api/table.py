@@ -62,8 +62,13 @@ def table(
         "apiVersion": f"meta.k8s.io/{table_version}",
         "metadata": metadata,
         "columnDefinitions": (_scale_columns() if is_scale else columns(rtype, version)) if headers else None,
-        "rows": rows,
+        "rows": rows or _no_rows(rtype, version),
     }
+
+
+def _no_rows(rtype: ResourceType, version: str) -> list[Object] | None:
+    """Kinds without columns of their own go through upstream's default printer, whose list of rows begins as nil."""
+    return None if [column["name"] for column in columns(rtype, version)] == ["Name", "Created At"] else []
 
 
 def _row(told: list[Cell], item: Object, embedded: Object | None) -> Object:

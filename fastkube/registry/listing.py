@@ -23,7 +23,13 @@ import orjson
 
 from fastkube import errors
 from fastkube.api import field, gojson
-from fastkube.api.selectors import FieldSelector, LabelSelector, parse_field_selector, parse_label_selector
+from fastkube.api.selectors import (
+    FieldSelector,
+    LabelSelector,
+    field_selector,
+    parse_label_selector,
+    split_field_selector,
+)
 from fastkube.errors import ApiError, Cause
 from fastkube.registry.answers import Page, Stored
 from fastkube.store import Compacted, FutureRevision
@@ -82,13 +88,14 @@ class ListOptions:
         )
         if query.get("labelSelector"):
             options.labels = parse_label_selector(query["labelSelector"])
-        if query.get("fieldSelector"):
-            options.fields = parse_field_selector(query["fieldSelector"], selectable, kind, custom=not kind)
+        fields = split_field_selector(query.get("fieldSelector", ""))
         if "sendInitialEvents" in query:
             options.send_initial_events = _boolean(query["sendInitialEvents"])
         causes = options._contradictions(watch)
         if causes:
             raise errors.invalid("meta.k8s.io", "ListOptions", "", causes)
+        if query.get("fieldSelector"):
+            options.fields = field_selector(fields, selectable, kind, custom=not kind)
         return options
 
     def _contradictions(self, watch: bool) -> list[Cause]:

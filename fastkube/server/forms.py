@@ -38,7 +38,7 @@ class ListHead(NamedTuple):
     remaining: int | None = None
 
     def to_dict(self, custom: bool) -> Object:
-        """Lists of custom resources say that there is no further page."""
+        """Lists of custom resources as such say that there is no further page."""
         metadata: Object = {"resourceVersion": str(self.revision)}
         if self.continue_token or custom:
             metadata["continue"] = self.continue_token
@@ -134,7 +134,7 @@ class View(NamedTuple):
     def many(self, items: Iterable[tuple[bytes, int]], head: ListHead) -> Iterator[bytes]:
         """The body of a list, in pieces where it can be written as it is read."""
         form, rtype = self.form, self.rtype
-        metadata = head.to_dict(rtype.custom)
+        metadata = head.to_dict(rtype.custom and not form.kind)
         if form.kind == PARTIAL:
             told = f"you requested {PARTIAL}, but the requested object is a list"
             raise errors.not_acceptable(f"{told} (*{_go_package(rtype)}.{rtype.list_kind})")

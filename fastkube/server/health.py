@@ -30,10 +30,11 @@ class Health:
         self.stopping = False
         common: dict[str, Check] = {"ping": _fine, "log": _fine, "etcd": self._check_store}
         common["poststarthook/rbac/bootstrap-roles"] = self._check_started
+        ready: dict[str, Check] = {"etcd-readiness": self._check_store, "informer-sync": self._check_started}
         self._endpoints: dict[str, Mapping[str, Check]] = {
             "healthz": common,
             "livez": common,
-            "readyz": {**common, "etcd-readiness": self._check_store, "shutdown": self._check_stopping},
+            "readyz": {**common, **ready, "shutdown": self._check_stopping},
         }
 
     def paths(self) -> list[str]:

@@ -169,7 +169,7 @@ def not_acceptable(*, stream: bool = False) -> ApiError:
 def check_accepted(accept: str, *, collection: bool = False, only: str = _ADVERTISED) -> None:
     """What upstream's router looks at before negotiation: whether one of the types, by its full name, is one that the
     route of a built-in kind produces. Raises 406."""
-    if not accept or accept == "application/json" or (accept, collection, only) in _accepted:
+    if not accept or (accept == "application/json" and only is _ADVERTISED) or (accept, collection, only) in _accepted:
         return
     for clause in accept.split(","):
         name = clause.partition(";")[0].strip(" ")

@@ -11,7 +11,7 @@ from fastkube.clock import ManualClock, rfc3339
 from fastkube.config import options_of, parse_duration
 from fastkube.server.answer import Answer
 from fastkube.server.calls import no_such_path
-from fastkube.server.media import JSON, check_accepted, form_for, parse_accept
+from fastkube.server.media import JSON, check_accepted
 from fastkube.server.metrics import CONTENT_TYPE as METRICS_TYPE
 from fastkube.server.version import VERSION_INFO
 
@@ -115,7 +115,7 @@ def _openapi(server: ApiServer, request: Request) -> Answer:
 
 def _issuer(server: ApiServer, request: Request) -> Answer:
     _only_reads(request)
-    form_for(request.headers.get("Accept", ""))
+    check_accepted(request.headers.get("Accept", ""), only="application/json")
     options = server.options
     keys = options.service_account_jwks_uri or f"https://{server.discovery.address}/openid/v1/jwks"
     document = {
@@ -132,10 +132,7 @@ def _issuer(server: ApiServer, request: Request) -> Answer:
 
 def _issuer_keys(server: ApiServer, request: Request) -> Answer:
     _only_reads(request)
-    accept = request.headers.get("Accept", "")
-    wanted = {f"{clause.type}/{clause.subtype}" for clause in parse_accept(accept)}
-    if accept and not wanted & {"application/jwk-set+json", "application/*", "*/*"}:
-        raise errors.not_acceptable("only the following media types are accepted: application/jwk-set+json")
+    check_accepted(request.headers.get("Accept", ""), only="application/jwk-set+json")
     answer = Answer(200, orjson.dumps(server.authenticator.keys.jwks()), _JWKS)
     answer.cache = _PUBLIC_CACHE
     return answer

@@ -326,3 +326,51 @@ async def test_a_selector_of_aggregated_roles_is_refused_as_a_whole_too(api: Api
     assert whole == {
         "reason": "FieldValueInvalid", "message": "Invalid value: null: invalid label selector.", "field": at,
     }  # fmt: skip
+
+
+async def test_a_list_is_checked_before_its_fields(api: Api) -> None:
+    response = await api.request("GET", f"{MAPS}?fieldSelector=spec.nope%3D1&resourceVersionMatch=Exact")
+    assert (response.status, response.json["details"]["kind"]) == (422, "ListOptions")
+    response = await api.request("GET", f"{MAPS}?fieldSelector=spec.nope&resourceVersionMatch=Exact")
+    assert (response.status, response.json["message"].partition(":")[0]) == (400, "invalid selector")
+
+
+@pytest.mark.parametrize(("path", "rows"), [("/apis/rbac.authorization.k8s.io/v1/clusterroles", None), (MAPS, [])])
+async def test_rows_of_a_table_of_nothing(api: Api, path: str, rows: list[Any] | None) -> None:
+    accept = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
+    assert (await api.request("GET", f"{path}?labelSelector=none", headers=accept)).json["rows"] == rows
+
+
+async def test_informers_are_part_of_readiness(api: Api) -> None:
+    statuses = [(await api.request("GET", f"/{one}/informer-sync")).status for one in ("readyz", "livez", "healthz")]
+    assert statuses == [200, 404, 404]
+
+
+@pytest.mark.parametrize(
+    ("path", "only"),
+    [("/.well-known/openid-configuration", "application/json"), ("/openid/v1/jwks", "application/jwk-set+json")],
+)
+async def test_what_is_told_of_issuers_has_one_form(api: Api, path: str, only: str) -> None:
+    assert (await api.request("GET", path, headers={"Accept": only})).status == 200
+    refused = await api.request("GET", path, headers={"Accept": "text/html"})
+    told = f"406: Not Acceptable\n\nAvailable representations: {only}"
+    assert (refused.status, refused.json["message"]) == (406, told)
+
+
+async def test_modes_of_a_driver_that_there_are_not(api: Api) -> None:
+    path = "/apis/storage.k8s.io/v1/csidrivers"
+    await api.create(path, {"metadata": {"name": "d"}})
+    patch = {"spec": {"volumeLifecycleModes": ["Odd"]}}
+    refused = await api.request("PATCH", f"{path}/d", patch, headers={"Content-Type": "application/merge-patch+json"})
+    assert [cause["reason"] for cause in refused.json["details"]["causes"]] == [
+        "FieldValueNotSupported", "FieldValueInvalid",
+    ]  # fmt: skip
+
+
+async def test_defaults_of_a_limit_range_count_for_the_pod_as_a_whole(api: Api) -> None:
+    await api.create("/api/v1/namespaces", {"metadata": {"name": "ranged"}})
+    limits = [{"type": "Container", "defaultRequest": {"memory": "1Gi"}}]
+    await api.create("/api/v1/namespaces/ranged/limitranges", {"metadata": {"name": "r"}, "spec": {"limits": limits}})
+    spec = {"containers": [{"name": "c", "image": "i"}], "resources": {"limits": {"cpu": "2"}}}
+    made = await api.create("/api/v1/namespaces/ranged/pods", {"metadata": {"name": "p"}, "spec": spec})
+    assert made["spec"]["resources"]["requests"] == {"cpu": "2", "memory": "1Gi"}

@@ -59,8 +59,11 @@ class VersionRules:
     def status_values(self) -> jsonschema.Check | None:
         return jsonschema.compile((self.schema.get("properties") or {}).get("status") or {})
 
-    def judge(self, new: Object, old: Any = NOTHING, *, status_only: bool = False) -> list[Cause]:
-        """Every complaint about an object, or about what is new in it. `status_only`: of the values that of status."""
+    def judge(
+        self, new: Object, old: Any = NOTHING, *, status_only: bool = False, blocked: bool = False
+    ) -> list[Cause]:
+        """Every complaint about an object, or about what is new in it. `status_only`: of the values that of status;
+        `blocked`: its metadata is such that rules are not asked."""
         if status_only:
             found = self._judge_status(new.get("status", NOTHING), old.get("status", NOTHING))
         else:
@@ -72,7 +75,7 @@ class VersionRules:
         if self.lists is not None and (old is NOTHING or not self.lists(old, NOTHING)):
             found += jsonschema.causes(self.lists(new, NOTHING))
         if self.rules is not None:
-            if jsonschema.is_blocking(found):
+            if blocked or jsonschema.is_blocking(found):
                 found.append(_NOT_CHECKED)
             else:
                 found += rules.judge(self.rules, new, old)
@@ -142,7 +145,8 @@ class CustomStrategy(Strategy):
         return any(new.get(key, NOTHING) != old.get(key, NOTHING) for key in {*new, *old} if key not in apart)
 
     def validate(self, call: Call, obj: Object) -> list[Cause]:
-        return self._versions[call.version].judge(_as_asked(call, obj))
+        nameless = not obj["metadata"].get("name")
+        return self._versions[call.version].judge(_as_asked(call, obj), blocked=nameless)
 
     def validate_update(self, call: Call, new: Object, old: Object) -> list[Cause]:
         return self._versions[call.version].judge(_as_asked(call, new), _as_asked(call, old))

@@ -78,7 +78,7 @@ def default_pod(obj: Object) -> None:
         if resources := container["resources"]:
             _requests_from_limits(resources)
     if spec.get("resources"):
-        _default_pod_resources(spec)
+        default_pod_resources(spec)
     if "enableServiceLinks" not in spec:
         spec["enableServiceLinks"] = True
     if spec.get("hostNetwork"):
@@ -279,7 +279,7 @@ def is_pod_level_resource(name: str) -> bool:
     return name in _POD_RESOURCES or name.startswith("hugepages-")
 
 
-def _default_pod_resources(spec: Object) -> None:
+def default_pod_resources(spec: Object) -> None:
     """Pod-level limits bring pod-level requests: what the containers ask for together or, if nothing, the limit."""
     resources = spec["resources"]
     _default_huge_page_limits(spec, resources)

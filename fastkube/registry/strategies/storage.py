@@ -211,16 +211,14 @@ class CSIDriverStrategy(Strategy):
     def validate(self, call: Call, obj: Object) -> list[Cause]:
         errs: Errors = []
         _driver(errs, obj["spec"])
-        for mode in obj["spec"]["volumeLifecycleModes"]:
-            checks.one_of(errs, "spec.volumeLifecycleModes", mode, ("Persistent", "Ephemeral"))
         return errs
 
     def validate_update(self, call: Call, new: Object, old: Object) -> list[Cause]:
         errs: Errors = []
         now, was = new["spec"], old["spec"]
+        _driver(errs, now)
         checks.immutable(errs, "spec.attachedRequired", now["attachRequired"], was.get("attachRequired"))
         checks.fields_immutable(errs, "spec", now, was, "volumeLifecycleModes")
-        _driver(errs, now)
         return errs
 
     def warnings(self, call: Call, obj: Object, old: Object | None) -> list[str]:
@@ -230,9 +228,11 @@ class CSIDriverStrategy(Strategy):
 
 
 def _driver(errs: Errors, spec: Object) -> None:
-    """What may change of a driver."""
+    """What is checked of every driver, new or changed."""
     checks.one_of(errs, "spec.fsGroupPolicy", spec["fsGroupPolicy"], ("File", "None", "ReadWriteOnceWithFSType"))
     _token_requests(errs, "spec.tokenRequests", spec.get("tokenRequests") or [])
+    for mode in spec["volumeLifecycleModes"]:
+        checks.one_of(errs, "spec.volumeLifecycleModes", mode, ("Persistent", "Ephemeral"))
     period = spec.get("nodeAllocatableUpdatePeriodSeconds")
     if period is not None and period < _UPDATE_PERIOD_MIN_S:
         problem = f"must be greater than or equal to {_UPDATE_PERIOD_MIN_S} seconds"

@@ -66,6 +66,10 @@ class LimitRanger(Plugin):
             for container in spec.get(key) or ():
                 notes += _set_defaults(container, requests, limits, what)
         if notes:
+            if spec.get("resources"):  # upstream defaults once more, as it reads what it has stored
+                from fastkube.registry.strategies.pod_defaults import default_pod_resources
+
+                default_pod_resources(spec)
             metadata = obj["metadata"]
             note = "LimitRanger plugin set: " + "; ".join(notes)
             metadata["annotations"] = {**(metadata.get("annotations") or {}), _ANNOTATION: note}
