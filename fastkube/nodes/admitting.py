@@ -13,6 +13,7 @@ from fastkube.nodes import admission, status
 from fastkube.nodes.admission import Demands, Load, NoRoomError, Refusal
 from fastkube.nodes.lifecycle import RETRY_S, Lifecycle
 from fastkube.nodes.members import PODS, FleetNode, FleetPod
+from fastkube.nodes.resizing import Resizing, awaits_resize
 
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
@@ -38,6 +39,7 @@ class Admission:
         self._demands = Demands()
         self._loads: dict[str, Load] = {}
         self._early: list[FleetPod] | None = []
+        self._resizing = Resizing(client, clock, lifecycle, pods, self._demands, self._loads)
 
     def begin(self) -> None:
         """All Pods are known now: those that have not run yet are admitted in the order in which they were made."""
@@ -55,6 +57,8 @@ class Admission:
             self.leave(pod)
             return True
         if pod.demand is not None:
+            if awaits_resize(obj):
+                self._resizing.look(pod, node, obj)
             return True
         metadata = obj["metadata"]
         if metadata.get("deletionTimestamp") or admission.MIRROR in (metadata.get("annotations") or ()):
@@ -86,6 +90,7 @@ class Admission:
         pod.demand = None
         if load.empty:
             del self._loads[pod.node]
+        self._resizing.retry(pod.node)
 
     def _take(self, pod: FleetPod, obj: Object) -> None:
         pod.demand = self._demands.of(obj)

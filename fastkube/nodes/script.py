@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from fastkube.clock import go_duration, parse_rfc3339, rfc3339
 from fastkube.nodes.script_words import FOREVER, exit_of, fails_after, probe_of, pull_of, stop_after_s
-from fastkube.nodes.status import condition, container_id, image_id
+from fastkube.nodes.status import condition, container_id, image_id, resources_given
 
 Object = dict[str, Any]
 
@@ -362,6 +362,7 @@ class Script:
             "started": started,
             "lastState": last,
             "state": self._state(pod, container),
+            **resources_given(pod, container.spec),
         }
 
     def _status(self, pod: Object, now: float, ip: str, host_ip: str) -> Object:

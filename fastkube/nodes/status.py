@@ -40,7 +40,25 @@ def _container(pod: Object, container: Object, state: Object, ready: bool, start
         "started": started,
         "lastState": {},
         "state": state,
+        **resources_given(pod, container),
     }
+
+
+def resources_given(pod: Object, container: Object) -> Object:
+    """What a container has, as far as its status tells already; what it asks for otherwise."""
+    name, told = container["name"], pod.get("status") or {}
+    for kind in ("containerStatuses", "initContainerStatuses"):
+        for each in told.get(kind) or ():
+            if each["name"] == name and "resources" in each:
+                return {key: each[key] for key in ("resources", "allocatedResources") if key in each}
+    return resources_asked(container)
+
+
+def resources_asked(container: Object) -> Object:
+    """What the status of a container says of it when it has all that it asks for."""
+    resources = container.get("resources") or {}
+    requests = resources.get("requests")
+    return {"resources": resources, "allocatedResources": requests} if requests else {"resources": resources}
 
 
 def _ended(pod: Object, container: Object, now: str, code: int, started_at: str) -> Object:

@@ -164,6 +164,59 @@ async def test_what_ends_or_goes_makes_room(cluster: Cluster) -> None:
         assert (await settled(client, "fourth"))["reason"] == "OutOfcpu"
 
 
+async def test_a_pod_is_resized_in_place_when_its_node_has_room(cluster: Cluster) -> None:
+    def asking(cpu: str) -> Object:
+        return {"spec": {"containers": [{"name": "a", "resources": {"requests": {"cpu": cpu}}}]}}
+
+    async with cluster.client() as client:
+        await client.create("v1/nodes", node("resizes"))
+        await client.create("v1/pods", pod("grows", "resizes", {"cpu": "500m"}), NAMESPACE)
+        await client.create("v1/pods", pod("goes", "resizes", {"cpu": "1"}), NAMESPACE)
+        for name in ("grows", "goes"):
+            await settled(client, name)
+
+        async def given(cpu: str) -> Object | None:
+            status: Object = (await client.get("v1/pods", "grows", NAMESPACE))["status"]
+            [container] = status["containerStatuses"]
+            return status if container.get("allocatedResources") == {"cpu": cpu} else None
+
+        async def pending() -> Object | None:
+            conditions = (await client.get("v1/pods", "grows", NAMESPACE))["status"]["conditions"]
+            return next((each for each in conditions if each["type"] == "PodResizePending"), None)
+
+        await client.patch("v1/pods", "grows", asking("700m"), NAMESPACE, kind="strategic", subresource="resize")
+        status = await eventually(lambda: given("700m"))
+        assert status["containerStatuses"][0]["resources"] == {"requests": {"cpu": "700m"}}
+        assert (status["observedGeneration"], status["containerStatuses"][0]["restartCount"]) == (2, 0)
+        await client.patch("v1/pods", "grows", asking("1500m"), NAMESPACE, kind="strategic", subresource="resize")
+        told = await eventually(pending)
+        assert (told["reason"], told["message"], told["observedGeneration"]) == (
+            "Deferred", SHORT + "cpu, requested: 1500, used: 1000, capacity: 2000", 3)  # fmt: skip
+        assert await given("700m")
+        await client.delete("v1/pods", "goes", NAMESPACE)
+        await eventually(lambda: given("1500m"))
+        assert await pending() is None
+        late = await settled_anew(client, pod("late", "resizes", {"cpu": "1"}))
+        assert late["reason"] == "OutOfcpu"
+
+        async def reasons() -> bool:
+            events = (await client.list("v1/events", NAMESPACE))["items"]
+            found = {each["reason"]: each["message"] for each in events if each["involvedObject"]["name"] == "grows"}
+            return found.keys() >= {"ResizeStarted", "ResizeCompleted", "ResizeDeferred"} and found[
+                "ResizeDeferred"
+            ] == (
+                'Pod resize Deferred: {"containers":[{"name":"a","resources":{"requests":{"cpu":"1500m"}}}],'
+                f'"generation":3,"error":"{told["message"]}"}}'
+            )
+
+        await eventually(reasons)
+
+
+async def settled_anew(client: Client, obj: Object) -> Object:
+    await client.create("v1/pods", obj, NAMESPACE)
+    return await settled(client, obj["metadata"]["name"])
+
+
 async def test_a_node_that_has_grown_is_looked_at_anew(cluster: Cluster) -> None:
     """The copy of the node may be behind: nothing fails before the server has been asked."""
     async with cluster.client() as client:
