@@ -47,14 +47,19 @@ _GROUPS = frozenset((b"apps", b"autoscaling", b"batch", b"policy"))
 _T = TypeVar("_T")
 
 
+def following(store: Any, config: str) -> Callable[[], None]:
+    """What makes an encrypting store go by the configuration file as it is now; raises ValueError and OSError."""
+    return lambda: cast(OpenedReads, store).encrypt_as(Encryption.load(config))
+
+
 class OpenedReads(ReadHalf):
     """What reads, watches and subscriptions of either kind of store do; values are opened as they are handed out."""
 
     _encryption: Encryption
     _transformers: dict[bytes, Transformer | None]
 
-    def _encrypt_as(self, encryption: Encryption) -> None:
-        """Called right after opening."""
+    def encrypt_as(self, encryption: Encryption) -> None:
+        """From now on; called right after opening, and when the configuration has changed."""
         self._encryption, self._transformers = encryption, {}
 
     def is_stale(self, key: bytes) -> bool:
@@ -150,7 +155,7 @@ class SealedStore(OpenedReads, Store):
     async def open_sealed(cls, path: Path, encryption: Encryption, **options: Any) -> SealedStore:
         """`Store.open`, with what is encrypted and how."""
         store = cast(SealedStore, await cls.open(path, **options))
-        store._encrypt_as(encryption)
+        store.encrypt_as(encryption)
         return store
 
     def _sealed(self, key: bytes, value: bytes) -> bytes:
@@ -258,7 +263,7 @@ class SealedFrontend(OpenedReads, FrontendStore):
     async def open_sealed(cls, path: Path, encryption: Encryption) -> SealedFrontend:
         """`FrontendStore.open`, with what is encrypted and how."""
         store = cast(SealedFrontend, await cls.open(path))
-        store._encrypt_as(encryption)
+        store.encrypt_as(encryption)
         return store
 
 

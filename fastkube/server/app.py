@@ -39,12 +39,12 @@ from fastkube.server.media import error_media
 from fastkube.server.metrics import Metrics
 from fastkube.server.openapi import OpenApi
 from fastkube.server.priority import FlowControl
-from fastkube.server.reloading import Reloads
+from fastkube.server.reloading import Reloads, Watched
 from fastkube.server.repeats import Repeats
 from fastkube.server.request import Request
 from fastkube.server.reviews import reviews_of
 from fastkube.server.signing import Signer
-from fastkube.server.stages import PIPELINE, REPLICATED, Stage
+from fastkube.server.stages import PIPELINE, REPLICATED, STOPPING, Stage
 from fastkube.server.status import status_answer
 from fastkube.server.streams import Streams
 from fastkube.store import Overloaded, StoreUnavailable
@@ -110,12 +110,14 @@ class ApiServer:
         """Requests under way that are not long-running."""
         self.lasting: set[Request] = set()
         """Those that are: the loop itself keeps no task alive."""
+        self._ending: set[asyncio.Task[None]] = set()
         self.kubelets = Kubelets(options)
         self.tunnels: set[Callable[[], None]] = set()
         """How to end each of the requests that are passed on to somebody else."""
         self.listeners = Listeners(options, shared_port)
         self.reloads = Reloads(clock)
         self.metrics.reloads = self.reloads
+        self.metrics.audit = self.auditor.measures if self.auditor is not None else None
         self.metrics.disabled = frozenset(options.disabled_metrics)
         self.repeats = Repeats(self)
         self._http = HttpServer(self.serve, options.max_connections, self.repeats.serve, self.repeats.again)
@@ -200,6 +202,23 @@ class ApiServer:
 
     def end(self, request: Request, answer: Answer | Streamed) -> None:
         """Writes the answer, if it is not written yet, and gives back what the request held."""
+        if self.auditor is not None and self.auditor.waits:
+            task = self._loop.create_task(self._end_audited(self.auditor, request, answer))
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+            return
+        self._answer(request, answer)
+        self.observe(request, answer)
+
+    async def _end_audited(self, auditor: Auditor, request: Request, answer: Answer | Streamed) -> None:
+        """What must be audited before it is answered."""
+        taken = auditor.complete(request, answer)
+        if not isinstance(taken, bool):
+            await taken
+        self._answer(request, answer)
+        self._count(request, answer)
+
+    def _answer(self, request: Request, answer: Answer | Streamed) -> None:
         self.running.discard(request)
         self.lasting.discard(request)
         if request.seat is not None:
@@ -210,14 +229,16 @@ class ApiServer:
             connection.answer(answer.rendered(request, self.date(), keep_alive), keep_alive)
         else:
             connection.answer(b"", answer.keep_alive)
-        self.observe(request, answer)
 
     def observe(self, request: Request, answer: Answer | Streamed) -> None:
         """Counts a request that was answered, and writes it to the audit log."""
-        if hasattr(request, "info"):
-            self.metrics.observe(request, answer.code, self._loop.time() - request.started)
+        self._count(request, answer)
         if self.auditor is not None:
             self.auditor.complete(request, answer)
+
+    def _count(self, request: Request, answer: Answer | Streamed) -> None:
+        if hasattr(request, "info"):
+            self.metrics.observe(request, answer.code, self._loop.time() - request.started)
 
     def now(self) -> float:
         """The loop's clock, by which requests are timed."""
@@ -257,11 +278,7 @@ class ApiServer:
             self.dangling.start()
         self.authenticator.use_keys(signing_key(options), options.service_account_key_file)
         await self.listeners.open(self._http, self.clock.time())
-        for watched in (
-            *self.listeners.watched(),
-            *self.authenticator.watched(),
-            *authz_config.watched(options, self.authorizer, self.clock),
-        ):
+        for watched in self._watched():
             self.reloads.add(watched)
         self.discovery.address = self.listeners.advertised
         self.aggregator.client = self.listeners.front_proxy
@@ -306,18 +323,41 @@ class ApiServer:
             self.streams.follow_catalog()
             self.aggregator.follow_catalog()
 
+    def _refuse_new(self) -> None:
+        """From now on all but what asks for health is answered with 429."""
+        self._pipeline, self.repeats.enabled = STOPPING, False
+        for connection in self._http.open:
+            connection.plans = None
+
+    def _watched(self) -> Iterator[Watched]:
+        """The files that the server follows when they change."""
+        options = self.options
+        yield from self.listeners.watched()
+        yield from self.authenticator.watched()
+        yield from authz_config.watched(options, self.authorizer, self.clock)
+        config = options.encryption_provider_config
+        if config and options.encryption_provider_config_automatic_reload:
+            from fastkube.registry.sealing import following
+
+            reload = following(self.store, config)
+            yield Watched("encryption configuration", [config], reload, "apiserver_encryption_config_controller")
+
     async def stop(self) -> None:
         """readyz fails first; then watches are ended, requests under way finished, and connections closed."""
         self.health.stopping = True
         if self.options.shutdown_delay_duration_s:
             await self.clock.sleep(self.options.shutdown_delay_duration_s)
         self.reloads.stop()
-        self.listeners.close()
+        if self.options.shutdown_send_retry_after:
+            self._refuse_new()
+        else:
+            self.listeners.close()
         self.streams.end_all()
         for end in tuple(self.tunnels):
             end()
         self._http.close_idle()
         await self._http.finish(self.options.shutdown_grace_s)
+        self.listeners.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
         self.streams.close()

@@ -9,7 +9,9 @@ Nothing of this runs without a policy and a place to write to.
 
 from __future__ import annotations
 
+import asyncio
 import zlib
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -21,6 +23,8 @@ from fastkube.registry.strategy import UserInfo
 from fastkube.server.answer import GZIP_WBITS, Answer
 from fastkube.server.audit_backends import LogFile, Webhook
 from fastkube.server.audit_policy import LEVELS, Policy, Verdict
+from fastkube.server.audit_sinks import AuditMeasures, Sink
+from fastkube.server.calls import internal_error
 from fastkube.server.outbound import Peer
 
 if TYPE_CHECKING:
@@ -57,16 +61,7 @@ class Auditor:
         """None where nothing is to be audited. Raises ValueError and OSError for options that cannot be used."""
         if not options.audit_policy_file or not (options.audit_log_path or options.audit_webhook_config_file):
             return None
-        file = webhook = None
-        policy = Policy.load(options.audit_policy_file)
-        if options.audit_webhook_config_file:
-            webhook = Webhook(
-                Peer.of_kubeconfig(options.audit_webhook_config_file, clock),
-                batch_max=options.audit_webhook_batch_max_size,
-                wait_max_s=options.audit_webhook_batch_max_wait_s,
-                queue_max=options.audit_webhook_batch_buffer_size,
-                pause_s=options.audit_webhook_initial_backoff_s,
-            )
+        policy, measures, sinks = Policy.load(options.audit_policy_file), AuditMeasures(), []
         if options.audit_log_path:
             file = LogFile(
                 options.audit_log_path,
@@ -74,21 +69,49 @@ class Auditor:
                 size_max_mb=options.audit_log_maxsize,
                 backups_max=options.audit_log_maxbackup,
                 age_max_days=options.audit_log_maxage,
+                compress=options.audit_log_compress,
             )
-        return cls(policy, clock, file, webhook)
+            how = (options.audit_log_mode, options.log_batching, options.log_truncation)
+            sinks.append(Sink(file, *how, measures, clock.monotonic))
+        if options.audit_webhook_config_file:
+            peer = Peer.of_kubeconfig(options.audit_webhook_config_file, clock)
+            webhook = Webhook(peer, options.audit_webhook_initial_backoff_s)
+            how = (options.audit_webhook_mode, options.webhook_batching, options.webhook_truncation)
+            sinks.append(Sink(webhook, *how, measures, clock.monotonic))
+        waits = bool(options.audit_webhook_config_file) and options.audit_webhook_mode != "batch"
+        return cls(policy, clock, sinks, measures, waits)
 
-    def __init__(self, policy: Policy, clock: Clock, file: LogFile | None, webhook: Webhook | None) -> None:
+    def __init__(
+        self, policy: Policy, clock: Clock, sinks: list[Sink], measures: AuditMeasures, waits: bool = False
+    ) -> None:
+        """`waits`: one of the sinks has to be waited for."""
         self._policy = policy
         self._clock = clock
-        self._file = file
-        self._webhook = webhook
+        self._sinks = sinks
+        self.measures = measures
+        self.waits = waits
+        self._telling: set[asyncio.Task[bool]] = set()
 
-    def begin(self, request: Request) -> None:
-        """Decides whether the request is audited (`request.audit`), and tells that it has come."""
+    def begin(self, request: Request) -> Answer | Awaitable[Answer | None] | None:
+        """Decides whether the request is audited (`request.audit`), and tells that it has come. Answers one that has to
+        be audited and cannot."""
         verdict = self._policy.verdict(request.user, request.info)
-        if verdict.level:
-            request.audit = Record(verdict, self._event(request, verdict, _user(request.user)), request.user)
-            self._emit(request.audit, "RequestReceived", {})
+        level = LEVELS[verdict.level]
+        self.measures.levels[level] = self.measures.levels.get(level, 0) + 1
+        if not verdict.level:
+            return None
+        request.audit = Record(verdict, self._event(request, verdict, _user(request.user)), request.user)
+        taken = self._emit(request.audit, "RequestReceived", {}, strict=True)
+        if isinstance(taken, bool):
+            return None if taken else self._reject(request)
+        return self._begun(request, taken)
+
+    async def _begun(self, request: Request, taken: Awaitable[bool]) -> Answer | None:
+        return None if await taken else self._reject(request)
+
+    def _reject(self, request: Request) -> Answer:
+        self.measures.rejected += 1
+        return internal_error(request.info.path, "failed to store audit event")
 
     def _event(self, request: Request, verdict: Verdict, user: Object) -> Object:
         """What all events of a request have in common."""
@@ -118,31 +141,36 @@ class Auditor:
         record = request.audit
         if record is not None:
             status = {"responseStatus": {"metadata": {}, "code": code}}
-            self._emit(record, "ResponseStarted", {**self._more(request, record), **status})
+            taken = self._emit(record, "ResponseStarted", {**self._more(request, record), **status})
+            if not isinstance(taken, bool):  # the stream goes on meanwhile
+                task = asyncio.ensure_future(taken)
+                self._telling.add(task)
+                task.add_done_callback(self._telling.discard)
 
-    def complete(self, request: Request, answer: Answer | Streamed) -> None:
+    def complete(self, request: Request, answer: Answer | Streamed) -> Awaitable[bool] | bool:
+        """To be awaited before the answer is written, where a sink has to be."""
         record = request.audit
         if record is None:
             if answer.code == 401 and hasattr(request, "info"):
-                self._refused(request)
-            return
+                return self._refused(request)
+            return True
         more = self._more(request, record)
         answered = _answered(answer)
         more["responseStatus"] = _status(answered, answer.code)
         if record.verdict.level >= _RESPONSE and answered is not None:
             more["responseObject"] = _without_managers(answered) if record.verdict.omit_managed_fields else answered
-        self._emit(record, "ResponseComplete", more)
+        return self._emit(record, "ResponseComplete", more)
 
-    def _refused(self, request: Request) -> None:
+    def _refused(self, request: Request) -> Awaitable[bool] | bool:
         """Whoever could not prove who they are is nobody."""
         verdict = self._policy.verdict(UserInfo(""), request.info)
         if not verdict.level:
-            return
+            return True
         method = "bearer" if request.headers.get("Authorization") else "x509"
         status = {"metadata": {}, "status": "Failure", "message": f"Authentication failed, attempted: {method}"}
         event = self._event(request, verdict, {})
         more = {"responseStatus": {**status, "code": 401}}
-        self._emit(Record(verdict, event, UserInfo("")), "ResponseStarted", more)
+        return self._emit(Record(verdict, event, UserInfo("")), "ResponseStarted", more)
 
     def _more(self, request: Request, record: Record) -> Object:
         """What is known once the request was admitted: who was impersonated, the object sent, annotations."""
@@ -159,23 +187,35 @@ class Auditor:
             more["annotations"] = dict(record.annotations)
         return more
 
-    def _emit(self, record: Record, stage: str, more: Object) -> None:
+    def _emit(self, record: Record, stage: str, more: Object, strict: bool = False) -> Awaitable[bool] | bool:
+        """False where an event is lost that must not be: only with `strict`."""
         if stage in record.verdict.omitted:
-            return
+            return True
         event = {**record.event, "stage": stage, **more}
-        if self._file is not None:
-            self._file.send(event)
-        if self._webhook is not None:
-            self._webhook.send(event)
+        self.measures.events += 1
+        taken, waiting = True, []
+        for sink in self._sinks:
+            outcome = sink.send(event)
+            must = strict and sink.strict
+            if not isinstance(outcome, bool):
+                waiting.append((outcome, must))
+            elif must:
+                taken = taken and outcome
+        return _all_taken(taken, waiting) if waiting else taken
 
     def _now(self) -> str:
         return rfc3339_micro(self._clock.time())
 
     async def close(self) -> None:
-        if self._webhook is not None:
-            await self._webhook.close(_CLOSE_GRACE_S)
-        if self._file is not None:
-            self._file.close()
+        for sink in self._sinks:
+            await sink.close(_CLOSE_GRACE_S)
+
+
+async def _all_taken(taken: bool, waiting: list[tuple[Awaitable[bool], bool]]) -> bool:
+    for outcome, must in waiting:
+        success = await outcome
+        taken = taken and (success or not must)
+    return taken
 
 
 def tell_decision(record: Record, allowed: bool, reason: str) -> None:

@@ -63,8 +63,22 @@ class ServiceUnavailable(Exception):
 
 def unreadable_path(path: str, problem: str) -> Answer:
     """Upstream's answer in front of everything else, where a path cannot be read as one of a resource."""
-    told = f'Internal Server Error: "{path}": failed to create RequestInfo: {problem}\n'
+    return internal_error(path, f"failed to create RequestInfo: {problem}")
+
+
+def internal_error(path: str, problem: str) -> Answer:
+    """Upstream's answer of what stands in front of the verbs, in plain text."""
+    told = f'Internal Server Error: "{path}": {problem}\n'
     answer = Answer(500, told.encode(), TEXT, b"X-Content-Type-Options: nosniff\r\n")
+    answer.cache = b""
+    answer.compressible = False
+    return answer
+
+
+def shutting_down() -> Answer:
+    """Upstream's answer of --shutdown-send-retry-after."""
+    headers = b"Retry-After: 5\r\nX-Content-Type-Options: nosniff\r\n"
+    answer = Answer(429, b"The apiserver is shutting down, please try again later.\n", TEXT, headers)
     answer.cache = b""
     answer.compressible = False
     return answer

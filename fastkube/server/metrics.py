@@ -20,6 +20,7 @@ from fastkube.server.version import VERSION_INFO
 if TYPE_CHECKING:
     from fastkube.api.catalog import Catalog
     from fastkube.server.admission.measures import Measures
+    from fastkube.server.audit_sinks import AuditMeasures
     from fastkube.server.priority import FlowControl
     from fastkube.server.reloading import Reloads
     from fastkube.server.request import Request, RequestInfo
@@ -63,6 +64,7 @@ class Metrics:
         self.inflight = {"readOnly": 0, "mutating": 0}
         self.admission: Measures | None = None
         self.reloads: Reloads | None = None
+        self.audit: AuditMeasures | None = None
         self.disabled: frozenset[str] = frozenset()
         """Names of metrics that are left out."""
 
@@ -98,6 +100,8 @@ class Metrics:
             self.admission.render(page)
         if self.reloads is not None:
             self.reloads.render(page)
+        if self.audit is not None:
+            self.audit.render(page)
         _render_flow(page, flow)
         _render_watches(page, streams)
         _render_store(page, store, catalog)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fastkube.config import option
+from fastkube.server.audit_options import AuditOptions
 from fastkube.server.tls_options import TLS_VERSIONS
 
 REVIEW_VERSIONS = ("v1beta1", "v1")
@@ -12,7 +13,7 @@ AUTHORIZATION_MODES = ("AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook")
 
 
 @dataclass(frozen=True)
-class ServerOptions:
+class ServerOptions(AuditOptions):
     """Immutable; `validate` is called when the server is made."""
 
     # Listening.
@@ -104,17 +105,7 @@ class ServerOptions:
         "", "EncryptionConfiguration: which resources lie encrypted on the disk, and with which keys.", metavar="FILE"
     )
 
-    # Audit.
-    audit_policy_file: str = option("", "Audit policy; nothing is audited without one.", metavar="FILE")
-    audit_log_path: str = option("", "File that gets audit events as JSON lines; -: standard output.", metavar="FILE")
-    audit_log_maxsize: int = option(100, "Megabytes after which the audit log is rotated.")
-    audit_log_maxbackup: int = option(0, "Rotated audit logs to keep; 0: all.")
-    audit_log_maxage: int = option(0, "Days to keep rotated audit logs; 0: for ever.")
-    audit_webhook_config_file: str = option("", "Kubeconfig of a webhook that takes audit events.", metavar="FILE")
-    audit_webhook_batch_max_size: int = option(400, "Events sent to it at once.")
-    audit_webhook_batch_max_wait_s: float = option(30.0, "How long an event waits for others.")
-    audit_webhook_batch_buffer_size: int = option(10_000, "Events that may wait; more are dropped.")
-    audit_webhook_initial_backoff_s: float = option(10.0, "Pause before the first attempt to send again.")
+    encryption_provider_config_automatic_reload: bool = option(False, "Read that file again when it changes.")
 
     # Admission.
     admission_control: tuple[str, ...] = option((), "The admission plugins to run, and no others; deprecated.")
@@ -132,6 +123,9 @@ class ServerOptions:
     max_mutating_requests_inflight: int = option(200, "Requests that write, under way at the same time.")
     enable_priority_and_fairness: bool = option(True, "Queue what is too much rather than refuse it.")
     shutdown_delay_duration_s: float = option(0.0, "How long to serve on, no longer ready, before stopping.")
+    shutdown_send_retry_after: bool = option(
+        False, "While stopping, answer new requests with 429 until those under way are done."
+    )
     shutdown_grace_s: float = option(1.0, "How long requests under way may take to finish when the server stops.")
 
     profiling: bool = option(True, "Serve /debug/pprof, by py-spy.")
@@ -152,6 +146,7 @@ class ServerOptions:
 
     def validate(self) -> None:
         """Raises ValueError, naming the flag, for what cannot be served."""
+        self.validate_audit()
         for mode in self.authorization_mode:
             if mode not in AUTHORIZATION_MODES:
                 raise ValueError(f"authorization-mode: {mode!r} is not one of {', '.join(AUTHORIZATION_MODES)}")
@@ -184,9 +179,6 @@ class ServerOptions:
             ("request-timeout", self.request_timeout_s),
             ("min-request-timeout", self.min_request_timeout_s),
             ("max-connections", self.max_connections),
-            ("audit-log-maxsize", self.audit_log_maxsize),
-            ("audit-webhook-batch-max-size", self.audit_webhook_batch_max_size),
-            ("audit-webhook-batch-buffer-size", self.audit_webhook_batch_buffer_size),
             ("max-requests-inflight", self.max_requests_inflight),
             ("max-mutating-requests-inflight", self.max_mutating_requests_inflight),
             ("default-not-ready-toleration-seconds", self.default_not_ready_toleration_seconds + 1),

@@ -17,7 +17,7 @@ from fastkube.server.authn import Elsewhere
 from fastkube.server.authz import forbidden
 from fastkube.server.authz_webhook import Undecided, settled
 from fastkube.server.batch import BATCH_PATH, handle_batch
-from fastkube.server.calls import unreadable_path
+from fastkube.server.calls import shutting_down, unreadable_path
 from fastkube.server.fair_queues import Level
 from fastkube.server.handlers import handle_resource
 from fastkube.server.impersonation import impersonated, wanted_identity
@@ -87,9 +87,8 @@ async def _authenticate_elsewhere(server: ApiServer, request: Request, asked: El
     request.user = await server.authenticator.ask_elsewhere(asked)
 
 
-def audit(server: ApiServer, request: Request) -> None:
-    if server.auditor is not None:
-        server.auditor.begin(request)
+def audit(server: ApiServer, request: Request) -> Answer | Awaitable[Answer | None] | None:
+    return server.auditor.begin(request) if server.auditor is not None else None
 
 
 def impersonate(server: ApiServer, request: Request) -> Awaitable[None] | None:
@@ -199,6 +198,17 @@ def dispatch(server: ApiServer, request: Request) -> Answer | Awaitable[Answer |
     return handle_path(server, request)
 
 
+_ASKED_WHILE_STOPPING = ("/readyz", "/livez", "/healthz")
+
+
+def refuse_while_stopping(server: ApiServer, request: Request) -> Answer | None:
+    """What comes while the server only finishes what is under way."""
+    exempt = request.headers.get("User-Agent", "").startswith("kube-apiserver/")
+    if exempt or request.head.path.startswith(_ASKED_WHILE_STOPPING):
+        return None
+    return shutting_down()
+
+
 PIPELINE: tuple[Stage, ...] = (
     identify,
     parse_path,
@@ -212,6 +222,8 @@ PIPELINE: tuple[Stage, ...] = (
 
 REPLICATED: tuple[Stage, ...] = (*PIPELINE[:-2], catch_up, *PIPELINE[-2:])
 """Authorization too reads the store."""
+
+STOPPING: tuple[Stage, ...] = (identify, refuse_while_stopping, *PIPELINE[1:])
 
 BATCHED: tuple[Stage, ...] = (parse_path, audit, authorize, dispatch)
 """What a write in a batch passes; the rest was done for the batch as a whole."""

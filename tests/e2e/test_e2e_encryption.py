@@ -9,6 +9,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,17 +27,22 @@ SECRET = {
 }
 
 
-@contextmanager
-def serving(folder: Path, *keys: str) -> Iterator[str]:
-    """A server with a frontend, whose first key writes; its URL."""
+def write_keys(folder: Path, *keys: str) -> None:
+    """The configuration: the first key writes."""
     told = [{"name": key, "secret": base64.b64encode(key.encode() * 32).decode()} for key in keys]
     entry = {"resources": ["secrets"], "providers": [{"aesgcm": {"keys": told}}]}
     document = {"apiVersion": "apiserver.config.k8s.io/v1", "kind": "EncryptionConfiguration", "resources": [entry]}
     (folder / "encryption.yaml").write_text(yaml.safe_dump(document))
+
+
+@contextmanager
+def serving(folder: Path, *keys: str, more: tuple[str, ...] = ()) -> Iterator[str]:
+    """A server with a frontend, whose first key writes; its URL."""
+    write_keys(folder, *keys)
     (folder / "tokens.csv").write_text('admin,admin,admin,"system:masters"\n')
     command = [sys.executable, "-m", "fastkube", "apiserver", "--data-dir", str(folder / "data"), "--secure-port", "0"]
     command += ["--token-auth-file", str(folder / "tokens.csv"), "--frontends", "1"]
-    command += ["--encryption-provider-config", str(folder / "encryption.yaml")]
+    command += ["--encryption-provider-config", str(folder / "encryption.yaml"), *more]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -74,3 +80,15 @@ def test_secrets_are_encrypted_and_change_keys(tmp_path: Path) -> None:
         assert new["metadata"]["resourceVersion"] != old["metadata"]["resourceVersion"]
         again = ask(url, "PUT", f"{SECRETS}/s", new)
         assert again["metadata"]["resourceVersion"] == new["metadata"]["resourceVersion"]
+
+
+def test_keys_are_exchanged_while_the_server_runs(tmp_path: Path) -> None:
+    with serving(tmp_path, "a", more=("--encryption-provider-config-automatic-reload",)) as url:
+        ask(url, "POST", SECRETS, SECRET)
+        write_keys(tmp_path, "b", "a")
+        for number in range(40):
+            ask(url, "POST", SECRETS, {**SECRET, "metadata": {"name": f"s{number}"}})
+            time.sleep(0.1)
+        assert ask(url, "GET", f"{SECRETS}/s")["data"] == ask(url, "GET", f"{SECRETS}/s39")["data"]
+    stored = on_disk(tmp_path)
+    assert b"k8s:enc:aesgcm:v1:a:" in stored and b"k8s:enc:aesgcm:v1:b:" in stored

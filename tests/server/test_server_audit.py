@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +17,7 @@ from peers import Hook, serving
 
 from fastkube.clock import ManualClock
 from fastkube.server.audit_backends import LogFile
+from fastkube.server.audit_options import AuditOptions
 from fastkube.server.audit_policy import LEVELS, Policy
 from fastkube.server.request import Attributes, UserInfo
 
@@ -187,14 +190,135 @@ def rotated(folder: Path) -> list[int]:
     return [json.loads(path.read_text())["number"] for path in files]
 
 
+def packed(folder: Path) -> list[int]:
+    """The number of the event in each compressed file."""
+    return [json.loads(gzip.decompress(path.read_bytes()))["number"] for path in folder.glob("a-*.log.gz")]
+
+
 async def test_the_log_is_rotated(tmp_path: Path):
     clock = ManualClock(1_800_000_000.0)
-    file = LogFile(str(tmp_path / "a.log"), clock, size_max_mb=1, backups_max=2, age_max_days=0)
+    file = LogFile(str(tmp_path / "a.log"), clock, size_max_mb=1, backups_max=2, age_max_days=0, compress=False)
     for number in range(6):
-        file.send({"number": number, "padding": "x" * 700_000})
+        file.deliver([{"number": number, "padding": "x" * 700_000}])
         await clock.advance(1.0)
-    file.close()
+    await file.close()
     assert rotated(tmp_path) == [3, 4, 5]
+
+
+async def test_rotated_logs_are_compressed(tmp_path: Path):
+    clock = ManualClock(1_800_000_000.0)
+    file = LogFile(str(tmp_path / "a.log"), clock, size_max_mb=1, backups_max=1, age_max_days=0, compress=True)
+    for number in range(3):
+        file.deliver([{"number": number, "padding": "x" * 700_000}])
+        await clock.advance(1.0)
+    await file.close()
+    assert packed(tmp_path) == [1]
+    assert json.loads((tmp_path / "a.log").read_text())["number"] == 2
+
+
+@asynccontextmanager
+async def to_webhook(tmp_path: Path, respond: Any, **options: Any) -> AsyncIterator[Api]:
+    file = tmp_path / "policy.yaml"
+    file.write_text(json.dumps(policy({"level": "RequestResponse"})))
+    async with serving({"/": respond}) as url:
+        hook = Hook(lambda spec: None)
+        hook.url = url + "/"
+        settings = {"audit_policy_file": str(file), "audit_webhook_config_file": hook.kubeconfig(tmp_path)}
+        async with running(tmp_path / "api", audit_webhook_initial_backoff_s=0.001, **settings, **options) as api:
+            yield api
+
+
+async def test_blocking_means_that_the_webhook_has_the_events_before_the_client_its_answer(tmp_path: Path):
+    stages: list[str] = []
+
+    async def take(request: web.Request) -> web.Response:
+        (event,) = (await request.json())["items"]
+        await asyncio.sleep(0.05)
+        if event["user"]["username"] == "bob":
+            stages.append(event["stage"])
+        return web.Response()
+
+    async with to_webhook(tmp_path, take, audit_webhook_mode="blocking") as api:
+        await api.request("GET", "/version", token=BOB)
+        assert stages == ["RequestReceived", "ResponseComplete"]
+
+
+@pytest.mark.parametrize(("mode", "code"), [("blocking", 200), ("blocking-strict", 500)])
+async def test_a_request_whose_coming_cannot_be_told_fails_only_where_that_is_strict(
+    tmp_path: Path, mode: str, code: int
+):
+    async def take(request: web.Request) -> web.Response:
+        return web.Response(status=500)
+
+    async with to_webhook(tmp_path, take, audit_webhook_mode=mode) as api:
+        answer = await api.request("GET", "/version", token=BOB)
+        assert answer.status == code
+        if code == 500:
+            assert answer.body == b'Internal Server Error: "/version": failed to store audit event\n'
+    measures = api.server.metrics.audit
+    assert measures is not None and measures.errors["webhook"] >= 1
+    assert bool(measures.rejected) == (code == 500)
+
+
+async def test_the_log_in_batches(tmp_path: Path):
+    file, log = tmp_path / "policy.yaml", tmp_path / "audit.log"
+    file.write_text(json.dumps(policy({"level": "Metadata"}, omitStages=["RequestReceived"])))
+    options = {
+        "audit_log_mode": "batch", "audit_log_batch_max_size": 3, "audit_log_batch_max_wait_s": 60.0,
+        "audit_policy_file": str(file), "audit_log_path": str(log),
+    }  # fmt: skip
+    async with running(tmp_path / "api", **options) as api:
+        for number in range(2):
+            await api.request("GET", f"/version?n={number}", token=BOB)
+        assert not events(log)
+        await api.request("GET", "/version?n=2", token=BOB)
+        await until(lambda: len(events(log)) == 3)
+        await api.request("GET", "/version?n=3", token=BOB)
+        page = (await api.request("GET", "/metrics")).body
+        assert b'apiserver_audit_level_total{level="Metadata"} 5' in page
+    assert events(log)[3]["requestURI"] == "/version?n=3"  # what is left is written when the server stops
+
+
+async def test_large_events_lose_their_objects(tmp_path: Path):
+    file, log = tmp_path / "policy.yaml", tmp_path / "audit.log"
+    file.write_text(json.dumps(policy({"level": "RequestResponse"}, omitStages=["RequestReceived"])))
+    options = {
+        "audit_log_truncate_enabled": True, "audit_log_truncate_max_event_size": 2000,
+        "audit_policy_file": str(file), "audit_log_path": str(log),
+    }  # fmt: skip
+    async with running(tmp_path / "api", **options) as api:
+        await api.create(MAPS, {"metadata": {"name": "a"}, "data": {"k": "x" * 3000}})
+        await api.request("GET", "/version?" + "n" * 3000, token=BOB)
+        (event,) = events(log)
+        assert "requestObject" not in event and "responseObject" not in event
+        assert event["annotations"]["audit.k8s.io/truncated"] == "true"
+        assert api.server.auditor is not None and api.server.auditor.measures.errors == {"truncate": 1}
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"mode": "later"}, 'invalid audit log mode later, allowed modes are "batch,blocking,blocking-strict"'),
+        (
+            {"mode": "batch", "batch_buffer_size": 0},
+            "invalid audit batch log buffer size 0, must be a positive number",
+        ),
+        (
+            {"mode": "batch", "batch_throttle_enable": True},
+            "invalid audit batch log throttle QPS 0, must be a positive number",
+        ),
+        (
+            {"truncate_enabled": True, "truncate_max_batch_size": 1},
+            "invalid audit truncate log max batch size 1, must be greater than max event size (102400)",
+        ),
+        ({"maxage": -1}, "--audit-log-maxage -1 can't be a negative number"),
+    ],
+)
+async def test_options_that_cannot_be(options: dict[str, Any], told: str):
+    named = {f"audit_log_{key}": value for key, value in options.items()}
+    with pytest.raises(ValueError) as caught:
+        AuditOptions(audit_log_path="-", **named).validate_audit()
+    assert str(caught.value) == told
 
 
 async def test_a_webhook_gets_events_in_batches(tmp_path: Path):

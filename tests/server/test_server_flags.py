@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
+import re
 import ssl
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
-from apis import ALICE, running
+from apis import ADMIN, ALICE, running, until
 from click.testing import CliRunner
 
 from fastkube.cli import main
@@ -16,6 +21,13 @@ from fastkube.server import pki
 
 POD = {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
 PODS = "/api/v1/namespaces/default/pods"
+
+
+def test_every_flag_of_kube_apiserver_is_known() -> None:
+    upstream = set((Path(__file__).parent / "kube_apiserver_flags.txt").read_text().split())
+    command = main.commands["apiserver"]
+    ours = {flag for parameter in command.params if isinstance(parameter, click.Option) for flag in parameter.opts}
+    assert upstream - ours == {"--help"} - ours
 
 
 @pytest.mark.parametrize(
@@ -211,3 +223,85 @@ def _read(path: str) -> bytes:
 
 def _write(path: str, content: bytes) -> None:
     Path(path).write_bytes(content)
+
+
+# ---------------------------------------------------------------- configurations that are read again
+
+
+def _told(kind: str, **more: Any) -> bytes:
+    return json.dumps({"apiVersion": "apiserver.config.k8s.io/v1", "kind": kind, **more}).encode()
+
+
+async def _comes_about(ask: Callable[[], Awaitable[int]], code: int) -> None:
+    for _ in range(200):
+        if await ask() == code:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"{code} is not answered")
+
+
+async def test_authentication_follows_its_configuration(tmp_path: Path) -> None:
+    file = str(tmp_path / "authn.yaml")
+    _write(file, _told("AuthenticationConfiguration", anonymous={"enabled": True}))
+    async with running(tmp_path / "s", authentication_config=file) as api:
+
+        async def nobody() -> int:
+            return (await api.request("GET", "/version", token="")).status
+
+        assert await nobody() == 200
+        _write(file, _told("AuthenticationConfiguration", anonymous={"enabled": "x", "conditions": [{}]}))
+        await asyncio.sleep(1.2)
+        assert await nobody() == 200
+        _write(file, _told("AuthenticationConfiguration", anonymous={"enabled": False}))
+        await _comes_about(nobody, 401)
+        page = (await api.request("GET", "/metrics")).body.decode()
+        name = "apiserver_authentication_config_controller"
+        for status in ("success", "failure"):
+            assert re.search(rf'{name}_automatic_reloads_total{{apiserver_id_hash="[^"]+",status="{status}"}} 1', page)
+        digest = hashlib.sha256(_read(file)).hexdigest()
+        assert f'hash="sha256:{digest}"}} 1' in page
+
+
+async def test_authorization_follows_its_configuration(tmp_path: Path) -> None:
+    def authorizers(*kinds: str) -> bytes:
+        return _told("AuthorizationConfiguration", authorizers=[{"type": kind, "name": kind.lower()} for kind in kinds])
+
+    file = str(tmp_path / "authz.yaml")
+    _write(file, authorizers("AlwaysAllow"))
+    async with running(tmp_path / "s", authorization_config=file) as api:
+
+        async def alice() -> int:
+            return (await api.request("GET", PODS, token=ALICE)).status
+
+        assert await alice() == 200
+        _write(file, authorizers("RBAC"))
+        await asyncio.sleep(1.2)
+        assert await alice() == 200  # RBAC has to be there from the start
+        _write(file, authorizers("AlwaysDeny"))
+        await _comes_about(alice, 403)
+
+
+# ---------------------------------------------------------------- the end
+
+
+async def test_new_requests_are_sent_away_while_those_under_way_are_done(tmp_path: Path) -> None:
+    body = json.dumps({"metadata": {"name": "late"}}).encode()
+    head = (
+        f"POST /api/v1/namespaces/default/configmaps HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    async with running(tmp_path, shutdown_send_retry_after=True, shutdown_grace_s=30.0) as api:
+        reader, writer = await api.connect()
+        writer.write(head.encode() + body[:5])
+        await until(lambda: api.server.running)
+        stopping = asyncio.create_task(api.server.stop())
+        await until(lambda: api.server.health.stopping)
+        refused = await api.request("GET", "/version")
+        assert (refused.status, refused.headers["Retry-After"]) == (429, "5")
+        assert refused.body == b"The apiserver is shutting down, please try again later.\n"
+        assert (await api.request("GET", "/livez")).status == 200
+        assert (await api.request("GET", "/readyz")).status == 500
+        writer.write(body[5:])
+        assert (await reader.readline()).startswith(b"HTTP/1.1 201")
+        writer.close()
+        await stopping

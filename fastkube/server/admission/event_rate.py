@@ -9,6 +9,7 @@ from fastkube.api.field import quote
 from fastkube.errors import ApiError
 from fastkube.server.admission.configuration import Configurations, only
 from fastkube.server.admission.plugin import CREATE, UPDATE, Identity, Plugin
+from fastkube.server.token_bucket import TokenBucket
 
 if TYPE_CHECKING:
     from fastkube.registry.strategy import Call, Object
@@ -16,30 +17,6 @@ if TYPE_CHECKING:
 _KIND = ("Configuration", "eventratelimit.admission.k8s.io", ("v1alpha1",))
 _CACHE_SIZE = 4096
 _EVENTS: tuple[Identity, ...] = (("", "events", ""), ("events.k8s.io", "events", ""))
-
-
-class TokenBucket:
-    """`rate` tokens a second, of which `burst` may be saved up."""
-
-    def __init__(self, rate: float, burst: int, now: float) -> None:
-        self.rate = rate
-        self.burst = burst
-        self._tokens = float(burst)
-        self._at = now
-
-    def take(self, now: float) -> bool:
-        self._tokens = min(self.burst, self._tokens + (now - self._at) * self.rate)
-        self._at = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
-
-    def wait_s(self, now: float) -> float:
-        """How long until there is a token; it is taken at once."""
-        self._tokens = min(self.burst, self._tokens + (now - self._at) * self.rate) - 1
-        self._at = now
-        return max(0.0, -self._tokens / self.rate)
 
 
 class _Limit:
