@@ -233,13 +233,19 @@ class Chain:
     def constancy(self, call: Call, operation: str = CREATE) -> int | None:
         """`registry.Admission`'s."""
         steps = self._steps_for(call, operation)
-        if not steps.by_shape or any(by_more(call.namespace) for by_more in steps.exceptions):
+        if not steps.by_shape:
             return None
+        for by_more in steps.exceptions:
+            if by_more(call.namespace):
+                return None
         return self._lookups.changes
 
     def bearing(self, call: Call, node: str) -> tuple[str, ...]:
         """`registry.Admission`'s."""
-        return tuple(told for bearing in self._steps_for(call, CREATE).bearings for told in bearing(node))
+        told: tuple[str, ...] = ()
+        for bearing in self._steps_for(call, CREATE).bearings:
+            told += bearing(node)
+        return told
 
     def ignores(self, call: Call, operation: str) -> bool:
         """`registry.Admission`'s."""

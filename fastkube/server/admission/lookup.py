@@ -2,7 +2,8 @@
 
 `Mirror` holds all objects of a small kind (namespaces, quotas, classes), decoded once for each change. `Memo` is for
 kinds of which there may be very many (service accounts, nodes, Pods): one read of the store, and a decoding only when
-the object has changed since it was last asked for.
+the object has changed since it was last asked for. `Excerpts` are the little that is asked for again and again of very
+many.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgpack
 
+from fastkube._codec import extract
 from fastkube.store import DELETE
 
 if TYPE_CHECKING:
     from fastkube.api.catalog import Catalog, ResourceType
     from fastkube.registry.strategy import Object
     from fastkube.store import Event, Store
+
+_TOPOLOGY_LABELS = ("topology.kubernetes.io/zone", "topology.kubernetes.io/region")
 
 _MEMO_MAX = 4096
 
@@ -129,6 +133,41 @@ class Memo:
         return kept.obj
 
 
+class Excerpts:
+    """What is asked of objects of a cluster-wide kind, found out once for each until it changes; it must be little."""
+
+    def __init__(self, store: Store, rtype: ResourceType, excerpt: Callable[[bytes], tuple[str, ...]]) -> None:
+        """`excerpt`: of a stored object."""
+        self._store = store
+        self._rtype = rtype
+        self._excerpt = excerpt
+        self._kept: dict[str, tuple[str, ...]] = {}
+        prefix = self._prefix = rtype.key_prefix
+        self._subscription = store.subscribe(prefix, prefix[:-1] + b"0", self._on_events)
+
+    def close(self) -> None:
+        self._subscription.cancel()
+
+    def _on_events(self, events: list[Event], revision: int) -> None:
+        for event in events:
+            self._kept.pop(event.key[len(self._prefix) :].decode(), None)
+
+    def get(self, name: str) -> tuple[str, ...]:
+        """() of an object that is not there."""
+        kept = self._kept.get(name)
+        if kept is None:
+            item = self._store.get(self._rtype.key("", name))
+            if item is None:
+                return ()
+            kept = self._kept[name] = self._excerpt(item.value)
+        return kept
+
+
+def _topology_labels(node: bytes) -> tuple[str, ...]:
+    labels = extract(node, (b"metadata", b"labels")) or {}
+    return tuple(told for key in _TOPOLOGY_LABELS if key in labels for told in (key, labels[key]))
+
+
 class Lookups:
     """One of each, shared by all plugins."""
 
@@ -149,7 +188,9 @@ class Lookups:
         self.service_accounts = Memo(store, self.builtin("", "serviceaccounts"), self._changed)
         self.nodes = Memo(store, self.builtin("", "nodes"))
         self.pods = Memo(store, self.builtin("", "pods"))
-        self._memos = (self.service_accounts, self.nodes, self.pods)
+        self.topology = Excerpts(store, self.builtin("", "nodes"), _topology_labels)
+        """Of nodes the labels that tell zone and region: key, value, key, value."""
+        self._memos = (self.service_accounts, self.nodes, self.pods, self.topology)
 
     def _changed(self) -> None:
         self.changes += 1

@@ -228,8 +228,6 @@ def _restrict_nodes(call: Call, obj: Object, spec: Object, scheduling: Object) -
 
 # ---------------------------------------------------------------- PodTopologyLabels
 
-_TOPOLOGY_LABELS = ("topology.kubernetes.io/zone", "topology.kubernetes.io/region")
-
 
 class PodTopologyLabels(Plugin):
     """A Pod that is bound gets the zone and the region of its node as labels."""
@@ -239,7 +237,7 @@ class PodTopologyLabels(Plugin):
     by_shape = True
 
     def __init__(self, lookups: Lookups) -> None:
-        self._nodes = lookups.nodes
+        self._topology = lookups.topology
 
     def handles(self, target: Identity, operation: str) -> bool:
         return target in (("", "pods", "binding"), ("", "bindings", "")) and operation == CREATE
@@ -248,15 +246,10 @@ class PodTopologyLabels(Plugin):
         target = obj.get("target") or {}
         if target.get("kind") not in (None, "", "Node"):
             return
-        found = self._labels(target.get("name") or "")
-        if found:
+        told = self._topology.get(target.get("name") or "")
+        if told:
             metadata = obj["metadata"]
-            metadata["labels"] = {**(metadata.get("labels") or {}), **found}
+            metadata["labels"] = {**(metadata.get("labels") or {}), **dict(zip(told[::2], told[1::2], strict=True))}
 
     def bearing(self, node: str) -> tuple[str, ...]:
-        return tuple(told for label in self._labels(node).items() for told in label)
-
-    def _labels(self, name: str) -> dict[str, str]:
-        node = self._nodes.get("", name)
-        labels = (node["metadata"].get("labels") or {}) if node is not None else {}
-        return {key: labels[key] for key in _TOPOLOGY_LABELS if key in labels}
+        return self._topology.get(node)
