@@ -166,13 +166,19 @@ def _images(spec: Object) -> Iterable[str]:
 def required_features(spec: Object) -> tuple[str, ...]:
     """What the kubelet must be able to do for a Pod, by the names of upstream's features."""
     found = []
-    containers = (*(spec.get("containers") or ()), *(spec.get("initContainers") or ()))
-    rules = (rule for container in containers for rule in container.get("restartPolicyRules") or ())
-    if any(rule.get("action") == "RestartAllContainers" for rule in rules):
+    if _restarts_all(spec.get("containers") or ()) or _restarts_all(spec.get("initContainers") or ()):
         found.append("RestartAllContainersOnContainerExits")
     if spec.get("hostNetwork") and spec.get("hostUsers") is False:
         found.append("UserNamespacesHostNetworkSupport")
     return tuple(found)
+
+
+def _restarts_all(containers: Iterable[Object]) -> bool:
+    for container in containers:
+        for rule in container.get("restartPolicyRules") or ():
+            if rule.get("action") == "RestartAllContainers":
+                return True
+    return False
 
 
 def _image_volumes(spec: Object) -> Iterable[str]:
@@ -277,7 +283,8 @@ class PodInfo:
         self.node: str = told.get("nodeName") or ""
         self.only_node = only_node
         self.nominated: str = status.get("nominatedNodeName") or ""
-        self.gates = tuple(gate.get("name", "") for gate in told.get("schedulingGates") or ())
+        gates = told.get("schedulingGates")
+        self.gates = tuple(gate.get("name", "") for gate in gates) if gates else ()
         self.group: GroupId | None = None
         if told.get("schedulingGroup"):
             self.group = (self.namespace, told["schedulingGroup"].get("podGroupName") or "")
@@ -311,17 +318,19 @@ def _owner(metadata: Object) -> Owner | None:
     return None
 
 
-VOLUME_SOURCES = (
-    "persistentVolumeClaim",
-    "ephemeral",
-    "csi",
-    "gcePersistentDisk",
-    "awsElasticBlockStore",
-    "rbd",
-    "iscsi",
-    "azureDisk",
-    "cinder",
-    "portworxVolume",
+VOLUME_SOURCES = frozenset(
+    (
+        "persistentVolumeClaim",
+        "ephemeral",
+        "csi",
+        "gcePersistentDisk",
+        "awsElasticBlockStore",
+        "rbd",
+        "iscsi",
+        "azureDisk",
+        "cinder",
+        "portworxVolume",
+    )
 )
 
 
@@ -340,7 +349,7 @@ class PodParser:
         volumes: tuple[Object, ...] = ()
         image_volumes = None
         for volume in spec.get("volumes") or ():
-            if any(source in volume for source in VOLUME_SOURCES):
+            if not VOLUME_SOURCES.isdisjoint(volume):
                 volumes += (volume,)
             elif "image" in volume:
                 image_volumes = [*(image_volumes or ()), volume["image"]]
