@@ -18,6 +18,7 @@ ACCESS: int
 PREFIX: int
 FIELDS: int
 NOTHING: int
+NETWORK: int
 FAMILIES: tuple[bytes, ...]
 
 class Shapeless(ValueError): ...

@@ -10,8 +10,8 @@ so two texts of one shape differ in nothing but well-formed contents of the same
 
 A content is its kind's family (one byte: only within a family are contents compared) and the text.
 Under the key ANY is what holds for all other keys, under FOREIGN for those that are not Kubernetes' own.
-In the sets of fields (FIELDS) items that are known by a uid or an address have it in their key: the first of a map is a
-hole too. Where NOTHING may stand the text has no shape.
+In the sets of fields (FIELDS) items that are known by a uid, an address or a network have it in their key: the first of
+a map is a hole too. Where NOTHING may stand the text has no shape.
 
 A request body (`strict`) may write what is stored in several ways: one that writes the content of a hole in another way
 than it is stored has no shape, since nobody could tell whether the two are the same.
@@ -27,7 +27,7 @@ ANY = b"*"
 FOREIGN = b"+"
 
 NAME, LABEL, NODE, UID, TIME, MICRO_TIME, ADDRESS, TEXT = range(1, 9)
-NUMBER, GENERATION, VERSION, ACCESS, PREFIX, FIELDS, NOTHING = range(9, 16)
+NUMBER, GENERATION, VERSION, ACCESS, PREFIX, FIELDS, NOTHING, NETWORK = range(9, 17)
 
 _NAME = cython.declare(cython.int, 1)
 _LABEL = cython.declare(cython.int, 2)
@@ -44,8 +44,9 @@ _ACCESS = cython.declare(cython.int, 12)
 _PREFIX = cython.declare(cython.int, 13)
 _FIELDS = cython.declare(cython.int, 14)
 _NOTHING = cython.declare(cython.int, 15)
+_NETWORK = cython.declare(cython.int, 16)
 
-FAMILIES = (b"", b"n", b"n", b"o", b"u", b"t", b"m", b"i", b"x", b"d", b"g", b"r", b"v", b"p")
+FAMILIES = (b"", b"n", b"n", b"o", b"u", b"t", b"m", b"i", b"x", b"d", b"g", b"r", b"v", b"p", b"", b"", b"k")
 _FAMILIES = cython.declare(tuple, FAMILIES)
 _TIMES = cython.declare(bytes, b"tm")
 
@@ -56,6 +57,9 @@ _OWN_KEYS_TOO = cython.declare(bytes, b"kubernetes.io")
 _BY_UID = cython.declare(bytes, b'k:{"uid":"')
 _BY_ADDRESS = cython.declare(bytes, b'k:{"ip":"')
 _BY_END = cython.declare(bytes, b'"}')
+_BY_NETWORK = cython.declare(bytes, b'v:"')
+_BY_NETWORK_END = cython.declare(bytes, b'"')
+_NETWORK_END = cython.declare(bytes, b".0/24")
 _ACCESS_START = cython.declare(bytes, b"kube-api-access-")
 
 # What stands for a hole in a shape: nothing in msgpack begins so
@@ -107,6 +111,8 @@ def _fits(kind: cython.int, source: bytes, at: cython.Py_ssize_t, end: cython.Py
         return length == 27 and source[end - 1] == 90 and _is_micro_time(source, at)
     if kind == _ADDRESS:
         return length <= 15 and _is_address(source, at, end)
+    if kind == _NETWORK:
+        return 10 <= length <= 18 and _is_text(source, end - 5, _NETWORK_END) and _is_address(source, at, end - 3)
     if kind == _VERSION:
         return length <= 18 and source[at] != 48 and _are_digits(source, at, end)
     if kind == _PREFIX:
@@ -512,17 +518,20 @@ class _Splitter:
     def key(self, start: cython.Py_ssize_t, text: cython.Py_ssize_t, known: cython.bint) -> cython.bint:
         """A key of a set of fields, which may have a hole; whether one has."""
         length: cython.Py_ssize_t = self.at - text
-        if length < 12 or self.source[text] != 107 or self.source[text + 4] == 0:
+        if length < 12 or (self.source[text] != 107 and self.source[text] != 118):
             return known
         prefix: bytes = _BY_UID
+        ending: bytes = _BY_END
         code: cython.int = _UID
-        if not _is_text(self.source, text, _BY_UID):
+        if self.source[text] == 118:
+            prefix, ending, code = _BY_NETWORK, _BY_NETWORK_END, _NETWORK
+        elif not _is_text(self.source, text, _BY_UID):
             prefix, code = _BY_ADDRESS, _ADDRESS
-            if not _is_text(self.source, text, _BY_ADDRESS):
-                return known
+        if not _is_text(self.source, text, prefix):
+            return known
         first: cython.Py_ssize_t = text + len(prefix)
-        last: cython.Py_ssize_t = self.at - 2
-        if known or not _is_text(self.source, last, _BY_END) or not _fits(code, self.source, first, last):
+        last: cython.Py_ssize_t = self.at - len(ending)
+        if known or not _is_text(self.source, last, ending) or not _fits(code, self.source, first, last):
             return known
         self.pieces.append(_piece(self.source, self.copied, start))
         self.pieces.append(_KEY_MARK + prefix)
@@ -919,7 +928,7 @@ def _fill(out: list, mark: bytes, content: bytes) -> cython.int:
         out.append(_packed_number(int(text)))
         return 0
     if len(mark) > 1:
-        text = mark[2:] + text + _BY_END
+        text = mark[2:] + text + (_BY_NETWORK_END if mark[2] == 118 else _BY_END)
     length: cython.Py_ssize_t = len(text)
     out.append(_HEADS[length] if length < 256 else b"\xda" + length.to_bytes(2, "big"))
     out.append(text)

@@ -5,7 +5,7 @@ Every index is named and defined here, so that controllers share them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fastkube.api.meta import controller_of
@@ -182,9 +182,9 @@ class Caches:
 
         self.need(resource).add_handler(note, compare, drop)
 
-    def life(self, resource: str, sign: Callable[[Object], object], key: str) -> float | None:
-        """When `sign` of an object last changed, as far as it was seen."""
-        return self._life[resource, sign].get(key)
+    def life(self, resource: str, sign: Callable[[Object], object]) -> Mapping[str, float]:
+        """When `sign` of each object last changed, by key, as far as it was seen."""
+        return self._life[resource, sign]
 
     async def forget(self, resource: str) -> None:
         """The resource is no longer served."""

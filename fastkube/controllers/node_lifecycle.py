@@ -11,12 +11,11 @@ A sign of life is a change of the node's Lease or of its heartbeat, seen on the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fastkube.clock import rfc3339
 from fastkube.controllers.actions import GONE, Action, Patch, Remember, Requeue, Tell, Together
-from fastkube.controllers.caches import Caches
 from fastkube.controllers.common import (
     PODS,
     Object,
@@ -78,7 +77,8 @@ class WholeView(NamedTuple):
 def view(context: Context, key: str) -> NodeView | WholeView | None:
     caches = context.caches
     if key == WHOLE:
-        nodes = [Silent(node, context.now - _last_seen(caches, node)) for node in caches.list(NODES)]
+        heard, renewed = caches.life(NODES, _heartbeat), caches.life(LEASES, _renewal)
+        nodes = [Silent(node, context.now - _last_seen(node, heard, renewed)) for node in caches.list(NODES)]
         return WholeView(nodes, context.now, context.options, context.memory.get(WHOLE) or {})
     node = caches.by_key(NODES, key)
     if node is None:
@@ -87,13 +87,10 @@ def view(context: Context, key: str) -> NodeView | WholeView | None:
     return NodeView(node, pods, context.now)
 
 
-def _last_seen(caches: Caches, node: Object) -> float:
+def _last_seen(node: Object, heard: Mapping[str, float], renewed: Mapping[str, float]) -> float:
     name = node["metadata"]["name"]
-    signs = (
-        caches.life(NODES, _heartbeat, name),
-        caches.life(LEASES, _renewal, f"kube-node-lease/{name}"),
-    )
-    return max((sign for sign in signs if sign is not None), default=seconds(node["metadata"]["creationTimestamp"]))
+    seen = max(heard.get(name, 0.0), renewed.get(f"kube-node-lease/{name}", 0.0))
+    return seen or seconds(node["metadata"]["creationTimestamp"])
 
 
 def _ready(node: Object) -> Object | None:
@@ -182,7 +179,10 @@ def _whole(view: WholeView) -> Sequence[Action]:
     options = view.options
     actions: list[Action] = []
     told = _arrivals(view)
+    least_s = min(options.node_startup_grace_period_s, options.node_monitor_grace_period_s)
     for node, silent_s in view.nodes:
+        if silent_s <= least_s:
+            continue
         ready = _ready(node)
         grace_s = options.node_startup_grace_period_s if ready is None else options.node_monitor_grace_period_s
         if silent_s > grace_s and (patch := _make_unknown(node, view.now)):
@@ -261,6 +261,8 @@ def _rate(members: Objects, options: ControllerManagerOptions) -> float:
 
 def _taint_zones(view: WholeView) -> list[Action]:
     nodes = [node for node, _ in view.nodes]
+    if all(map(_is_settled, nodes)):
+        return []
     actions: list[Action] = []
     nothing_healthy = bool(nodes) and not any(condition_is(node, "Ready") for node in nodes)
     for zone in zones_of(nodes, view.options):
@@ -276,6 +278,11 @@ def _taint_zones(view: WholeView) -> list[Action]:
                 budget -= 1
             actions.append(_with_no_execute(node, wanted, view.now))
     return actions
+
+
+def _is_settled(node: Object) -> bool:
+    """Whether it is ready and has no taint: nothing is to be done about it."""
+    return not node["spec"].get("taints") and condition_is(node, "Ready")
 
 
 def _no_execute(node: Object) -> str | None:

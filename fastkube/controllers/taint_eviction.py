@@ -41,7 +41,7 @@ def view(context: Context, key: str) -> View | Gone | None:
     taints = _no_execute(node) if node is not None else []
     if not taints and not waits:
         return None
-    since = caches.life(NODES, _no_execute, pod["spec"].get("nodeName") or "") or context.now
+    since = caches.life(NODES, _no_execute).get(pod["spec"].get("nodeName") or "", context.now)
     return View(pod, [_dated(taint, since) for taint in taints], context.now, bool(waits))
 
 

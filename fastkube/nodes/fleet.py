@@ -74,7 +74,8 @@ class Fleet:
         self._clock = clock
         self._options = options
         self._now: tuple[Subject, Object]
-        functions = {**template_functions.functions(clock, random.Random(seed)), **self._functions()}
+        self._random = random.Random(seed)
+        functions = {**template_functions.functions(clock, self._random), **self._functions()}
         loaded = stages.load(options.stages, functions)
         self._life = stages.Life(loaded, "Pod", seed)
         self._node_life = stages.Life(loaded, "Node", seed)
@@ -163,7 +164,8 @@ class Fleet:
         if not cidr or not slim["address"] or not slim["port"]:
             node.status_due = 0.0  # made by hand: its status comes with the next renewal
         else:
-            node.status_due = self._clock.monotonic() + STATUS_INTERVAL_S
+            # as kubelets do, not all at the same time
+            node.status_due = self._clock.monotonic() + STATUS_INTERVAL_S * self._random.uniform(0.5, 1.0)
 
     def _node_deleted(self, obj: Object) -> None:
         self._nodes.pop(obj["metadata"]["name"], None)

@@ -288,6 +288,49 @@ async def test_what_nodes_say_of_pods(twins: Twins) -> None:
     assert twins.foretold > 20
 
 
+def node(number: int, dice: random.Random) -> Object:
+    odd = dice.random() < 0.1
+    network = dice.choice(("10.0.0.0/24", f"10.{number}.0.0/16", "fd00::/64")) if odd else f"10.{number}.0.0/24"
+    name = f"node-{number}"
+    addresses = [
+        {"type": "InternalIP", "address": f"172.16.0.{number}"},
+        {"type": "Hostname", "address": f"172.16.0.{number}" if odd else name},
+    ]
+    labels = {"kubernetes.io/hostname": f"host-{number}" if odd else name, "rack": f"r-{number}"}
+    spec = {"podCIDR": network, "podCIDRs": [network]}
+    return {"metadata": {"name": name, "labels": labels}, "spec": spec, "status": {"addresses": addresses}}
+
+
+def _said_of_node(number: int, turn: int, now: str, dice: random.Random) -> list[tuple[str, Object]]:
+    odd = dice.random() < 0.1
+    taint = {"key": "k", "effect": dice.choice(("NoExecute", "Never")) if odd else "NoSchedule", "timeAdded": now}
+    address = {"type": "InternalIP", "address": f"node-{number}" if odd else f"172.16.1.{number}"}
+    network = dice.choice((f"10.{turn}.0.0/24", "10.0.0.1/24", "")) if odd else f"10.{number}.0.0/24"
+    ready = {"type": "Ready", "status": "False" if odd else "True", "lastHeartbeatTime": now}
+    return [
+        ("nodes/status", {"status": {"conditions": [ready]}}),
+        ("nodes/status", {"status": {"addresses": [address]}}),
+        ("nodes", {"metadata": {"annotations": {"e.com/ttl": f"{turn}"}}}),
+        ("nodes", {"metadata": {"labels": {"rack": f"r-{turn}", "kubernetes.io/os": "linux"}}}),
+        ("nodes", {"spec": {"taints": [taint]}}),
+        ("nodes", {"spec": {"podCIDR": network, "podCIDRs": [network]}}),
+    ]
+
+
+async def test_what_is_said_of_nodes(twins: Twins) -> None:
+    """In rounds, as below."""
+    dice = random.Random(7)
+    for number in range(12):
+        await twins.create("nodes", node(number, dice))
+    for turn in range(24):
+        await twins.pass_time(dice.choice((0, 1, 60)))
+        for number in range(12):
+            now = rfc3339(twins.one.clock.time())
+            resource, patch = _said_of_node(number, turn, now, dice)[turn % 6]
+            await twins.patch(resource, f"node-{number}", patch, STRATEGIC, field_manager="one")
+    assert twins.foretold > 20
+
+
 async def test_random_changes_of_random_kinds(twins: Twins) -> None:
     """In rounds: the same is done to all objects of a kind, with other values."""
     dice = random.Random(2)

@@ -169,3 +169,5 @@ def test_addresses_in_holes_are_addresses(text: str) -> None:
             return False
 
     assert _shapes.fits(_shapes.ADDRESS, text.encode()) == is_address()
+    assert _shapes.fits(_shapes.NETWORK, f"{text}/24".encode()) == (is_address() and text.endswith(".0"))
+    assert not _shapes.fits(_shapes.NETWORK, text.encode())

@@ -20,6 +20,7 @@ from fastkube._shapes import (
     LABEL,
     MICRO_TIME,
     NAME,
+    NETWORK,
     NODE,
     NOTHING,
     NUMBER,
@@ -84,6 +85,11 @@ _POD: _Places = {
         b"initContainerStatuses": _CONTAINER_STATUS,
     },
 }
+_NODE_PLACES: _Places = {
+    b"metadata": {**_METADATA, b"labels": {b"kubernetes.io/hostname": LABEL, FOREIGN: LABEL}},
+    b"spec": {b"podCIDR": NETWORK, b"podCIDRs": NETWORK, b"taints": {b"timeAdded": TIME}},
+    b"status": {b"addresses": {b"address": TEXT}, b"conditions": _CONDITIONS},
+}
 _LABELED: _Places = {**_METADATA, b"labels": {ANY: LABEL}}
 _SELECTOR: _Places = {b"matchLabels": {ANY: LABEL}, b"matchExpressions": {b"values": LABEL}}
 """It is compared with the labels of the template, so that the pattern tells whether it matches."""
@@ -97,6 +103,7 @@ _EVENT_METADATA: _Places = {**_METADATA, b"name": NAME}
 
 _KINDS: dict[tuple[str, str], _Places] = {
     ("", "pods"): _POD,
+    ("", "nodes"): _NODE_PLACES,
     ("", "configmaps"): {b"metadata": _LABELED, b"data": {ANY: TEXT}},
     ("apps", "deployments"): _SCALED,
     ("apps", "replicasets"): _SCALED,

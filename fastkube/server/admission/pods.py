@@ -142,6 +142,7 @@ class TaintNodesByCondition(Plugin):
 
     name = "TaintNodesByCondition"
     mutates = True
+    by_shape = True
 
     def handles(self, target: Identity, operation: str) -> bool:
         return target == ("", "nodes", "") and operation == CREATE
