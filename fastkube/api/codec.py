@@ -2,7 +2,7 @@
 
 Rules:
   1. A request's body is decoded once, into plain dicts. What Go would refuse is refused in Go's words.
-  2. A stored value leaves as JSON through the transcoder (`_codec.pyx`): no Python objects are made of it, and its
+  2. A stored value leaves as JSON through the transcoder (`_json.pyx`): no Python objects are made of it, and its
      revision goes in as metadata.resourceVersion. msgpack answers are the stored form with the same insertion. Only
      protobuf is written from a decoded value, and only for kinds that have that form (`protobuf.has_form`).
   3. A watch event is one frame in each format: a line of JSON; for msgpack and protobuf a 4-byte big-endian length and
@@ -17,7 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 import msgpack
 import orjson
 
-from fastkube import _codec, _duplicates
+from fastkube import _codec, _duplicates, _json
 from fastkube.api import gojson
 from fastkube.errors import ApiError, bad_request, unsupported_media_type
 
@@ -225,7 +225,7 @@ def encode(obj: Any, media: str = JSON) -> bytes:
 
 # ---------------------------------------------------------------- stored values out: JSON
 
-_writer = _codec.Writer()
+_writer = _json.Writer()
 """Every function leaves it empty, and none is interrupted while it writes: all run on the event loop's thread."""
 
 
@@ -237,7 +237,7 @@ def value_to_json(value: bytes, revision: int) -> bytes:
 
 def alike_to_json() -> Callable[[bytes, int], bytes]:
     """A `value_to_json` for the objects of one kind: what one has in common with another before it is copied."""
-    writer = _codec.Writer(_ALIKE_BYTES, sampling=True)
+    writer = _json.Writer(_ALIKE_BYTES, sampling=True)
 
     def to_json(value: bytes, revision: int) -> bytes:
         if len(value) > _ALIKE_MAX_BYTES:  # its buffer and its sample would stay
@@ -250,7 +250,7 @@ def alike_to_json() -> Callable[[bytes, int], bytes]:
 
 @runtime_checkable
 class Records(Protocol):
-    """Stored objects as they are read: pairs of key and record (`_codec.Writer.records`), many at once."""
+    """Stored objects as they are read: pairs of key and record (`_json.Writer.records`), many at once."""
 
     def batches(self) -> Iterator[list[tuple[bytes, bytes]]]: ...
 
@@ -262,7 +262,7 @@ def list_to_json(
 ) -> Iterator[bytes]:
     """A list in chunks. `kind` is the list's (PodList); `bare` leaves out apiVersion and kind of the items, as upstream
     does for built-in kinds."""
-    writer = _codec.Writer(sampling=True)
+    writer = _json.Writer(sampling=True)
     head = orjson.dumps({"kind": kind, "apiVersion": api_version, "metadata": list_meta})
     writer.raw(head[:-1] + b',"items":[')
     yield from _records_to_json(writer, items, bare) if isinstance(items, Records) else _to_json(writer, items, bare)
@@ -270,7 +270,7 @@ def list_to_json(
     yield writer.take()
 
 
-def _records_to_json(writer: _codec.Writer, records: Records, bare: bool) -> Iterator[bytes]:
+def _records_to_json(writer: _json.Writer, records: Records, bare: bool) -> Iterator[bytes]:
     comma = False
     for found in records.batches():
         at = 0
@@ -281,7 +281,7 @@ def _records_to_json(writer: _codec.Writer, records: Records, bare: bool) -> Ite
                 yield writer.take()
 
 
-def _to_json(writer: _codec.Writer, items: Iterable[tuple[bytes, int]], bare: bool) -> Iterator[bytes]:
+def _to_json(writer: _json.Writer, items: Iterable[tuple[bytes, int]], bare: bool) -> Iterator[bytes]:
     comma = False
     for value, revision in items:
         if writer.value(value, revision, bare, comma) >= _CHUNK_BYTES:

@@ -110,6 +110,10 @@ class LabelSelector:
             told = self._told[part] = self.matches(_codec.labels(value))
         return told
 
+    def matching(self, records: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """Those of (key, record) whose objects match; cheaper than one by one."""
+        return _codec.with_labels(records, self._told, self.matches_bytes)
+
 
 EVERYTHING = LabelSelector()
 NOTHING = LabelSelector(none=True)
@@ -367,6 +371,16 @@ class FieldSelector:
             if found is not equal:
                 return False
         return True
+
+    def matching(self, records: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """Those of (key, record) whose objects match; cheaper than one by one."""
+        head = _codec.RECORD_HEAD_BYTES
+        for place, plain, equal, told, text in self._on_bytes:
+            if plain is not None:
+                records = _codec.with_field(records, plain, text, equal)
+            else:
+                records = [one for one in records if (place.extract(one[1][head:]) == told) is equal]
+        return records
 
 
 ALL_FIELDS = FieldSelector()

@@ -15,7 +15,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,7 +32,7 @@ from fastkube.api.selectors import (
 )
 from fastkube.errors import ApiError, Cause
 from fastkube.registry.answers import Page, Stored
-from fastkube.store import Compacted, FutureRevision
+from fastkube.store import Compacted, FutureRevision, Values
 
 if TYPE_CHECKING:
     from fastkube.api.catalog import ResourceType
@@ -273,7 +273,7 @@ def _read_whole(store: Store, keys: KeyRange, options: ListOptions, revision: in
     """All items of the range, filtered, read as they are asked for; or the first `limit` of them, unfiltered."""
     if limit <= 0:
         values = store.values(keys.start, keys.end, revision=revision)
-        return Page(_selected(values, options) if options.filtered else values, revision)
+        return Page(Values(_selected(values, options)) if options.filtered else values, revision)
     found = store.range(keys.start, keys.end, revision=revision, limit=limit)
     items = [Stored(item.value, item.mod_revision) for item in found.items]
     if not found.more:
@@ -282,10 +282,14 @@ def _read_whole(store: Store, keys: KeyRange, options: ListOptions, revision: in
     return Page(items, revision, token, found.count - len(items))
 
 
-def _selected(values: Iterable[tuple[bytes, int]], options: ListOptions) -> Iterator[tuple[bytes, int]]:
-    labels, fields = options.labels, options.fields
-    matches = labels.matches_bytes if labels is not None and fields is None else options.matches
-    return (one for one in values if matches(one[0]))
+def _selected(values: Values, options: ListOptions) -> Iterator[list[tuple[bytes, bytes]]]:
+    for found in values.batches():
+        if options.labels is not None:
+            found = options.labels.matching(found)
+        if options.fields is not None:
+            found = options.fields.matching(found)
+        if found:
+            yield found
 
 
 def _read_filtered(store: Store, keys: KeyRange, options: ListOptions, revision: int, limit: int) -> Page:

@@ -31,12 +31,14 @@ from fastkube.store import (
     Subscription,
     Txn,
     TxnResult,
+    Values,
     Watcher,
     Write,
 )
 from fastkube.store.mvcc import Chunk
 from fastkube.store.ops import Op
 from fastkube.store.reader import ReadHalf
+from fastkube.store.records import record
 from fastkube.store.replica import Waiter
 from fastkube.store.watch import DEFAULT_BUFFER, Callback, Lost
 
@@ -115,11 +117,11 @@ class OpenedReads(ReadHalf):
     def scan(self, start: bytes, end: bytes, *, revision: int = 0) -> Iterator[Item]:
         return self._scanned(super().scan(start, end, revision=revision))
 
-    def values(self, start: bytes, end: bytes, *, revision: int = 0) -> Iterable[tuple[bytes, int]]:
+    def values(self, start: bytes, end: bytes, *, revision: int = 0) -> Values:
         """Of one resource, which is either encrypted or not."""
         if self._transformer(start) is None:
             return super().values(start, end, revision=revision)
-        return ((item.value, item.mod_revision) for item in self.scan(start, end, revision=revision))
+        return Values([(item.key, record(item))] for item in self.scan(start, end, revision=revision))
 
     def _scanned(self, items: Iterator[Item]) -> Iterator[Item]:
         for item in items:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 import orjson
 
-from fastkube import _codec
+from fastkube import _json
 from fastkube.api import conversion, protobuf, schema
 from fastkube.api.catalog import Catalog, api_version
 from fastkube.api.codec import JSON, PROTOBUF
@@ -46,7 +46,7 @@ class UpstreamForm:
         self._media = media
         self._there: dict[bytes, bytes] = {}
         self._back: dict[bytes, tuple[bytes, ResourceType]] = {}
-        self._writer = _codec.Writer()
+        self._writer = _json.Writer()
         for rtype in catalog.all():
             if rtype.custom or rtype.group != rtype.storage_group:
                 continue

@@ -42,7 +42,7 @@ from fastkube.store.ops import (
     prefix_end,
 )
 from fastkube.store.options import ReplicationOptions
-from fastkube.store.reader import StoreReader
+from fastkube.store.reader import StoreReader, Values
 from fastkube.store.records import DELETE, PUT, Deleted, Event, Item
 from fastkube.store.snapshot import BackupFailed, restore
 from fastkube.store.store import LeaseInfo, Status, Store
@@ -109,6 +109,7 @@ __all__ = [
     "Subscription",
     "Txn",
     "TxnResult",
+    "Values",
     "Watcher",
     "Write",
     "prefix_end",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import lmdb
@@ -128,7 +128,7 @@ class ReadHalf:
         view.check_revision(revision)
         return self._scan(self._begin(), start, end, revision)
 
-    def values(self, start: bytes, end: bytes, *, revision: int = 0) -> Iterable[tuple[bytes, int]]:
+    def values(self, start: bytes, end: bytes, *, revision: int = 0) -> Values:
         """As `scan`, but only values and their mod revisions: what lists are made of. Read once."""
         view = self._open_view()
         revision = revision or view.revision

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "fastkube"
 
 # Each part and what it may import; a part may always import itself.
 BASE = {"errors", "config", "clock", "_pure", "__init__"}
-API = BASE | {"api", "_casts", "_codec", "_duplicates", "_fields", "_fieldsets", "_protobuf", "_schema"}
+API = BASE | {"api", "_casts", "_codec", "_duplicates", "_fields", "_fieldsets", "_json", "_protobuf", "_schema"}
 CEL = {"cel"}
 STORE = BASE | {"store", "_hpack", "_protobuf", "_raft", "_raftconf", "_raftlog"}
 COMPONENT = API | {"client"}
@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "__init__": {"_pure"},
     "_casts": set(),
     "_codec": set(),
+    "_json": {"_codec"},
     "_duplicates": set(),
     "_shapes": set(),
     "_fields": set(),
