@@ -105,6 +105,7 @@ lint: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=tests/sched $(BIN)/mypy tests/sched
 
 format: setup-dev
 	$(BIN)/ruff format .

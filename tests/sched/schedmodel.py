@@ -6,7 +6,7 @@ No caches, no masks, no counts that are kept: for each question it looks at ever
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 Object = dict[str, Any]
@@ -58,7 +58,7 @@ def expression_holds(each: Object, labels: dict[str, str]) -> bool:
 
 
 def requests(pod: Object) -> dict[str, float]:
-    total: Counter[str] = Counter()
+    total: defaultdict[str, float] = defaultdict(float)
     for container in pod["spec"]["containers"]:
         for name, text in ((container.get("resources") or {}).get("requests") or {}).items():
             total[name] += number(text)
@@ -82,7 +82,7 @@ def tolerates(toleration: Object, taint: Object) -> bool:
         return False
     if toleration.get("operator") == "Exists":
         return True
-    return toleration.get("key") == taint["key"] and toleration.get("value", "") == taint.get("value", "")
+    return bool(toleration.get("key") == taint["key"]) and toleration.get("value", "") == taint.get("value", "")
 
 
 def taints(node: Object, *effects: str) -> list[Object]:

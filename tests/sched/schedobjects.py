@@ -218,7 +218,7 @@ class RandomCluster:
         return pod(node=node, **more)
 
     def _port(self) -> Object:
-        port = {"containerPort": 80, "hostPort": self.random.choice((8080, 8081))}
+        port: Object = {"containerPort": 80, "hostPort": self.random.choice((8080, 8081))}
         if self.chance(0.4):
             port["hostIP"] = self.random.choice(("10.0.0.1", "0.0.0.0"))
         if self.chance(0.3):

@@ -12,6 +12,7 @@ from schedobjects import node
 from fastkube.api import quantity
 from fastkube.scheduler.framework import Cycle
 from fastkube.scheduler.offline import OfflineScheduler
+from fastkube.scheduler.plugins.dynamic_resources import DynamicResources
 
 Object = dict[str, Any]
 
@@ -31,7 +32,7 @@ def asking(amount: str | None = None, name: str = "r", **more: Any) -> Object:
 
 def held(amount: str, name: str = "other", device: str = "a") -> Object:
     """A claim that has a part of a device."""
-    result = {"request": "r", "driver": DRIVER, "pool": "n1", "device": device, "shareID": "s"}
+    result: Object = {"request": "r", "driver": DRIVER, "pool": "n1", "device": device, "shareID": "s"}
     result["consumedCapacity"] = {"memory": amount}
     return claim(name=name, allocation={"devices": {"results": [result]}})
 
@@ -143,13 +144,17 @@ def test_no_device_is_ever_shared_too_far(seed: int) -> None:
     scheduler = OfflineScheduler([*map(node, nodes), device_class(), *slices, *claims])
     for number in range(len(wishes)):
         scheduler.add(user(f"c{number}", name=f"p{number}"))
-    left, catalog = dict(sizes), scheduler.profiles["default-scheduler"].plugins["DynamicResources"]._catalog
+    plugin = scheduler.profiles["default-scheduler"].plugins["DynamicResources"]
+    assert isinstance(plugin, DynamicResources)
+    left, catalog = dict(sizes), plugin._catalog
     for decision in scheduler.run():
         wish = wishes[int(decision.pod.name[1:])]
         if not decision.node:
             assert all(size < wish for size in left.values())
             continue
-        given = catalog.claim("default", f"c{decision.pod.name[1:]}")["status"]["allocation"]["devices"]["results"]
+        placed = catalog.claim("default", f"c{decision.pod.name[1:]}")
+        assert placed is not None
+        given = placed["status"]["allocation"]["devices"]["results"]
         assert [quantity.value(each["consumedCapacity"]["memory"]) for each in given] == [wish << 30]
         left[given[0]["pool"], given[0]["device"]] -= wish
     assert min(left.values()) >= 0

@@ -32,7 +32,7 @@ WAITING = (
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    gated = {"feature_gates": GATES, "runtime_config": (f"{GROUP}=true",)}
+    gated: Object = {"feature_gates": GATES, "runtime_config": (f"{GROUP}=true",)}
     with Cluster(
         nodes=0, scheduler=False, controllers=False, disable_admission_plugins=NO_ADMISSION, **gated
     ) as cluster:

@@ -30,12 +30,13 @@ A = {"app": "a"}
 AWAY = pod_affinity("podAntiAffinity", pod_term(A, ZONE))
 NAMED = node_affinity({"matchFields": [expression("metadata.name", "In", "m")]})
 NEAR = pod_affinity("podAffinity", pod_term(A, ZONE))
-SPREAD = {"topologySpreadConstraints": [spread(ZONE, A)]}
-HONORS = {"topologySpreadConstraints": [spread(ZONE, A, nodeTaintsPolicy="Honor")]}
-PORT, OTHER_PORT = ({"ports": [{"containerPort": port, "hostPort": port}]} for port in (80, 81))
+SPREAD: Object = {"topologySpreadConstraints": [spread(ZONE, A)]}
+HONORS: Object = {"topologySpreadConstraints": [spread(ZONE, A, nodeTaintsPolicy="Honor")]}
+PORT: Object = {"ports": [{"containerPort": 80, "hostPort": 80}]}
+OTHER_PORT: Object = {"ports": [{"containerPort": 81, "hostPort": 81}]}
 TOLERANT = [{"key": "k", "operator": "Exists"}]
 CORDON = [{"key": "node.kubernetes.io/unschedulable", "operator": "Exists"}]
-CLAIM = {"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}
+CLAIM: Object = {"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}
 
 
 def here(zone: str = "z", **more: Any) -> Object:

@@ -13,7 +13,7 @@ from schedobjects import node, pod
 
 from fastkube.cli import main
 from fastkube.scheduler import config as configs
-from fastkube.scheduler.config import ConfigError
+from fastkube.scheduler.config_fields import ConfigError
 from fastkube.scheduler.framework import Cycle, Plugin
 from fastkube.scheduler.nodes import NodeInfo
 from fastkube.scheduler.offline import OfflineScheduler
@@ -25,7 +25,7 @@ DOCUMENT = (Path(__file__).parents[2] / "docs" / "scheduler.md").read_text()
 
 
 def example(language: str) -> str:
-    return re.findall(rf"```{language}\n(.*?)```", DOCUMENT, re.DOTALL)[0]
+    return str(re.findall(rf"```{language}\n(.*?)```", DOCUMENT, re.DOTALL)[0])
 
 
 @pytest.fixture

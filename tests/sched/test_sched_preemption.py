@@ -187,7 +187,7 @@ def test_victims_are_a_minimal_set(seed: int) -> None:
     """None of them could have stayed, and no protected Pod goes where one node could do without."""
     draw = random.Random(seed)
     cluster: list[Object] = [node(f"n{each}") for each in range(draw.randint(1, 4))]
-    pods = []
+    pods: list[Object] = []
     for host in [each["metadata"]["name"] for each in cluster]:
         room = 4.0
         while room > 0.4:

@@ -201,7 +201,7 @@ def test_taints_and_tolerations(taint: str, toleration: Object, fits: bool) -> N
 
 RESTARTS_ALL = {"containers": [{"name": "c", "restartPolicyRules": [{"action": "RestartAllContainers"}]}]}
 RESTARTS_ONE = {"containers": [{"name": "c", "restartPolicyRules": [{"action": "Restart"}]}]}
-OWN_USERS = {"hostNetwork": True, "hostUsers": False}
+OWN_USERS: Object = {"hostNetwork": True, "hostUsers": False}
 FEATURES = [
     (RESTARTS_ALL, "RestartAllContainersOnContainerExits"),
     (RESTARTS_ONE, ""),
