@@ -193,3 +193,36 @@ def replay(file: Path, kubeconfig: str, context: str | None, speed: str, simulat
         return "\n".join(lines), not (report.failures or played.failures)
 
     _run(work)
+
+
+@click.group()
+def clock() -> None:
+    """The clock of a control plane that was started with --clock manual."""
+
+
+@clock.command()
+@click.argument("duration")
+@click.option("--kubeconfig", required=True, envvar="KUBECONFIG", help="How to reach the API server.")
+def advance(duration: str, kubeconfig: str) -> None:
+    """Let DURATION (90s, 1h30m, 24h) pass, with all that happens in it; prints the time that it then is."""
+    _tell_clock(kubeconfig, duration)
+
+
+@clock.command()
+@click.option("--kubeconfig", required=True, envvar="KUBECONFIG", help="How to reach the API server.")
+def show(kubeconfig: str) -> None:
+    """Print the time that it is in the control plane."""
+    _tell_clock(kubeconfig, "")
+
+
+def _tell_clock(kubeconfig: str, duration: str) -> None:
+    from fastkube.client import ConfigError
+    from fastkube.commands import drive_clock
+    from fastkube.errors import ApiError
+
+    try:
+        click.echo(asyncio.run(drive_clock(kubeconfig, duration)))
+    except (OSError, ConfigError) as error:
+        die(str(error))
+    except ApiError as error:
+        die("this control plane was not started with --clock manual" if error.code == 404 else error.message)

@@ -18,8 +18,6 @@ import shlex
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import yaml
-
 from fastkube.api import quantity
 
 Object = dict[str, Any]
@@ -111,6 +109,8 @@ def _configured(pod: Object, container: str, line: str) -> Output | None:
     text = _annotation(pod, EXEC, container)
     if text is None:
         return None
+    import yaml
+
     try:
         for each in yaml.safe_load(text):
             if re.fullmatch(each["command"], line):

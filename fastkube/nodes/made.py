@@ -11,7 +11,6 @@ import ipaddress
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from fastkube.api.documents import read_files
 from fastkube.nodes import status
 from fastkube.nodes.options import FleetOptions
 
@@ -52,6 +51,10 @@ def made_nodes(options: FleetOptions) -> Iterator[Made]:
         zone = f"zone-{number % options.node_zones}" if options.node_zones else ""
         yield Made(number, f"{options.node_name_prefix}{number}", zone, {})
     place = options.nodes
+    if not options.node_template:
+        return
+    from fastkube.api.documents import read_files
+
     for template in read_files(options.node_template):
         for made in _made_after(template):
             yield made._replace(place=place)

@@ -19,7 +19,6 @@ from typing import Any
 import orjson
 
 from fastkube import __version__
-from fastkube.api import yaml
 from fastkube.clock import Clock, rfc3339
 from fastkube.nodes.gotemplate import Function, TemplateError, truth
 from fastkube.nodes.gotemplate_print import quoted, text_of
@@ -44,6 +43,8 @@ def _quote(value: Any) -> str:
 
 
 def _yaml(value: Any, indent: int = 0) -> str:
+    from fastkube.api import yaml
+
     text = yaml.dump(value).decode()
     return ("\n" + text).replace("\n", "\n" + "  " * indent) if indent > 0 else text
 

@@ -7,8 +7,11 @@ multiPoint, then the others.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
-from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 from fastkube.scheduler.cache import Cache
@@ -47,11 +50,34 @@ PluginClass = type[Plugin]
 def known_plugins() -> dict[str, PluginClass]:
     """Those of this package, and those that installed packages offer by entry point."""
     found: dict[str, PluginClass] = {plugin.name: plugin for plugin in BUILT_IN}
+    if not _some_are_offered():
+        return found
+    from importlib.metadata import entry_points
+
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         if entry.name in found:
             raise ConfigError(f'a plugin named "{entry.name}" already exists')
         found[entry.name] = entry.load()
     return found
+
+
+def _some_are_offered() -> bool:
+    """Whether any package may have plugins: asking `importlib.metadata` takes a tenth of a start."""
+    for folder in sys.path:
+        if os.path.isfile(folder):  # an archive, which is looked into there
+            return True
+        with contextlib.suppress(OSError), os.scandir(folder or ".") as entries:
+            for entry in entries:
+                if entry.name.endswith((".dist-info", ".egg-info")) and _offers(Path(entry.path, "entry_points.txt")):
+                    return True
+    return False
+
+
+def _offers(file: Path) -> bool:
+    try:
+        return ENTRY_POINT_GROUP in file.read_text("utf-8", "replace")
+    except OSError:
+        return False
 
 
 def has_point(plugin: PluginClass, point: str) -> bool:

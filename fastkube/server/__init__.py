@@ -2,5 +2,4 @@
 
 from fastkube import lazy
 
-lazy.package("aiohttp")
-lazy.package("attr", s="_make.attrs")  # all that aiohttp asks of it
+lazy.http_parser()

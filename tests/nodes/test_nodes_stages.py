@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from fastkube.clock import ManualClock
 from fastkube.nodes import stages, template_functions
@@ -232,3 +234,9 @@ def test_files_replace_the_builtin_stages(tmp_path: Path) -> None:
     file.write_text("a: [")
     with pytest.raises(stages.StageError, match=r"stages\.yaml"):
         stages.load([file])
+
+
+def test_the_builtin_life_is_the_same_in_both_forms() -> None:
+    told = json.loads(stages.BUILTIN.with_suffix(".json").read_text())
+    assert told == list(yaml.safe_load_all(stages.BUILTIN.read_text())), "write pod.json anew from pod.yaml"
+    assert [stage.name for stage in stages.load()] == [stage.name for stage in stages.load([stages.BUILTIN])]

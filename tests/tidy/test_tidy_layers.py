@@ -64,7 +64,11 @@ MAY_IMPORT = {
     "testing": None,
     "cli": None,
     "cli_clusters": None,
+    "cli_members": None,
     "cli_nodes": None,
+    "cli_scheduler": None,
+    "cli_servers": None,
+    "cli_up": None,
     "__main__": {"__init__", "cli"},
 }
 
