@@ -38,6 +38,8 @@ GROUPS = ("requests", "watching", "life", "cluster")
 # A bare API server has no controller that makes service accounts, so none of the contenders asks for them.
 _ALONE = ("--disable-admission-plugins", "ServiceAccount")
 
+WHOLE_NODES = 3
+
 Work = Callable[[], list[Measured]]
 
 
@@ -61,6 +63,10 @@ def _on_own(launch: Launch, measure: Callable[[Contender], Measured]) -> list[Me
     """With a server of its own, so that what one group leaves, or its failure, is none of the next one's."""
     with launch() as contender:
         return [measure(contender)]
+
+
+def _whole(pure: bool, step: Step) -> list[Measured]:
+    return [life.whole(functools.partial(contenders.fastkube, WHOLE_NODES, pure=pure), step)]
 
 
 def _cluster(pure: bool, step: Step) -> list[Measured]:
@@ -88,6 +94,10 @@ def plan(
                     works.append((name, run, functools.partial(_on_own, launch, measure)))
             if "life" in groups and (run == 0 or name != "fastkube-pure"):
                 works.append((name, run, lambda launch=launch, run=run: [life.measure(launch, step, grow=run == 0)]))  # type: ignore[misc]
+        for pure in (False, True):
+            name = "fastkube-pure" if pure else "fastkube"
+            if "life" in groups and name in found and (run == 0 or not pure):
+                works.append((name, run, functools.partial(_whole, pure, step)))
         if "cluster" in groups:
             works.append(("fastkube", run, functools.partial(_cluster, False, step)))
             if pure_cluster and run == 0:

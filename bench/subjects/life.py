@@ -35,6 +35,26 @@ def measure(launch: Launch, step: Step, *, grow: bool) -> Measured:
     return found
 
 
+def whole(launch: Launch, step: Step) -> Measured:
+    """The start of the whole control plane, and the memory of all its processes when it has come to rest."""
+    starts, used, memory = [], [], []
+    for _ in range(STARTS):
+        step("start of all")
+        with launch() as contender:
+            starts.append(contender.ready_s)
+            used.append(contender.cpu_s())
+            time.sleep(_REST_S)
+            memory.append(_memory(contender))
+    found = Measured(contender, step)
+    found.figures |= {
+        "up_start": statistics.median(starts),
+        "up_cpu": statistics.median(used),
+        "up_memory": statistics.median(memory),
+    }
+    found.details["up_starts"] = [round(start, 4) for start in starts]
+    return found
+
+
 def _rest(found: Measured) -> None:
     step = found.step
     step("rest")

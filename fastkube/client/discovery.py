@@ -9,7 +9,7 @@ import orjson
 
 from fastkube.client import codec
 from fastkube.client.client import Client
-from fastkube.client.resource import Resource
+from fastkube.client.resource import Resource, parse
 from fastkube.errors import ApiError
 
 Object = dict[str, Any]
@@ -34,7 +34,8 @@ class Discovery(NamedTuple):
     failed: dict[str, str]
 
     def serves(self, resource: str) -> bool:
-        return any(str(found.resource) == resource for found in self.resources)
+        wanted = parse(resource)
+        return any(found.resource == wanted for found in self.resources)
 
     def preferred(self, *verbs: str) -> list[ApiResource]:
         """The resources in their preferred versions that have all these verbs."""

@@ -11,7 +11,6 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from fastkube.scheduler.cache import Cache
@@ -68,14 +67,15 @@ def _some_are_offered() -> bool:
             return True
         with contextlib.suppress(OSError), os.scandir(folder or ".") as entries:
             for entry in entries:
-                if entry.name.endswith((".dist-info", ".egg-info")) and _offers(Path(entry.path, "entry_points.txt")):
+                if entry.name.endswith((".dist-info", ".egg-info")) and _offers(f"{entry.path}/entry_points.txt"):
                     return True
     return False
 
 
-def _offers(file: Path) -> bool:
+def _offers(path: str) -> bool:
     try:
-        return ENTRY_POINT_GROUP in file.read_text("utf-8", "replace")
+        with open(path, "rb") as file:
+            return ENTRY_POINT_GROUP.encode() in file.read()
     except OSError:
         return False
 
