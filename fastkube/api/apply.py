@@ -359,7 +359,8 @@ def _check(config: Object, kind: str, writer: Writer) -> None:
     if given != (writer.api_version, kind):
         group, version = split_api_version(given[0])
         raise bad_request(f"invalid object type: {group}/{version}, Kind={given[1]}")
-    if metadata_of(config).get("managedFields") is not None:
+    entries = metadata_of(config).get("managedFields")  # upstream sees none in what is no list of objects
+    if entries and isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries):
         raise bad_request("metadata.managedFields must be nil")
 
 
@@ -379,7 +380,8 @@ def unconvertible(config: Object, fault: str) -> ApiError:
 
 def _go_name(config: Object) -> str:
     metadata = metadata_of(config)
-    return f"{metadata.get('namespace', '')}/{metadata.get('name', '')}; {_go_kind(config)}"
+    namespace, name = (told if isinstance(told := metadata.get(key), str) else "" for key in ("namespace", "name"))
+    return f"{namespace}/{name}; {_go_kind(config)}"
 
 
 def _go_kind(config: Object) -> str:

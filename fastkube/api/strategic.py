@@ -56,7 +56,7 @@ def _fault(message: str) -> ApiError:
 
 
 def _bad_type(expected: str, value: Any) -> ApiError:
-    return _fault(f"expected a {expected}, but received a {_go_type(value)}")
+    return _fault(f"expected a {expected}, but received a {go_type(value)}")
 
 
 def _no_merge_key(item: Object, merge_key: str) -> ApiError:
@@ -391,7 +391,8 @@ def _go_float(value: float) -> str:
     return f"{mantissa}e{int(exponent):+03d}"
 
 
-def _go_type(value: Any) -> str:
+def go_type(value: Any) -> str:
+    """What Go's %T says of JSON data."""
     if isinstance(value, dict):
         return "map[string]interface {}"
     return "[]interface {}" if isinstance(value, list) else _GO_KINDS.get(type(value), "<nil>")

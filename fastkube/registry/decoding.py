@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fastkube import errors
+from fastkube._schema import describe
 from fastkube.api import codec, conversion, field, gojson, schema
 from fastkube.api.catalog import api_version, split_api_version
 
@@ -62,8 +63,12 @@ def schema_of(rtype: ResourceType, group: str, version: str, kind: str) -> schem
 def fit(call: Call, obj: Object, shape: schema.Schema) -> None:
     """Prunes what the schema does not know and normalises the rest, in place. Raises Unreadable."""
     try:
+        if shape.embedded:
+            _check_custom_metadata(obj)
         faults = schema.walk(shape, obj)
     except ValueError as problem:
+        if shape.embedded and isinstance(problem, schema.WrongType) and problem.path[:1] == ["metadata"]:
+            del problem.path[0]  # upstream reads the metadata of a custom object by itself
         raise Unreadable(str(problem)) from None
     call.has_empties = schema.met_empty() or call.has_empties
     if shape.complete is not None:
@@ -74,6 +79,14 @@ def fit(call: Call, obj: Object, shape: schema.Schema) -> None:
         if call.field_validation == "Strict":
             raise Unreadable("strict decoding error: " + ", ".join(faults))
         call.warnings += faults
+
+
+def _check_custom_metadata(obj: Object) -> None:
+    metadata = obj.get("metadata")
+    if metadata is None:
+        obj.pop("metadata", None)
+    elif not isinstance(metadata, dict):
+        raise schema.WrongType(describe(metadata), "v1.ObjectMeta")
 
 
 def nullify(call: Call, obj: Object) -> None:

@@ -76,14 +76,14 @@ class DeleteOptions:
     orphan_dependents: bool | None = None
 
     @classmethod
-    def parse(cls, query: Mapping[str, str]) -> DeleteOptions:
+    def parse(cls, query: Mapping[str, str], dry_run: list[str]) -> DeleteOptions:
         """Those of a query, which counts where there is no body. Raises 400 and 422."""
         options = cls(propagation=query.get("propagationPolicy"))
         if "gracePeriodSeconds" in query:
             options.grace_period_s = listing.parse_int64(query["gracePeriodSeconds"])
         if "orphanDependents" in query:
             options.orphan_dependents = query["orphanDependents"].lower() not in ("false", "0")
-        options._check([])
+        options._check(dry_run)
         return options
 
     @classmethod

@@ -216,13 +216,18 @@ def _option_causes(request: Request, query: dict[str, str], manager: str) -> lis
         elif "force" in query:
             causes.append(field.forbidden("force", "may not be specified for non-apply patch"))
     causes += meta.validate_field_manager(manager, "fieldManager")
-    if "dryRun" in query:
-        given = parse_qs(request.query_text, keep_blank_values=True)["dryRun"]
+    if "dryRun" in query and verb not in ("delete", "deletecollection"):  # those of a delete may come in its body
+        given = dry_runs(request)
         if given.count("All") < len(given):
             causes.append(field.not_supported("dryRun", given, ("All",)))
     if verb in ("create", "update", "patch") and query.get("fieldValidation", "") not in _VALIDATIONS:
         causes.append(field.not_supported("fieldValidation", query["fieldValidation"], _VALIDATIONS))
     return causes
+
+
+def dry_runs(request: Request) -> list[str]:
+    """Each dryRun of the query, as it is given."""
+    return parse_qs(request.query_text, keep_blank_values=True).get("dryRun", [])
 
 
 def _is_apply(content_type: str) -> bool:

@@ -32,7 +32,7 @@ from fastkube.server.answer import (
     render_head,
     takes_gzip,
 )
-from fastkube.server.calls import Route, find_route, make_call, read_body
+from fastkube.server.calls import Route, dry_runs, find_route, make_call, read_body
 from fastkube.server.components import component_status, component_statuses, is_component_status
 from fastkube.server.connect import CONNECTING, connect, options_of
 from fastkube.server.forms import ListHead, View, view_of
@@ -375,7 +375,7 @@ async def delete_collection(server: ApiServer, request: Request, route: Route) -
 
 def _delete_options(request: Request, call: Call, body: bytes) -> DeleteOptions:
     if not body:
-        return DeleteOptions.parse(request.query)
+        return DeleteOptions.parse(request.query, dry_runs(request) if "dryRun" in request.query else [])
     options, dry_run = DeleteOptions.read(codec.decode_options(body, request.headers.get("Content-Type", "")))
     call.dry_run = dry_run
     return options

@@ -218,3 +218,38 @@ async def test_taken(api: Api, key: str, value: Any) -> None:
 async def test_every_fault_is_told_in_the_order_of_the_names(api: Api) -> None:
     response = await api.request("POST", WIDGETS, widget("a", {"text": "a", "choice": 3, "list": []}))
     assert [each["field"] for each in response.json["details"]["causes"]] == ["spec.choice", "spec.list", "spec.text"]
+
+
+METADATA = {
+    '"x"': "json: cannot unmarshal string into Go value of type v1.ObjectMeta",
+    "[]": "json: cannot unmarshal array into Go value of type v1.ObjectMeta",
+    '{"name":5}': "json: cannot unmarshal number into Go struct field ObjectMeta.name of type string",
+    '{"labels":5}': "json: cannot unmarshal number into Go struct field ObjectMeta.labels of type map[string]string",
+}
+
+
+@pytest.mark.parametrize(("metadata", "told"), METADATA.items(), ids=METADATA)
+async def test_metadata_that_is_none(api: Api, metadata: str, told: str) -> None:
+    for method, path in (("POST", WIDGETS), ("PUT", f"{WIDGETS}/x")):
+        refused = await api.request(method, path, f'{{"metadata":{metadata}}}'.encode())
+        expected = f'Widget in version "v1" cannot be handled as a Widget: {told}'
+        assert (refused.status, refused.json["message"]) == (400, expected)
+
+
+async def test_metadata_that_is_null(api: Api) -> None:
+    refused = await api.request("POST", WIDGETS, b'{"metadata":null}')
+    assert refused.status == 422, refused.body
+    assert refused.json["details"]["causes"][0]["field"] == "metadata.name"
+
+
+async def test_a_status_that_cannot_be_scaled(api: Api) -> None:
+    scale = {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}
+    scale["labelSelectorPath"] = ".status.selector"
+    open_schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    one = version(whole=schema(open_schema), subresources={"status": {}, "scale": scale})
+    await define(api, one, plural="scalables", kind="Scalable")
+    path = WIDGETS.replace("widgets", "scalables")
+    made = {**widget("s", {"replicas": "x"}), "kind": "Scalable"}
+    refused = await api.request("POST", path, made)
+    told = ".spec.replicas accessor error: x is of the type string, expected int64"
+    assert refused.json["details"]["causes"][-1]["message"] == f"Invalid value: 0: {told}"

@@ -406,10 +406,10 @@ async def test_what_a_patch_made_is_quoted_in_the_order_of_gos_structs(api: Api)
     assert (status, keys[4:7]) == (422, ["clusterIP", "clusterIPs", "type"]), told
 
 
-@pytest.mark.parametrize("method", ["POST", "DELETE"])
-async def test_every_value_of_dry_run_counts(api: Api, method: str) -> None:
+@pytest.mark.parametrize(("method", "body"), [("POST", '{"metadata":{"name":"n"}}'), ("DELETE", "")])
+async def test_every_value_of_dry_run_counts(api: Api, method: str, body: str) -> None:
     path = MAPS if method == "POST" else f"{MAPS}/a"
-    status, _, told = await ask(api, method, f"{path}?dryRun=All&dryRun=", '{"metadata":{"name":"n"}}')
+    status, _, told = await ask(api, method, f"{path}?dryRun=All&dryRun=", body)
     kind = "CreateOptions" if method == "POST" else "DeleteOptions"
     expected = f'{kind}.meta.k8s.io "" is invalid: dryRun: Unsupported value: ["All",""]: supported values: "All"'
     assert (status, told) == (422, expected)
@@ -422,3 +422,21 @@ async def test_a_review_is_about_no_object(api: Api) -> None:
     assert status == 422
     assert 'metadata: Invalid value: {"name":"n","namespace":"default","labels":{"l":"m"},"managedFields":[' in told
     assert told.endswith("}: must be empty except for namespace]")
+
+
+async def test_the_body_of_a_delete_stands_for_its_query(api: Api) -> None:
+    assert (await ask(api, "DELETE", f"{MAPS}/a?dryRun=None", '{"dryRun":["All"]}'))[0] == 200
+    assert (await api.request("GET", f"{MAPS}/a")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("metadata", "told"),
+    [
+        ('{"name":5}', "/; v1, Kind=ConfigMap): .metadata.name: expected string, got "),
+        ('{"name":"a","managedFields":"x"}', "/a; v1, Kind=ConfigMap): .metadata.managedFields: expected list, got "),
+    ],
+)
+async def test_an_apply_whose_metadata_is_none(api: Api, metadata: str, told: str) -> None:
+    body = f'{{"apiVersion":"v1","kind":"ConfigMap","metadata":{metadata}}}'
+    status, _, message = await ask(api, "PATCH", f"{MAPS}/a?fieldManager=m", body, APPLY)
+    assert (status, told.replace("; v1", "; /v1") in message) == (500, True), message

@@ -12,6 +12,7 @@ from typing import Any
 
 from fastkube.api import conversion, field, jsonschema
 from fastkube.api.jsonschema import NOTHING
+from fastkube.api.strategic import go_text, go_type
 from fastkube.errors import Cause
 from fastkube.registry.custom import rules
 from fastkube.registry.custom.embedded import embedded_faults
@@ -19,11 +20,11 @@ from fastkube.registry.strategy import Call, Object, Strategy
 
 _INT32_MAX = 2**31 - 1
 _KNOWN_FINALIZERS = frozenset(("orphan", "foregroundDeletion", "kubernetes"))
-_NOT_CHECKED = Cause(
-    "FieldValueInvalid",
-    'Invalid value: "null": some validation rules were not checked because the object was invalid; correct the '
-    "existing errors to complete validation",
+_NOT_CHECKED = field.invalid(
     jsonschema.NOWHERE,
+    None,
+    "some validation rules were not checked because the object was invalid; correct the existing errors to complete "
+    "validation",
 )
 
 
@@ -69,7 +70,7 @@ class VersionRules:
         else:
             found = jsonschema.causes(self.values(new, old)) if self.values is not None else []
         if self.scale:
-            found += _scale_faults(self.scale, new)
+            found += _scale_faults(self.scale, new, status_only)
         if self.embedded is not None:
             found += jsonschema.causes(self.embedded(new, NOTHING))
         if self.lists is not None and (old is NOTHING or not self.lists(old, NOTHING)):
@@ -88,21 +89,45 @@ class VersionRules:
         return jsonschema.causes(self.status_values(new, old), "status")
 
 
-def _scale_faults(scale: dict[str, str], obj: Object) -> list[Cause]:
+def _scale_faults(scale: dict[str, str], obj: Object, status_only: bool) -> list[Cause]:
     found: list[Cause] = []
-    for path in (scale["specReplicasPath"], scale["statusReplicasPath"]):
-        value: Any = obj
-        for key in path.split(".")[1:]:
-            value = value.get(key) if isinstance(value, dict) else None
-        if value is None:
-            continue
-        if not isinstance(value, int) or isinstance(value, bool):
-            found.append(field.invalid(path, value, f"{path} accessor error: {value} is of the type, expected int64"))
-        elif value < 0:
+    for path in (
+        (scale["statusReplicasPath"],) if status_only else (scale["specReplicasPath"], scale["statusReplicasPath"])
+    ):
+        value, fault = _nested(obj, path, int)
+        if fault:
+            found.append(field.invalid(path, 0, fault))
+        elif value is not None and value < 0:
             found.append(field.invalid(path, value, "should be a non-negative integer"))
-        elif value > _INT32_MAX:
+        elif value is not None and value > _INT32_MAX:
             found.append(field.invalid(path, value, f"should be less than or equal to {_INT32_MAX}"))
+    if selector := scale.get("labelSelectorPath"):
+        _, fault = _nested(obj, selector, str)
+        if fault:
+            found.append(field.invalid(selector, "", fault))
     return found
+
+
+def _nested(obj: Object, path: str, wanted: type[int] | type[str]) -> tuple[Any, str]:
+    """What stands at a path such as `.spec.replicas` (None: nothing), and why it cannot be had."""
+    value: Any = obj
+    reached = ""
+    for key in path.removeprefix(".").split("."):
+        reached += f".{key}"
+        if value is None:
+            return None, ""
+        if not isinstance(value, dict):
+            return None, _not_had(reached, value, "map[string]interface{}")
+        if key not in value:
+            return None, ""
+        value = value[key]
+    if type(value) is not wanted:
+        return None, _not_had(reached, value, "int64" if wanted is int else "string")
+    return value, ""
+
+
+def _not_had(path: str, value: Any, wanted: str) -> str:
+    return f"{path} accessor error: {go_text(value)} is of the type {go_type(value)}, expected {wanted}"
 
 
 def _as_asked(call: Call, obj: Object) -> Object:
