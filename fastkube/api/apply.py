@@ -360,7 +360,7 @@ def _check(config: Object, kind: str, writer: Writer) -> None:
         group, version = split_api_version(given[0])
         raise bad_request(f"invalid object type: {group}/{version}, Kind={given[1]}")
     entries = metadata_of(config).get("managedFields")  # upstream sees none in what is no list of objects
-    if entries and isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries):
+    if isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries):
         raise bad_request("metadata.managedFields must be nil")
 
 
