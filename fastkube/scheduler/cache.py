@@ -206,9 +206,12 @@ class Cache:
             self.denominate(pod.uid)
         if known is None:
             self._add(pod)
-        elif known.node == pod.node and known.spec is pod.spec and known.labels is pod.labels:
-            self.pods[pod.uid] = pod
-            self.infos[pod.node].pods[pod.uid] = pod
+        elif known.node == pod.node and known.spec is pod.spec:
+            info = self.infos[pod.node]
+            self.pods[pod.uid] = info.pods[pod.uid] = pod
+            if known.labels is not pod.labels and info.slot >= 0:
+                self._detach(known, info)
+                self._attach(pod, info)
         else:
             self._remove(known)
             self._add(pod)

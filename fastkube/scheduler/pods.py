@@ -343,9 +343,12 @@ class PodParser:
 
     def parse(self, pod: Object, known: PodInfo | None = None) -> PodInfo:
         """`known`: an earlier state of the Pod. Raises ValueError for a Pod that no API server would have admitted."""
-        if known is not None and _asks_for_the_same(known, pod):
-            return PodInfo(pod, known.spec, known.labels, known.only_node, known.volumes)
         metadata, spec = pod["metadata"], pod["spec"]
+        if known is not None and _asks_for_the_same(known, pod):
+            own = known.labels
+            if metadata.get("labels") != known.pod["metadata"].get("labels"):  # binding adds those of the node's zone
+                own = self.label_class(own.namespace, metadata.get("labels"), False)
+            return PodInfo(pod, known.spec, own, known.only_node, known.volumes)
         volumes: tuple[Object, ...] = ()
         image_volumes = None
         for volume in spec.get("volumes") or ():
@@ -395,7 +398,7 @@ class PodParser:
 
 
 def _asks_for_the_same(known: PodInfo, pod: Object) -> bool:
-    """Whether a Pod's labels and spec, its node aside, are those of an earlier state: changes count up the generation.
+    """Whether a Pod's spec, its node aside, is that of an earlier state: changes count up the generation.
 
     A Pod that has run may have been resized, which its status tells.
     """
@@ -404,7 +407,6 @@ def _asks_for_the_same(known: PodInfo, pod: Object) -> bool:
     return (
         bool(generation)
         and generation == before.get("generation")
-        and metadata.get("labels") == before.get("labels")
         and metadata.get("deletionTimestamp") is before.get("deletionTimestamp") is None
         and not _is_resized(pod)
         and not _is_resized(known.pod)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from livecluster import bound, condition, configuration, create, gone, scheduling, until
-from schedobjects import node, pod
+from schedobjects import HOST, node, pod, pod_affinity, pod_term
 
 from fastkube.client import Client
 from fastkube.client.kubeconfig import Connection
@@ -203,6 +203,21 @@ async def test_pods_of_other_schedulers_are_left_alone(cluster: Cluster) -> None
         await bound(client, "ours")
         assert not (await client.get("v1/pods", "theirs", "default"))["spec"].get("nodeName")
         assert len(scheduler.queue) == 0
+
+
+async def test_a_bound_pod_counts_with_the_labels_that_it_has_now(cluster: Cluster) -> None:
+    apart, beside = (pod_affinity(kind, pod_term({"app": "x"}, HOST)) for kind in ("podAntiAffinity", "podAffinity"))
+    async with scheduling(cluster) as (client, _):
+        await create(client, node("n1"), pod("a"))
+        await bound(client, "a")
+        await client.patch("v1/pods", "a", {"metadata": {"labels": {"app": "x"}}}, "default")
+        await create(client, node("n2"), pod("apart", affinity=apart))
+        assert await bound(client, "apart") == "n2"
+        await create(client, pod("beside", affinity=beside))
+        assert await bound(client, "beside") == "n1"
+        await client.patch("v1/pods", "a", {"metadata": {"labels": {"app": None}}}, "default")
+        await create(client, pod("alone", affinity=beside))
+        await condition(client, "alone", "didn't match pod affinity rules")
 
 
 async def test_of_two_with_one_lease_one_works(cluster: Cluster) -> None:
