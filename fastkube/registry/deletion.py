@@ -382,7 +382,7 @@ async def delete_collection(registry: Registry, call: Call, selection: ListOptio
             metadata = msgpack.unpackb(value)["metadata"]
             one = replace(
                 call,
-                verb="delete",
+                verb="deletecollection",
                 namespace=metadata.get("namespace", ""),
                 name=metadata["name"],
                 companions=type(call.companions)(),

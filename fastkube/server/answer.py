@@ -34,6 +34,10 @@ def status_line(code: int) -> bytes:
 NO_CACHE = b"Cache-Control: no-cache, private\r\n"
 
 
+_WARNINGS_MAX, _WARNING_MAX = 4096, 256
+"""Characters of all warnings of an answer together, and of one where they are more."""
+
+
 class Answer:
     """A whole response. `headers` are further header lines, each with its line end."""
 
@@ -86,12 +90,26 @@ class Streamed:
 
 def warning_lines(warnings: list[str]) -> bytes:
     """`Warning: 299 - "text"` for each distinct text; control characters would break the header and are left out."""
+    texts = list(dict.fromkeys(warnings))
+    if sum(map(len, texts)) > _WARNINGS_MAX:
+        texts = _cut_short(texts)
     lines = []
-    for text in dict.fromkeys(warnings):
+    for text in texts:
         clean = "".join(character for character in text if character.isprintable())
         quoted = clean.replace("\\", "\\\\").replace('"', '\\"')
         lines.append(f'Warning: 299 - "{quoted}"\r\n'.encode())
     return b"".join(lines)
+
+
+def _cut_short(texts: list[str]) -> list[str]:
+    """Where they are too long together: each cut, and as many as there is room for."""
+    kept, length = [], 0
+    for text in texts:
+        if length >= _WARNINGS_MAX:
+            break
+        kept.append(text[:_WARNING_MAX])
+        length += len(kept[-1])
+    return kept
 
 
 async def gzipped(body: bytes) -> bytes:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fastkube.api.field import quote
 from fastkube.registry.strategy import UserInfo
 from fastkube.server import jose
 from fastkube.server.outbound import Peer, PeerError
@@ -27,6 +28,7 @@ Claims = dict[str, Any]
 
 _TIMEOUT_S = 10.0
 _REFETCH_S = 10.0
+_SOURCES_MAX = 64
 _NOT_BEFORE_LEEWAY_S = 300.0
 
 
@@ -100,21 +102,70 @@ class Issuer:
         self._keys: list[dict[str, Any]] = []
         self._fetched = 0.0
         self._lock = asyncio.Lock()
+        self._sources: dict[str, Issuer] = {}
+        """The issuers of claims that other places hold."""
 
     async def authenticate(self, token: jose.Token) -> tuple[UserInfo, float]:
         """The user, and when the token expires (wall time). Raises Refused."""
-        await self._verify(token)
-        expires = self._check_times(token.claims)
+        expires = await self.check(token)
         config, claims = self.config, token.claims
-        audiences = claims.get("aud")
-        given = {audiences} if isinstance(audiences, str) else set(audiences or ())
-        if not given & set(config.audiences):
-            raise Refused(f"oidc: expected audience in {list(config.audiences)} got {sorted(given)}")
+        if config.groups is not None and config.groups.claim:
+            claims = await self._with_distributed(claims, config.groups.claim)
         for rule in config.claim_rules:
             problem = rule(claims)
             if problem:
                 raise Refused(f"oidc: {problem}")
         return self._user(claims), expires
+
+    async def check(self, token: jose.Token) -> float:
+        """When the token expires (wall time), if the issuer has signed it for one of the audiences. Raises Refused."""
+        await self._verify(token)
+        expires = self._check_times(token.claims)
+        audiences, wanted = token.claims.get("aud"), self.config.audiences
+        given = {audiences} if isinstance(audiences, str) else set(audiences or ())
+        if not given & set(wanted):
+            raise Refused(f"oidc: expected audience in {list(wanted)} got {sorted(given)}")
+        return expires
+
+    # ---------------------------------------------------------------- distributed claims
+
+    async def _with_distributed(self, claims: Claims, name: str) -> Claims:
+        """The claims with the one that another place holds (OpenID Connect Core 1.0, 5.6.2). Raises Refused."""
+        names = claims.get("_claim_names")
+        if name in claims or names is None:
+            return claims
+        try:
+            source = _source(claims, names, name)
+            if not source.get("endpoint"):  # not there, or held by the token itself
+                return claims
+            return {**claims, name: await self._fetch_claim(source, name)}
+        except Refused as problem:
+            raise Refused(f"oidc: could not expand distributed claims: {problem}") from None
+
+    async def _fetch_claim(self, source: Claims, name: str) -> Any:
+        """The value of a claim in the token that its source gives."""
+        url = str(source["endpoint"])
+        peer = Peer.of_url(url, self._clock, ca=self.config.ca, token=str(source.get("access_token") or ""))
+        try:
+            token = jose.read((await peer.fetch(_TIMEOUT_S)).decode("utf-8", "replace"))
+        except (PeerError, jose.BadToken) as problem:
+            raise Refused(f"while getting distributed claim {quote(name)}: {problem}") from None
+        finally:
+            await peer.close()
+        issuer = str(token.claims.get("iss") or "")
+        if issuer not in self._sources:
+            if len(self._sources) >= _SOURCES_MAX:
+                self._sources.clear()
+            config = IssuerConfig(issuer, self.config.audiences, ClaimMapping(), ca=self.config.ca)
+            self._sources[issuer] = Issuer(config, self._clock)
+        try:
+            await self._sources[issuer].check(token)
+        except Refused as problem:
+            raise Refused(f"verify distributed claim token: {problem}") from None
+        if name not in token.claims:
+            told = f"jwt returned by distributed claim endpoint {quote(url)} did not contain claim"
+            raise Refused(f"{told}: {name}")
+        return token.claims[name]
 
     def _user(self, claims: Claims) -> UserInfo:
         config = self.config
@@ -185,3 +236,20 @@ class Issuer:
             return await peer.get(_TIMEOUT_S)
         finally:
             await peer.close()
+
+
+def _source(claims: Claims, names: Any, name: str) -> Claims:
+    """Where the token says that a claim is held; {} if it does not say. Raises Refused for what is no such thing."""
+    if not isinstance(names, dict) or not all(isinstance(one, str) for one in names.values()):
+        raise Refused("oidc: error parsing distributed claim names")
+    if "_claim_sources" not in claims:
+        raise Refused("oidc: no claim sources")
+    sources = claims["_claim_sources"]
+    if not isinstance(sources, dict):
+        raise Refused("oidc: could not parse claim sources")
+    if name not in names:
+        return {}
+    source = sources.get(names[name])
+    if not isinstance(source, dict):
+        raise Refused(f"id token _claim_names contained a source {names[name]} missing in _claims_sources")
+    return source

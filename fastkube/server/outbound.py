@@ -46,9 +46,9 @@ class Peer:
         return cls(kubeconfig.in_cluster(), clock)
 
     @classmethod
-    def of_url(cls, url: str, clock: Clock, *, ca: bytes = b"") -> Peer:
-        """A server that asks for no credentials; `ca` (PEM) verifies it, else the system's authorities."""
-        return cls(Connection(url, ca=ca), clock)
+    def of_url(cls, url: str, clock: Clock, *, ca: bytes = b"", token: str = "") -> Peer:
+        """A server that asks for a token at most; `ca` (PEM) verifies it, else the system's authorities."""
+        return cls(Connection(url, ca=ca, token=token), clock)
 
     async def post(self, document: Any, timeout_s: float) -> Any:
         """What the peer answers (JSON) to a document; raises PeerError."""
@@ -57,6 +57,10 @@ class Peer:
     async def get(self, timeout_s: float) -> Any:
         """The JSON document that the peer's URL names; raises PeerError."""
         return await self._ask("GET", self._path, b"", timeout_s)
+
+    async def fetch(self, timeout_s: float) -> bytes:
+        """What the peer's URL names, as it is; raises PeerError."""
+        return await self._exchange("GET", self._path, b"", timeout_s)
 
     async def send(self, document: Any, timeout_s: float) -> None:
         """Posts a document whose answer does not matter as long as it is no failure; raises PeerError."""

@@ -190,6 +190,7 @@ class Signer:
     """Tells what it was asked to sign."""
 
     audiences = ("api",)
+    extends = True
     expiration_max_s = 0
 
     def __init__(self) -> None:

@@ -122,6 +122,9 @@ class TokenIssuer:
         self.url = ""
         self.ca_file = ca_file
         self.fetches = 0
+        self.held = ""
+        """The token that is given to who asks for claims, and what was shown for it."""
+        self.credentials: list[str] = []
         self._rsa = rsa.generate_private_key(65537, 2048)
         self._ec = ec.generate_private_key(ec.SECP256R1())
         self.published = ["rsa", "ec"]
@@ -137,6 +140,11 @@ class TokenIssuer:
             "ec": {"kty": "EC", "kid": "ec", "crv": "P-256", "x": _integer(point.x, 32), "y": _integer(point.y, 32)},
         }
         return web.json_response({"keys": [known[name] for name in self.published]})
+
+    async def claims(self, request: web.Request) -> web.Response:
+        """A source of distributed claims."""
+        self.credentials.append(request.headers.get("Authorization", ""))
+        return web.Response(text=self.held)
 
     def token(self, claims: dict[str, Any], algorithm: str = "RS256", key: str = "rsa") -> str:
         header = encoded(json.dumps({"alg": algorithm, "kid": key}).encode())
@@ -158,7 +166,7 @@ class TokenIssuer:
 async def issuer(folder: Path) -> AsyncIterator[TokenIssuer]:
     context, ca_file = certificate(folder)
     made = TokenIssuer(ca_file)
-    handlers = {"/.well-known/openid-configuration": made.discovery, "/keys": made.keys}
+    handlers = {"/.well-known/openid-configuration": made.discovery, "/keys": made.keys, "/claims": made.claims}
     async with serving(handlers, context) as url:
         made.url = url
         yield made

@@ -60,6 +60,47 @@ async def test_a_token_of_the_issuer_names_its_user(tokens: TokenIssuer, tmp_pat
         assert answer["status"]["authenticated"] and answer["status"]["user"]["username"].endswith("#joe")
 
 
+async def test_groups_may_be_told_by_another_place(tokens: TokenIssuer, tmp_path: Path):
+    source = {"endpoint": f"{tokens.url}/claims", "access_token": "key"}
+    more = {"_claim_names": {"groups": "src"}, "_claim_sources": {"src": source}}
+    good = claims(tokens, **more)
+    del good["groups"]
+    async with running(tmp_path / "api", **flags(tokens, oidc_groups_claim="groups")) as api:
+        tokens.held = tokens.token(claims(tokens, groups=["far"]))
+        user = await whoami(api, tokens.token(good))
+        assert user["groups"] == ["far", "system:authenticated"]
+        assert tokens.credentials == ["Bearer key"]
+        own = {**good, "groups": ["near"]}  # what the token says itself needs no asking
+        assert (await whoami(api, tokens.token(own)))["groups"] == ["near", "system:authenticated"]
+        elsewhere = {**good, "sub": "joe", "_claim_names": {"other": "src"}}
+        assert (await whoami(api, tokens.token(elsewhere)))["groups"] == ["system:authenticated"]
+
+
+@pytest.mark.parametrize(
+    ("held", "more", "told"),
+    [
+        ({}, {"_claim_sources": {"other": {}}}, "id token _claim_names contained a source src missing"),
+        ({}, {"_claim_names": 7}, "oidc: error parsing distributed claim names"),
+        ({"groups": ["far"], "aud": "you"}, {}, "verify distributed claim token: oidc: expected audience"),
+        ({"groups": ["far"], "exp": 1}, {}, "verify distributed claim token: oidc: token is expired"),
+        ({"groups": None}, {}, "did not contain claim: groups"),
+        (None, {}, 'while getting distributed claim "groups"'),
+    ],
+)
+async def test_groups_that_cannot_be_had(
+    tokens: TokenIssuer, tmp_path: Path, held: dict[str, Any] | None, more: dict[str, Any], told: str
+):
+    if held is not None:
+        tokens.held = tokens.token({key: value for key, value in claims(tokens, **held).items() if value is not None})
+    sources = {"_claim_names": {"groups": "src"}, "_claim_sources": {"src": {"endpoint": f"{tokens.url}/claims"}}}
+    bad = {key: value for key, value in claims(tokens, **{**sources, **more}).items() if key != "groups"}
+    async with running(tmp_path / "api", **flags(tokens, oidc_groups_claim="groups")) as api:
+        review = {"spec": {"token": tokens.token(bad)}}
+        answer = await api.create("/apis/authentication.k8s.io/v1/tokenreviews", review)
+        assert "could not expand distributed claims" in answer["status"]["error"]
+        assert told in answer["status"]["error"]
+
+
 async def test_tokens_that_are_no_good(tokens: TokenIssuer, tmp_path: Path):
     past = int(time.time()) - 10
     async with running(tmp_path / "api", **flags(tokens, oidc_required_claim=("hd=example.com",))) as api:
@@ -297,7 +338,8 @@ RBAC = {"type": "RBAC", "name": "rbac"}
             [webhook_entry("/none", matchConditions=[{"expression": "true"}])],
             "SubjectAccessReviewVersion: Required value",
         ),
-        ([webhook_entry("/none", connectionInfo={"type": "InClusterConfig"})], "InClusterConfig is not supported"),
+        ([webhook_entry("/none", connectionInfo={"type": "InClusterConfig"})], "not in a Pod"),
+        ([webhook_entry("/none", connectionInfo={"type": "Telepathy"})], "connectionInfo.type: Unsupported value"),
         ([webhook_entry("/none")], "cannot be read"),
     ],
 )

@@ -60,6 +60,8 @@ class Hooks:
         self.reviews.append({**review, "query": request.query_string})
         self.asked.setdefault(name, []).append(review["request"])
         answer = self.respond[name](review["request"])
+        if "text" in answer:
+            return web.Response(text=answer["text"], status=answer.get("http", 200))
         if "raw" in answer:
             return web.json_response(answer["raw"], status=answer.get("http", 200))
         response = {"uid": review["request"]["uid"], **answer}
@@ -135,7 +137,7 @@ async def test_a_review_tells_everything_about_a_request(served: tuple[Api, Hook
     options = {"kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1", "fieldManager": "me", "dryRun": ["All"]}
     assert (dry["options"], dry["oldObject"]) == (options, None)
     assert created["object"]["metadata"]["uid"] and created["object"]["data"] == {"k": "v"}
-    assert (changed["operation"], changed["options"]["kind"]) == ("UPDATE", "PatchOptions")
+    assert (changed["operation"], changed["options"]["kind"]) == ("UPDATE", "UpdateOptions")
     assert (changed["object"]["data"], changed["oldObject"]["data"]) == ({"k": "w"}, {"k": "v"})
     assert changed["oldObject"]["metadata"]["resourceVersion"]
     assert (deleted["operation"], deleted["object"], deleted["oldObject"]["data"]) == ("DELETE", None, {"k": "w"})
@@ -304,6 +306,36 @@ async def test_a_webhook_that_asks_for_it_is_asked_again_after_a_change(served: 
 # ---------------------------------------------------------------- failures
 
 
+async def test_many_long_warnings_are_cut_short(served: tuple[Api, Hooks]):
+    api, hooks = served
+    long = [f"{number:02}" + "y" * 300 for number in range(40)]
+    async with configured(api, "validating", hooks.hook("loud", lambda request: {"allowed": True, "warnings": long})):
+        answer = await api.request("POST", f"{MAPS}?dryRun=All", {"metadata": {"name": "a"}})
+        assert answer.headers.getall("Warning") == [f'299 - "{text[:256]}"' for text in long[:16]]
+
+
+async def test_a_patch_that_is_no_json(served: tuple[Api, Hooks]):
+    api, hooks = served
+    text = base64.b64encode(b"zzz").decode()
+    answer = {"allowed": True, "patch": text, "patchType": "JSONPatch"}
+    async with configured(api, "mutating", hooks.hook("bad", lambda request: answer)):
+        assert await refusal(api, "a", "?dryRun=All") == (
+            500,
+            'Internal error occurred: failed calling webhook "bad.example.com": received undecodable patch in webhook '
+            "response: invalid character 'z' looking for beginning of value",
+        )
+
+
+async def test_a_collection_is_deleted_without_names(served: tuple[Api, Hooks]):
+    api, hooks = served
+    await api.create(MAPS, {"metadata": {"name": "one", "labels": {"gone": "soon"}}})
+    async with configured(api, "validating", hooks.hook("seen", allow)):
+        await api.delete(f"{MAPS}?labelSelector=gone")
+    (request,) = hooks.asked["seen"]
+    assert request["operation"] == "DELETE" and "name" not in request
+    assert request["oldObject"]["metadata"]["name"] == "one"
+
+
 async def test_answers_that_are_none(served: tuple[Api, Hooks]):
     api, hooks = served
     patch = patched({"op": "remove", "path": "/data"})
@@ -317,8 +349,17 @@ async def test_answers_that_are_none(served: tuple[Api, Hooks]):
         (patch, "received invalid webhook response: validating webhook may not return response.patch"),
         (lambda request: {"raw": {}, "http": 404}, "failed to call webhook: the server could not find the requested "
          "resource"),
-        (lambda request: {"raw": "oops", "http": 500}, 'failed to call webhook: an error on the server ("\\"oops\\"") '
+        (lambda request: {"raw": "oops", "http": 500}, 'failed to call webhook: an error on the server ("unknown") '
          "has prevented the request from succeeding"),
+        (lambda request: {"text": "oops", "http": 500}, 'failed to call webhook: an error on the server ("oops") '
+         "has prevented the request from succeeding"),
+        (lambda request: {"text": "not you", "http": 403}, "failed to call webhook: not you"),
+        (lambda request: {"text": "", "http": 406}, "failed to call webhook: the server was unable to respond with a "
+         "content type that the client supports"),
+        (lambda request: {"text": ""}, "failed to call webhook: 0-length response with status code: 200 and content "
+         "type: text/plain"),
+        (lambda request: {"raw": {"apiVersion": "admission.k8s.io/v1beta1", "kind": "AdmissionReview"}},
+         "failed to call webhook: converting (v1beta1.AdmissionReview) to (v1.AdmissionReview): unknown conversion"),
         (lambda request: {"allowed": True, "uid": "x"}, "received invalid webhook response: expected response.uid="),
     ]  # fmt: skip
     for respond, message in cases:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _USER_AGENT = "kube-apiserver-admission"
 _POOL_SIZE = 64
 _ANSWER_BYTES_MAX = 3 * 1024 * 1024
+_TOLD_BYTES = 2048
 _LOST = "the server closed the connection"
 
 
@@ -78,7 +79,7 @@ class HookClient:
             raise HookError(f"Post {quote(place.url)}: context deadline exceeded") from None
         except (TransportError, ssl.SSLError, OSError) as problem:
             raise HookError(f"Post {quote(place.url)}: {_told(problem, place)}") from None
-        return _document(response)
+        return _document(response, str(document.get("apiVersion")))
 
     async def _exchange(self, place: Place, config: Object, body: bytes, timeout_s: float) -> Response:
         user = self._users.for_host(place.server_name, place.port) if self._users is not None else None
@@ -218,36 +219,53 @@ def _certificate_problem(problem: ssl.SSLCertVerificationError, place: Place) ->
 _STATUS_TEXTS = {
     400: "the server rejected our request for an unknown reason",
     401: "the server has asked for the client to provide credentials",
-    403: "forbidden",
     404: "the server could not find the requested resource",
     405: "the server does not allow this method on the requested resource",
-    413: "the server responded with the status code 413 but did not return more information",
+    409: "the server reported a conflict",
+    422: "the server rejected our request due to an error in our request",
     429: "the server has received too many requests and has asked us to try again later",
     503: "the server is currently unable to handle the request",
     504: "the server was unable to return a response in the time allotted, but may still be processing the request",
 }
 
 
-def _document(response: Response) -> Any:
+def _document(response: Response, version: str) -> Any:
     if not 200 <= response.status < 300:
         raise HookError(_refusal(response))
+    if not response.body:
+        media = response.headers.get("content-type", "")
+        raise HookError(f"0-length response with status code: {response.status} and content type: {media}")
     if len(response.body) > _ANSWER_BYTES_MAX:
         raise HookError(f"webhook response is larger than {_ANSWER_BYTES_MAX} bytes")
     try:
-        return orjson.loads(response.body)
+        answer = orjson.loads(response.body)
     except orjson.JSONDecodeError:
         from fastkube.api import gojson
 
         problem = gojson.fault(response.body) or "invalid JSON"
         raise HookError(f"couldn't get version/kind; json parse error: {problem}") from None
+    told = (answer.get("apiVersion"), answer.get("kind")) if isinstance(answer, dict) else (None, None)
+    if told == ("admission.k8s.io/v1beta1", "AdmissionReview") and version == "admission.k8s.io/v1":
+        raise HookError("converting (v1beta1.AdmissionReview) to (v1.AdmissionReview): unknown conversion")
+    return answer
+
+
+def _is_text(media: str) -> bool:
+    """Only what says that it is text is shown to people."""
+    return not media or media.startswith("text/")
 
 
 def _refusal(response: Response) -> str:
     known = _STATUS_TEXTS.get(response.status)
     if known is not None:
         return known
+    media = response.headers.get("content-type", "")
+    told = response.body[:_TOLD_BYTES].decode(errors="replace").strip() if _is_text(media) else "unknown"
+    if response.status in (403, 415):
+        return told
+    if response.status == 406:
+        unknown = told in ("", "unknown")
+        return "the server was unable to respond with a content type that the client supports" if unknown else told
     if response.status >= 500:
-        body = response.body.decode(errors="replace").strip()
-        told = body if body and len(body) <= 2048 else "unknown"
         return f"an error on the server ({quote(told)}) has prevented the request from succeeding"
     return f"the server responded with the status code {response.status} but did not return more information"

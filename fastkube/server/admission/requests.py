@@ -82,6 +82,8 @@ class Attempt:
         return self._name()
 
     def _name(self) -> str:
+        if self.call.verb == "deletecollection":  # the request named none of them
+            return ""
         if self.call.name or self.obj is None:
             return self.call.name
         name: str = (self.obj.get("metadata") or {}).get("name") or ""
@@ -112,6 +114,8 @@ class Attempt:
             shown = scale.show(call, obj)
         elif self._is_part:
             shown = {"apiVersion": self.target.api_version, "kind": self.target.kind, **obj}
+            if "metadata" in shown and call.namespace:
+                shown["metadata"] = {"namespace": call.namespace, **(shown["metadata"] or {})}
         else:
             shown = conversion.convert(call.rtype, obj, version)
         if "metadata" not in shown:
@@ -196,14 +200,12 @@ class Attempt:
         if self.operation == CONNECT:
             return None
         call = self.call
-        kind = "PatchOptions" if call.verb == "patch" else _OPTIONS[self.operation]
-        made: Object = {"kind": kind, "apiVersion": "meta.k8s.io/v1"}
+        # also of a patch, which is an update by another name
+        made: Object = {"kind": _OPTIONS[self.operation], "apiVersion": "meta.k8s.io/v1"}
         if self.operation == DELETE:
             return made | (call.delete_options or {})
         if call.dry_run:
             made["dryRun"] = ["All"]
-        if call.force:
-            made["force"] = True
         return made | {key: call.query[key] for key in ("fieldManager", "fieldValidation") if call.query.get(key)}
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from fastkube import errors
+from fastkube.api import gojson
 from fastkube.api import patch as patches
 from fastkube.errors import ApiError
 from fastkube.server.admission import reviews
@@ -232,8 +233,9 @@ class MutatingWebhooks(_Hooks, DynamicMutator):
             return False
         try:
             operations = orjson.loads(verdict.patch)
-        except orjson.JSONDecodeError as problem:
-            raise errors.internal(str(problem)) from None
+        except orjson.JSONDecodeError:
+            told = f"received undecodable patch in webhook response: {gojson.fault(verdict.patch)}"
+            raise errors.internal(f'failed calling webhook "{hook.name}": {told}') from None
         if not operations:
             return False
         if attempt.obj is None:
