@@ -35,6 +35,7 @@ __all__ = [
     "load",
     "met_empty",
     "nullify",
+    "parse_fault",
     "struct",
     "walk",
     "zero",
@@ -289,6 +290,36 @@ def zero(schema: Schema) -> Any:
     """What upstream writes for an empty value of this type: `zero(struct("apps.v1.ReplicaSetStatus"))` is
     `{"replicas": 0}`."""
     return _schema.zero(schema)
+
+
+def parse_fault(schema: Schema, value: Any) -> ValueError | None:
+    """The first value of a type that reads itself (a time, a quantity) and cannot be read. Go stops there; of other
+    wrong types it only keeps the first in mind, and goes on."""
+    if value is None:
+        return None
+    if schema.code[:1] in _READ_THEMSELVES and schema.parse is not None:
+        try:
+            schema.parse(value)
+        except ValueError as fault:
+            return fault
+        return None
+    if isinstance(value, list):
+        found_in = (parse_fault(schema.items, item) for item in value if schema.type == "array")
+        return next(filter(None, found_in), None)
+    if not isinstance(value, dict) or schema.type not in ("object", "map"):
+        return None
+    for key, part in value.items():
+        inner = schema.field(key)
+        found = parse_fault(inner, part) if inner is not None else None
+        if found is not None:
+            if isinstance(found, WrongType) and inner is not None and schema.type == "object":
+                found.path[0:0] = (*inner.via, key)
+                found.struct = found.struct or schema.go_type.rpartition(".")[2]
+            return found
+    return None
+
+
+_READ_THEMSELVES = frozenset("tuqD")
 
 
 def in_go_order(value: Any, schema: Schema | None) -> Any:

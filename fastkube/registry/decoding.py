@@ -69,6 +69,8 @@ def fit(call: Call, obj: Object, shape: schema.Schema) -> None:
     except ValueError as problem:
         if shape.embedded and isinstance(problem, schema.WrongType) and problem.path[:1] == ["metadata"]:
             del problem.path[0]  # upstream reads the metadata of a custom object by itself
+        elif not shape.embedded and isinstance(problem, schema.WrongType):
+            problem = schema.parse_fault(shape, obj) or problem
         raise Unreadable(str(problem)) from None
     call.has_empties = schema.met_empty() or call.has_empties
     if shape.complete is not None:

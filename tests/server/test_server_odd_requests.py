@@ -440,3 +440,11 @@ async def test_an_apply_whose_metadata_is_none(api: Api, metadata: str, told: st
     body = f'{{"apiVersion":"v1","kind":"ConfigMap","metadata":{metadata}}}'
     status, _, message = await ask(api, "PATCH", f"{MAPS}/a?fieldManager=m", body, APPLY)
     assert (status, told.replace("; v1", "; /v1") in message) == (500, True), message
+
+
+async def test_a_value_that_reads_itself_is_told_of_before_a_wrong_type(api: Api) -> None:
+    body = '{"metadata":"x","spec":{"containers":[{"name":5,"resources":{"limits":{"cpu":"1x"}}}]}}'
+    status, _, told = await ask(api, "POST", "/api/v1/namespaces/default/pods", body)
+    assert (status, told.partition(": ")[2].partition(" '")[0]) == (400, "quantities must match the regular expression")
+    status, _, told = await ask(api, "POST", "/api/v1/namespaces/default/pods", body.replace("1x", "1"))
+    assert told.endswith("json: cannot unmarshal string into Go struct field Pod.metadata of type v1.ObjectMeta")
