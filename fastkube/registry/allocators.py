@@ -153,14 +153,15 @@ class ClusterIps:
         return text
 
     def _check(self, address: str, dry_run: bool) -> int:
-        """A dry run does not look at what is taken, in upstream neither."""
+        """A dry run does not look at what is taken, nor at which range is the address's own, in upstream neither."""
         number = _parse_address(address)
         networks = self._networks()
         parsed = ipaddress.IPv4Address(number) if number is not None else None
         if number is None or parsed is None or not any(_is_host(parsed, network) for network in networks):
-            if parsed is None or not any(parsed in network for network in networks):
+            around = [network for network in networks if parsed is not None and (dry_run or parsed in network)]
+            if not around:
                 raise Taken("the provided network does not match the current range")
-            valid = ", ".join(str(network) for network in networks if parsed in network)
+            valid = ", ".join(map(str, around))
             raise Taken(f"the provided IP ({address}) is not in the valid range. The range of valid IPs is {valid}")
         if not dry_run and not self._pool.is_free(number):
             raise Taken("provided IP is already allocated")

@@ -35,6 +35,8 @@ async def test_an_address_in_use_or_out_of_range_is_refused(cluster: Cluster):
         await cluster.create("services", service("t", clusterIP=address))
     async with refused(422, "Invalid", "the provided network does not match the current range"):
         await cluster.create("services", service("t", clusterIP="203.0.113.7"))
+    async with refused(422, "Invalid", f"(203.0.113.7) is not in the valid range. The range of valid IPs is {CIDR}"):
+        await cluster.create("services", service("t", clusterIP="203.0.113.7"), dry_run=True)
     for outside in ("10.96.0.0", "10.96.255.255"):
         async with refused(422, "Invalid", f"The range of valid IPs is {CIDR}"):
             await cluster.create("services", service("t", clusterIP=outside))
@@ -253,3 +255,9 @@ async def test_servers_of_one_process_do_not_know_of_each_other(tmp_path: Path):
     async with running(tmp_path / "a") as one, running(tmp_path / "b") as other:
         await one.create("services", service(clusterIP="10.96.0.50"))
         assert address_of(await other.create("services", service(clusterIP="10.96.0.50"))) == "10.96.0.50"
+
+
+async def test_a_type_that_there_is_not_keeps_the_address(cluster: Cluster):
+    await cluster.create("services", service())
+    async with refused(422, "Invalid", 'is invalid: spec.type: Unsupported value: "odd"'):
+        await cluster.update("services", service(type="odd"))

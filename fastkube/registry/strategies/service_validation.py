@@ -39,7 +39,7 @@ def is_headless(spec: Object) -> bool:
 
 def needs_address(spec: Object) -> bool:
     """Whether there is a clusterIP, be it None."""
-    return spec.get("type") in ("ClusterIP", "NodePort", "LoadBalancer")
+    return spec.get("type") != "ExternalName"
 
 
 def wants_node_ports(spec: Object) -> bool:
