@@ -414,12 +414,26 @@ def _asks_for_the_same(known: PodInfo, pod: Object) -> bool:
 
 
 def _is_resized(pod: Object) -> bool:
-    status = pod.get("status") or {}
+    spec, status = pod["spec"], pod.get("status") or {}
     states = status.get("containerStatuses")
     if not states:
         return False
-    told = any("resources" in each or "allocatedResources" in each for each in states)
-    return told and bool(resources.resized(pod["spec"], status))
+    if status.get("initContainerStatuses") or len(states) != len(spec["containers"]):
+        return bool(resources.resized(spec, status))
+    return not all(map(_has_what_it_asks_for, spec["containers"], states)) and bool(resources.resized(spec, status))
+
+
+def _has_what_it_asks_for(container: Object, state: Object) -> bool:
+    """A quick look that errs for containers out of order only; most Pods have never been resized."""
+    actual = state.get("resources")
+    if actual is None and "allocatedResources" not in state:
+        return True
+    asked = container.get("resources") or {}
+    return (
+        actual == asked
+        and state.get("name") == container["name"]
+        and state.get("allocatedResources") in (None, asked.get("requests"))
+    )
 
 
 def _container_signature(container: Object) -> tuple[Any, ...]:

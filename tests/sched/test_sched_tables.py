@@ -231,3 +231,40 @@ def test_a_node_that_begins_to_declare_a_feature_takes_pods_that_need_it() -> No
     now["status"]["declaredFeatures"] = ["UserNamespacesHostNetworkSupport"]
     assert scheduler.cache.set_node(now).features
     assert scheduler.decide(wanted).node == "n"
+
+
+RESIZES = [
+    # (spec, what it has, what it was promised, why the resize waits): cpus that the Pod counts for
+    ("never resized", "1", None, None, "", 1),
+    ("as it asks for", "2", "2", "2", "", 2),
+    ("more is asked for than is given", "3", "1", "1", "Deferred", 3),
+    ("more is asked for than there is", "3", "1", "1", "Infeasible", 1),
+    ("less is asked for than it has still", "1", "3", "1", "", 3),
+    ("less is asked for than it was promised", "1", "1", "2", "", 2),
+]
+
+
+@pytest.mark.parametrize("sidecar", [False, True])
+@pytest.mark.parametrize(("asked", "actual", "promised", "waits", "cpus"), [case[1:] for case in RESIZES],
+                         ids=[case[0] for case in RESIZES])  # fmt: skip
+def test_a_pod_that_is_resized_counts_for_the_most_that_it_may_have(
+    asked: str, actual: str | None, promised: str | None, waits: str, cpus: int, sidecar: bool
+) -> None:
+    """Told by its status, at first or with a later change."""
+    state: Object = {"name": "c", "state": {"running": {}}}
+    if actual:
+        state |= {"resources": {"requests": {"cpu": actual}}, "allocatedResources": {"cpu": promised}}
+    conditions = [{"type": "PodResizePending", "status": "True", "reason": waits}] if waits else []
+    running = pod("running", node="n", requests={"cpu": asked})
+    running["metadata"]["generation"] = 2
+    states = {"containerStatuses": [state]}
+    if sidecar:
+        running["spec"] |= spec(container() | {"name": "main"}, init=(container(cpu=asked, always=True),))
+        states = {"containerStatuses": [{"name": "main"}], "initContainerStatuses": [state]}
+    told = {**running, "status": {**states, "conditions": conditions}}
+    scheduler = OfflineScheduler([node("n", allocatable={"cpu": "4"}), told])
+    later = OfflineScheduler([node("n", allocatable={"cpu": "4"}), running])
+    later.cache.set_pod(later.cache.parse(told, later.cache.pods[running["metadata"]["uid"]]))
+    for each in (scheduler, later):
+        assert each.decide(each.cache.parse(pod(requests={"cpu": str(4 - cpus)}))).node == "n"
+        assert not each.decide(each.cache.parse(pod(requests={"cpu": f"{4 - cpus}001m"}))).node
