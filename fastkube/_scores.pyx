@@ -347,13 +347,14 @@ class Ranking:
     ) -> int:
         """Go on until a node must be looked at (its slot is the answer), or the round is over (-1).
 
-        Only nodes with a byte in `hopeful` are looked at; the round ends when `want` of them have a rank.
+        Only nodes with a byte in `hopeful` are looked at; the round ends when `want` of them have a rank, and the first
+        number of the best one is 0: as long as every choice would violate a budget, the search goes on.
         """
         slot: cython.Py_ssize_t
         count: cython.Py_ssize_t = len(order)
         limit: cython.Py_ssize_t = want
         place: cython.Py_ssize_t
-        while self.at < count and self.found < limit:
+        while self.at < count and (self.found < limit or self.best < 0 or self.ranks[self.best * RANK_SIZE] > 0):
             place = self.start + self.at
             if place >= count:
                 place -= count

@@ -2,7 +2,7 @@
 
 As upstream (DefaultPreemption):
     1. Candidates are nodes that refuse the Pod for a reason which taking Pods away may end. At least 100 of them, or a
-       tenth of all nodes, are tried, from a random place on.
+       tenth of all nodes, are tried, from a random place on, and more until one is found that violates no budget.
     2. On a node all Pods of lower priority are taken away; if the Pod does not fit then, nothing helps here. Otherwise
        they are put back one by one, the most important first, those whose PodDisruptionBudget would be violated before
        all others; those that cannot be put back are the victims.

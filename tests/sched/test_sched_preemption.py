@@ -125,6 +125,16 @@ def test_a_protected_pod_is_spared_when_there_is_another_choice() -> None:
     assert names(found) == ["free"]
 
 
+@pytest.mark.parametrize("spared", range(0, 250, 50))
+def test_however_many_nodes_are_protected_the_one_that_is_not_is_found(spared: int) -> None:
+    """Though the search for candidates would end after a hundred."""
+    cluster = [node(f"n{each}") for each in range(250)]
+    cluster += [running(f"p{each}", f"n{each}", 1, "4", labels={"app": "db"}) for each in range(250) if each != spared]
+    cluster.append(running("free", f"n{spared}", 9, "4"))
+    found = preempt(cluster, pod(priority=50, requests={"cpu": "4"}), [budget({"app": "db"}, 0)])
+    assert names(found) == ["free"]
+
+
 def test_a_protected_pod_goes_when_nothing_else_helps() -> None:
     cluster = [node("a"), running("protected", "a", 1, "4", labels={"app": "db"})]
     found = preempt(cluster, pod(priority=50, requests={"cpu": "4"}), [budget({"app": "db"}, 0)])
