@@ -281,8 +281,8 @@ def _taint_zones(view: WholeView) -> list[Action]:
 
 
 def _is_settled(node: Object) -> bool:
-    """Whether it is ready and has no taint: nothing is to be done about it."""
-    return not node["spec"].get("taints") and condition_is(node, "Ready")
+    """Whether it is ready and has no taint of ours: nothing is to be done about it."""
+    return condition_is(node, "Ready") and not (node["spec"].get("taints") and _own_no_execute(node))
 
 
 def _no_execute(node: Object) -> str | None:
