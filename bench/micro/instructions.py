@@ -33,6 +33,7 @@ HOT = (
     "stored Pod to JSON",
     "store: a key of a batch",
     "create a Pod",
+    "create a Pod among many",
     "create a Pod unlike others",
     "get a Pod",
     "renew a Lease",

@@ -57,10 +57,20 @@ class Requests:
         self.connection.connection_made(cast(asyncio.Transport, self.wire))
         self.target = load.Target("http://bench", TOKEN)
 
+    def another(self) -> Requests:
+        """The same server over a connection of its own."""
+        return Requests(self.store, self.api)
+
     async def send(self, data: bytes, code: int) -> None:
         """One request as bytes; asserts the status of its answer."""
+        self.begin(data)
+        await self.ended(code)
+
+    def begin(self, data: bytes) -> None:
         self.wire.taken.clear()
         self.connection.data_received(data)
+
+    async def ended(self, code: int) -> None:
         if not self.wire.taken.is_set():
             await self.wire.taken.wait()
         if int(self.wire.written[9:12]) != code:
@@ -109,6 +119,23 @@ def create_pod(requests: Requests) -> Work:
     async def work(count: int) -> None:
         for _ in range(count):
             await requests.send(next(made), 201)
+
+    return work
+
+
+def create_pods_at_once(requests: Requests) -> Work:
+    """As many as there are connections, whose writes share a commit."""
+    target = load.Target("http://bench", TOKEN)
+    made = load.create_pods(target, 0, 10**7, "default", f"beside-{random.Random(1).randrange(10**6)}", "none")
+    connections = [requests.another() for _ in range(50)]
+
+    async def work(count: int) -> None:
+        for start in range(0, count, len(connections)):
+            used = connections[: count - start]
+            for one in used:
+                one.begin(next(made))
+            for one in used:
+                await one.ended(201)
 
     return work
 
@@ -417,6 +444,7 @@ def apply_deployment(requests: Requests) -> Work:
 
 REQUESTS: dict[str, Callable[[Requests], Work]] = {
     "create a Pod": create_pod,
+    "create a Pod among many": create_pods_at_once,
     "create a Pod unlike others": create_odd_pod,
     "create a ConfigMap": create_config_map,
     "get a Pod": get_pod,

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from fastkube.registry.registry import Registry
     from fastkube.registry.strategy import UserInfo
     from fastkube.server.options import ServerOptions
+    from fastkube.server.repeated_creates import Writing
     from fastkube.store import Store
 
 log = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ class ApiServer:
         self.metrics = Metrics(clock.time())
         if isinstance(registry.admission, Chain):
             self.metrics.admission = registry.admission.measures
-        self.running: set[Request] = set()
+        self.running: set[Request | Writing] = set()
         """Requests under way that are not long-running."""
         self.lasting: set[Request] = set()
         """Those that are: the loop itself keeps no task alive."""

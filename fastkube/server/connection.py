@@ -237,6 +237,7 @@ class Connection(BaseProtocol):
     def answer(self, data: bytes, keep_alive: bool) -> None:
         """Ends the request under way with an answer (b"": it was written already)."""
         self.busy = False
+        self.since = self._manager.loop.time()
         self._manager.ended()
         transport = self.transport
         if transport is None:
@@ -246,7 +247,6 @@ class Connection(BaseProtocol):
         if not keep_alive or not self.complete:
             self.close()
             return
-        self.since = self._manager.loop.time()
         if (self._waiting or self._broken is not None) and not self._looping:
             self._manager.loop.call_soon(self._serve_waiting)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from fastkube.server.app import ApiServer
+    from fastkube.server.repeated_creates import Writing
     from fastkube.server.request import Request
 
 ROOT = "/debug/api_priority_and_fairness/"
@@ -93,7 +94,7 @@ def _requests(server: ApiServer, detailed: bool) -> Iterable[Row]:
         yield (*row, *_details(request)) if detailed else row
 
 
-def _details(request: Request) -> Row:
+def _details(request: Request | Writing) -> Row:
     info = request.info
     version = f"{info.group}/{info.version}" if info.group else info.version
     return (

@@ -83,10 +83,22 @@ def plan_of(request: Request, call: Call, view: View, plan: _P, options: frozens
 class Writing:
     """A write under way, and the store's Waiter for it. `first` begins the head of its answer.
 
-    It is answered in the turn of the loop in which the store is done with it, before the watchers are told.
+    It is answered in the turn of the loop in which the store is done with it, before the watchers are told. Among the
+    requests under way it stands for its own, which is made only where more than an answer becomes of it.
     """
 
-    __slots__ = ("_cast", "_done", "_first", "_plan", "_request", "_server")
+    __slots__ = (
+        "_cast",
+        "_done",
+        "_first",
+        "_plan",
+        "_server",
+        "connection",
+        "deadline",
+        "head",
+        "started",
+        "timed_out",
+    )
 
     def __init__(
         self,
@@ -101,19 +113,46 @@ class Writing:
         self._plan = plan
         self._first = first
         self._cast = cast
-        self._request = Request(connection, head, server.now())
         self._done = False
-
-    def begun(self) -> None:
-        """Counts the request among those that are under way."""
-        server, request, plan = self._server, self._request, self._plan
-        request.info, request.user, request.seat, request.task = plan.info, plan.user, plan.level, self
-        request.deadline = request.started + server.options.request_timeout_s
-        server.running.add(request)
+        self.connection = connection
+        self.head = head
+        self.started = server.now()
+        self.deadline = self.started + server.options.request_timeout_s
+        self.timed_out = False
 
     @property
-    def level(self) -> Level | None:
+    def task(self) -> Writing:
+        """What can be cancelled."""
+        return self
+
+    @property
+    def method(self) -> str:
+        return self.head.method
+
+    @property
+    def info(self) -> RequestInfo:
+        return self._plan.info
+
+    @property
+    def user(self) -> UserInfo:
+        return self._plan.user
+
+    @property
+    def seat(self) -> Level | None:
         return self._plan.level
+
+    def begun(self) -> None:
+        """Counts it among the requests that are under way."""
+        self._server.running.add(self)
+
+    def _request(self) -> Request:
+        """No longer under way as this."""
+        self._server.running.discard(self)
+        request = Request(self.connection, self.head, self.started)
+        request.info, request.user, request.seat = self.info, self.user, self.seat
+        request.deadline, request.timed_out = self.deadline, self.timed_out
+        request.audit_id = new_audit_id().decode()
+        return request
 
     @property
     def _code(self) -> int:
@@ -137,15 +176,11 @@ class Writing:
             if failure is None:
                 self.set_result(future.result())
             else:
-                self._end()
+                self._done = True
                 self._failed(failure)
 
-    def _end(self) -> None:
-        """Lets go of the request, which refers to this."""
-        self._done, self._request.task = True, None
-
     def set_result(self, result: Any) -> None:
-        self._end()
+        self._done = True
         encode = self._plan.encode
         try:
             revision = self._revision(result)
@@ -157,49 +192,46 @@ class Writing:
 
     def set_exception(self, failure: Exception) -> None:
         """What is said of it is no business of the store's, which has others to tell."""
-        self._end()
+        self._done = True
         asyncio.get_running_loop().call_soon(self._failed, failure)
 
     def cancel(self) -> None:
         """Its time is over, though the store may still do it."""
         if not self._done:
-            self._end()
+            self._done = True
             self._failed(asyncio.CancelledError())
 
     def _answer(self, body: bytes) -> None:
-        server, request, plan = self._server, self._request, self._plan
+        server, plan, connection = self._server, self._plan, self.connection
         if server.health.stopping:
-            request.audit_id = new_audit_id().decode()
-            server.end(request, Answer(self._code, body, plan.media))
+            server.end(self._request(), Answer(self._code, body, plan.media))
             return
-        server.running.discard(request)
+        server.running.discard(self)
         if plan.level is not None:
             plan.level.release()
-        plan.series.count(self._code, server.now() - request.started)
         length = b"%d" % len(body)
         head = (self._first, new_audit_id(), plan.tail, server.date(), LENGTH, length, b"\r\n\r\n")
-        request.connection.answer(b"".join((*head, body)), True)
+        connection.answer(b"".join((*head, body)), True)
+        plan.series.count(self._code, connection.since - self.started)
 
     def _failed(self, failure: BaseException) -> None:
-        server, request = self._server, self._request
+        server, request = self._server, self._request()
         # nothing is written: the long way says why, or finds one
         if isinstance(failure, KeyExists | KeyMissing | RevisionMismatch):
-            server.running.discard(request)
             if request.seat is not None:
                 request.seat.release()
             server.serve(Request(request.connection, request.head, request.started))
-            return
-        request.audit_id = new_audit_id().decode()
-        if isinstance(failure, asyncio.CancelledError) and not request.timed_out:
+        elif isinstance(failure, asyncio.CancelledError) and not request.timed_out:
             server.end(request, Streamed(499, False))
         else:
             server.end(request, server.failed(request, failure))
 
 
-def begin(server: ApiServer, plan: CreatePlan, connection: Connection, head: RawRequestMessage) -> bytes | None:
+def begin(
+    server: ApiServer, plan: CreatePlan, connection: Connection, head: RawRequestMessage, body: bytes | None
+) -> bytes | None:
     """b"" when the create is under way; None when it has to go the long way."""
-    body = connection.whole_body()
-    if body is None:
+    if body is None:  # it is still to come
         return None
     registry, call = server.registry, plan.call
     call.now = server.clock.time()
@@ -212,7 +244,7 @@ def begin(server: ApiServer, plan: CreatePlan, connection: Connection, head: Raw
 
 def write(writing: Writing, submit: Callable[..., None], *what: Any) -> bytes | None:
     """Takes a seat and submits; b"" when the write is under way, None when it has to go the long way."""
-    level = writing.level
+    level = writing.seat
     if level is not None and not level.try_take():
         return None
     try:

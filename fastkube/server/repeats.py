@@ -109,7 +109,7 @@ class Repeats:
             if connection.whole is not None:
                 known = _head_of(connection.whole)
                 keep(plans.heads, known, (create, head, len(connection.whole) - len(known)))
-            return repeated_creates.begin(self._server, create, connection, head)
+            return repeated_creates.begin(self._server, create, connection, head, connection.whole_body())
         if head.method in repeated_changes.METHODS:
             return self._change(plans, connection, head)
         if head.method == "DELETE":
@@ -145,8 +145,9 @@ class Repeats:
         plan, message, length = known
         if len(data) - len(head) != length or not self._holds(plan):
             return None
-        connection.take_body(data[len(head) :])
-        return repeated_creates.begin(self._server, plan, connection, message)
+        body = data[len(head) :]
+        connection.take_body(body)
+        return repeated_creates.begin(self._server, plan, connection, message, body)
 
     def _answer(self, plan: Plan, name: bytes) -> bytes | None:
         """What answers the GET of the object of that name."""

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from fastkube.server.audit import Record
     from fastkube.server.connection import Connection
     from fastkube.server.fair_queues import Level, Ticket
-    from fastkube.server.repeated_creates import Writing
 
 _VERBS = {"POST": "create", "GET": "get", "HEAD": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _NAMESPACE_SUBRESOURCES = ("status", "finalize")
@@ -206,7 +205,7 @@ class Request:
         self.timed_out = False
         self.streaming = False
         """Whether the head was written already: no other answer is possible then."""
-        self.task: asyncio.Future[Any] | Writing | None = None
+        self.task: asyncio.Future[Any] | None = None
         """What works on the request, once it had to wait for something: it can be cancelled."""
         self.user = ANONYMOUS
         self.audit_id = ""

@@ -165,14 +165,16 @@ def check_number(number: int, what: str) -> None:
 def check_write(write: Write) -> int:
     """Returns the size of the value."""
     key, value, expected, lease = write
-    check_key(key)
-    if expected != ANY:
+    if key.__class__ is not bytes or not 0 < len(key) <= MAX_KEY_BYTES or 0 in key:
+        check_key(key)  # says what is wrong, if anything is
+    if expected.__class__ is not int or not ANY <= expected <= ABSENT:
         check_number(expected, "expected revision")
     if lease:
         check_number(lease, "lease")
     if value is None:
         return 0
-    check_value(value)
+    if value.__class__ is not bytes or len(value) > MAX_VALUE_BYTES:
+        check_value(value)
     return len(value)
 
 

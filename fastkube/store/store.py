@@ -507,7 +507,7 @@ class Store(ReadHalf):
             if future is not None and not future.done():
                 future.set_exception(result)
             return
-        if not proposal.many:
+        if not proposal.many and proposal.commands[0].__class__ is not Write:
             self._note_lease(proposal.commands[0])
         if future is not None and not future.done():
             future.set_result(result)
