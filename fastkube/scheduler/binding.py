@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -119,6 +119,8 @@ class Binder:
     ) -> None:
         self.waiting: dict[str, WaitingPod] = {}
         """Pods that wait for permission, by uid."""
+        self._preparing: dict[str, asyncio.Future[None]] = {}
+        """What pre-bind plugins do, by uid of the Pod."""
         self.under_way = 0
         self._client = client
         self._clock = clock
@@ -220,7 +222,8 @@ class Binder:
             started = timing.now()
             if pre_binders:
                 for plugin in pre_binders:
-                    await self._step(binding, "PreBind", plugin, plugin.pre_bind(binding.cycle, binding.node))
+                    doing = self._until_cancelled(binding.pod.uid, plugin.pre_bind(binding.cycle, binding.node))
+                    await self._step(binding, "PreBind", plugin, doing)
                 started = timing.point("PreBind", started)
             await self._bind(binding)
             timing.point("Bind", started)
@@ -236,6 +239,24 @@ class Binder:
         finally:
             self.waiting.pop(binding.pod.uid, None)
             self._over(1)
+
+    async def _until_cancelled(self, uid: str, doing: Coroutine[Any, Any, None]) -> None:
+        """Raises BindingFailed when `cancel` ends it."""
+        work = self._preparing[uid] = asyncio.ensure_future(doing)
+        try:
+            await work
+        except asyncio.CancelledError as cancelled:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():  # all ends
+                raise
+            raise BindingFailed(str(cancelled)) from None
+        finally:
+            del self._preparing[uid]
+
+    def cancel(self, uid: str, reason: str) -> bool:
+        """End what pre-bind plugins do for a Pod, which goes back into the queue; False when they do nothing for it."""
+        work = self._preparing.get(uid)
+        return work is not None and work.cancel(reason)
 
     async def _tell_expected(self, binding: Binding) -> None:
         """Binding will take a while: others see where the Pod is going, and it comes back there after a restart."""
@@ -259,6 +280,7 @@ class Binder:
             await waiting.wait(self._clock)
             result = SUCCESS
         finally:
+            self.waiting.pop(waiting.binding.pod.uid, None)
             self._metrics.permit_wait.observe(self._clock.monotonic() - started, result)
 
     async def _bind(self, binding: Binding) -> None:

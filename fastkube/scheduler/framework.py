@@ -254,7 +254,7 @@ class Handle:
         """Take status.nominatedNodeName away."""
 
     def reject_waiting(self, uid: str, plugin: str, message: str) -> bool:
-        """Reject a Pod that waits for permission; False when it does not."""
+        """Take a Pod back that waits for permission, or for pre-bind plugins; False when it does not."""
         return False
 
     def allow_waiting(self, uid: str, plugin: str) -> None:

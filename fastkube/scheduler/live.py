@@ -38,7 +38,8 @@ class LiveHandle(Handle):
         waiting = self._scheduler.binder.waiting.get(uid)
         if waiting is not None:
             waiting.reject(plugin, message)
-        return waiting is not None
+            return True
+        return self._scheduler.binder.cancel(uid, f"{message} by {plugin}")
 
     def allow_waiting(self, uid: str, plugin: str) -> None:
         waiting = self._scheduler.binder.waiting.get(uid)

@@ -409,3 +409,36 @@ async def test_what_happens_while_permission_is_waited_for_is_weighed_when_it_is
 
 async def waits(scheduler: Scheduler) -> bool:
     return bool(scheduler.binder.waiting)
+
+
+class Preparing(Plugin):
+    """Allows Pods soon; before those are bound that are named so there is no end of things to be done."""
+
+    name = "Preparing"
+
+    def permit(self, cycle: Cycle, node: NodeInfo) -> float:
+        asyncio.get_running_loop().call_soon(self.handle.allow_waiting, cycle.pod.uid, self.name)
+        return 5.0
+
+    async def pre_bind(self, cycle: Cycle, node: NodeInfo) -> None:
+        if cycle.pod.name.startswith("endless"):
+            await asyncio.Event().wait()
+
+
+async def test_a_victim_that_is_not_bound_yet_goes_back_into_the_queue(cluster: Cluster) -> None:
+    config = configuration(profiles=[{"plugins": {"multiPoint": {"enabled": [{"name": "Preparing"}]}}}])
+    async with scheduling(cluster, config, plugins={**known_plugins(), "Preparing": Preparing}) as (client, scheduler):
+        await create(client, node("n1"), pod("endless", requests={"cpu": "3"}))
+        await until(lambda: is_assumed(scheduler))
+        await create(client, pod("urgent", requests={"cpu": "3"}, priorityClassName="system-cluster-critical"))
+        told = await condition(client, "endless")
+        message = 'running PreBind plugin "Preparing": preempted by DefaultPreemption'
+        assert (told["reason"], told["message"]) == ("SchedulerError", message)
+        assert await bound(client, "urgent") == "n1"
+        left = await client.get("v1/pods", "endless", "default")
+        assert not left["spec"].get("nodeName")
+        assert not left["metadata"].get("deletionTimestamp")
+
+
+async def is_assumed(scheduler: Scheduler) -> bool:
+    return bool(scheduler.cache.assumed) and not scheduler.binder.waiting
