@@ -247,7 +247,7 @@ def _keep_allotted(now: Object, was: Object) -> None:
     if needs_address(now) and needs_address(was):
         if not now.get("clusterIP") and was.get("clusterIP"):
             now["clusterIP"] = was["clusterIP"]
-        if not now.get("clusterIPs") and now.get("clusterIP") == was.get("clusterIP") and was.get("clusterIPs"):
+        if not now.get("clusterIPs") and was.get("clusterIPs"):
             now["clusterIPs"] = list(was["clusterIPs"])
     if wants_node_ports(now) and wants_node_ports(was):
         _keep_node_ports(now, was)

@@ -261,3 +261,9 @@ async def test_a_type_that_there_is_not_keeps_the_address(cluster: Cluster):
     await cluster.create("services", service())
     async with refused(422, "Invalid", 'is invalid: spec.type: Unsupported value: "odd"'):
         await cluster.update("services", service(type="odd"))
+
+
+async def test_an_address_that_is_changed_alone_is_the_first_of_all(cluster: Cluster):
+    await cluster.create("services", service())
+    async with refused(422, "Invalid", 'spec.clusterIPs[0]: Invalid value: ["None"]: may not change once set'):
+        await cluster.patch("services", "s", {"spec": {"clusterIP": "None", "clusterIPs": None}})
