@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from schedmodel import number, requests
-from schedobjects import HOST, node, pod, pod_affinity, pod_term
+from schedobjects import HOST, expression, node, node_affinity, pod, pod_affinity, pod_term
 
 from fastkube.scheduler.framework import Cycle, Nomination
 from fastkube.scheduler.offline import OfflineScheduler
@@ -155,6 +155,21 @@ def test_a_budget_allows_as_many_as_it_says() -> None:
     assert found.victims is not None
     assert found.victims.violations == 1
     assert len(found.victims.pods) == 3
+
+
+def test_candidates_are_nodes_that_may_help_this_pod() -> None:
+    """What was found out about others for an equal Pod, but for its node, is none of its business."""
+    scheduler = OfflineScheduler([node("a"), node("b"), running("low-a", "a", 1, "4"), running("low-b", "b", 1, "4")])
+    preemptor = Preemptor(scheduler.cache, lambda: 1e9, lambda: (1, []))
+    search = scheduler.profiles["default-scheduler"].search
+    for name in ("a", "b", "a"):
+        pinned = node_affinity({"matchFields": [expression("metadata.name", "In", name)]})
+        cycle = Cycle(scheduler.cache.parse(pod(priority=50, requests={"cpu": "4"}, affinity=pinned)))
+        with pytest.raises(FitError) as caught:
+            search.place(cycle)
+        found = preemptor.candidates(cycle, caught.value, search)
+        assert not isinstance(found, Preemption)
+        assert {host: [victim.name for victim in each.pods] for host, each in found.items()} == {name: [f"low-{name}"]}
 
 
 def test_anti_affinity_can_be_resolved_too() -> None:
