@@ -153,7 +153,7 @@ SHORT = {"type": "string", "maxLength": 10}
                 ("spec.b", "Required value"),
                 (
                     "<nil>",
-                    'Invalid value: "null": some validation rules were not checked because the object was invalid; '
+                    "Invalid value: null: some validation rules were not checked because the object was invalid; "
                     "correct the existing errors to complete validation",
                 ),
             ],

@@ -25,7 +25,8 @@ PODS = "/api/v1/namespaces/default/pods"
 
 def test_every_flag_of_kube_apiserver_is_known() -> None:
     upstream = set((Path(__file__).parent / "kube_apiserver_flags.txt").read_text().split())
-    command = main.commands["apiserver"]
+    command = main.get_command(click.Context(main), "apiserver")
+    assert command is not None
     ours = {flag for parameter in command.params if isinstance(parameter, click.Option) for flag in parameter.opts}
     assert upstream - ours == {"--help"} - ours
 
