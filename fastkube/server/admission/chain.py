@@ -51,6 +51,7 @@ from fastkube.server.admission.pods import (
     TaintNodesByCondition,
 )
 from fastkube.server.admission.quota import ResourceQuota
+from fastkube.server.admission.resizing import PodResizeValidator
 from fastkube.server.admission.rounds import DynamicMutator, Rounds
 from fastkube.server.admission.storage import (
     DefaultIngressClass,
@@ -127,6 +128,7 @@ PLUGINS: tuple[Entry, ...] = (
     Entry("CertificateSubjectRestriction", lambda parts: CertificateSubjectRestriction()),
     Entry("DefaultIngressClass", lambda parts: DefaultIngressClass(parts.lookups)),
     Entry("DenyServiceExternalIPs", lambda parts: DenyServiceExternalIPs(), by_default=False),
+    Entry("PodResizeValidator", lambda parts: PodResizeValidator(parts.lookups)),
     Entry("PodTopologyLabels", lambda parts: PodTopologyLabels(parts.lookups)),
     Entry("PodGroupWorkloadExists", lambda parts: PodGroupWorkloadExists(parts.lookups)),
     Entry("MutatingAdmissionPolicy", lambda parts: MutatingPolicies(parts.dynamic)),
@@ -145,8 +147,8 @@ UNSUPPORTED = frozenset(
 )  # fmt: skip
 """Plugins of kube-apiserver that fastkube does not have: they may be switched off, not on."""
 
-ELSEWHERE = frozenset(("JobValidation", "NodeDeclaredFeatureValidator", "PodResizeValidator"))
-"""Plugins whose checks, as far as they concern simulated and other nodes here, are part of the kinds' own rules."""
+IDLE = frozenset(("JobValidation", "NodeDeclaredFeatureValidator"))
+"""Known by name, and do nothing: the first is behind feature gates that are off, and nodes here declare no features."""
 
 _Step = Callable[["Call", "Object | None", "Object | None"], Awaitable[None] | None]
 
@@ -278,7 +280,7 @@ class Chain:
 
 def _selected(enabled: frozenset[str], disabled: frozenset[str], only: frozenset[str]) -> frozenset[str]:
     """The names of the plugins that run; raises ValueError for names that cannot be meant."""
-    known = {entry.name for entry in PLUGINS} | ELSEWHERE
+    known = {entry.name for entry in PLUGINS} | IDLE
     for flag, names in (("enable-admission-plugins", enabled), ("disable-admission-plugins", disabled),
                         ("admission-control", only)):  # fmt: skip
         unknown = names - known - (UNSUPPORTED if names is disabled else frozenset())
