@@ -1,7 +1,7 @@
 """bbolt's file, the one that etcd keeps its data in: written whole from its beginning, and read.
 
     page 0, 1      meta: where the root is, how many pages there are, a checksum; the valid one of the later transaction
-    page 2         free pages: none in a file that was just written
+    page 2         free pages: none in a file that was just written; any page where etcd keeps no list of them
     then           leaves and branches of B+trees, a tree for each bucket; the root's leaf names the buckets
 
 A page is a head (number, flags, count of elements, pages that follow because it is larger than one), the elements, and
@@ -193,7 +193,7 @@ class Reader:
         return _Meta(size, root, pages, transaction)
 
     def _pairs(self, page: int, flags: int, depth: int = 0) -> Iterator[Pair]:
-        if not 2 < page < self._chosen.pages or depth > 64:
+        if not 1 < page < self._chosen.pages or depth > 64:
             raise Malformed(f"page {page} cannot be part of a tree")
         at = page * self._chosen.page_bytes
         number, kind, count, _ = _HEAD.unpack_from(self._map, at)

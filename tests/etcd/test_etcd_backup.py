@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -75,6 +76,30 @@ def test_one_spoilt_meta_is_not_the_end(tmp_path: Path) -> None:
     path.write_bytes(data)
     with path.open("rb") as file:
         assert list(Reader(file).bucket(b"it")) == [(b"k", b"v")]
+
+
+def test_a_tree_may_lie_where_new_files_have_their_free_pages(tmp_path: Path) -> None:
+    """etcd writes no list of free pages: page 2 is then one like any other."""
+    path = made(tmp_path / "file", {b"it": [(b"k", b"v")]})
+    data = bytearray(path.read_bytes())
+    (root,) = struct.unpack_from("<Q", data, 16 + 16)
+    data[2 * 4096 : 3 * 4096] = struct.pack("<Q", 2) + data[root * 4096 + 8 : (root + 1) * 4096]
+    for page in range(2):
+        body = bytearray(data[page * 4096 + 16 : page * 4096 + 16 + 56])
+        struct.pack_into("<Q", body, 16, 2)  # the root
+        struct.pack_into("<Q", body, 32, 2**64 - 1)  # no list
+        data[page * 4096 + 16 : page * 4096 + 16 + 64] = body + struct.pack("<Q", fnv(bytes(body)))
+    path.write_bytes(data)
+    with path.open("rb") as file:
+        assert list(Reader(file).bucket(b"it")) == [(b"k", b"v")]
+
+
+def fnv(data: bytes) -> int:
+    """FNV-1a of 64 bits."""
+    found = 0xCBF29CE484222325
+    for code in data:
+        found = (found ^ code) * 0x100000001B3 % 2**64
+    return found
 
 
 @asynccontextmanager
