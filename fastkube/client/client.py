@@ -17,6 +17,7 @@ import asyncio
 import copy
 import random
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any, Literal
 from urllib.parse import urlencode
 
@@ -26,7 +27,7 @@ from fastkube.client import kubeconfig
 from fastkube.client.batch import BATCH_PATH, Batcher, Write
 from fastkube.client.creation import Creation
 from fastkube.client.kubeconfig import Connection, TokenSource
-from fastkube.client.resource import Resource, collection_path, object_path
+from fastkube.client.resource import Resource, collection_path, creation_path, object_path
 from fastkube.client.transport import POOL_SIZE, HttpTransport, Response, Transport, TransportError
 from fastkube.client.watch import Watch
 from fastkube.clock import Clock, RealClock
@@ -212,10 +213,7 @@ class Client:
         `brief`, of every write: the answer is not needed; where the server takes batches it is {} then. `shared`: the
         answer belongs to other readers in the process too, must not be changed, and comes without managedFields.
         """
-        if subresource:
-            path = object_path(resource, namespace, name, subresource)
-        else:
-            path = collection_path(resource, namespace)
+        path = creation_path(resource, namespace, name, subresource)
         return await self._object("POST", path, _writing(dry_run, field_manager), obj, brief=brief, shared=shared)
 
     def create_nowait(
@@ -229,12 +227,13 @@ class Client:
         answered: Callable[[ApiError | None], None],
     ) -> None:
         """A brief `create` for who makes very many: `answered` is called with what it would raise, or None."""
-        creation = Creation(self, answered, resource, obj, namespace, name, subresource)
-        batcher, sent = self._batcher, self._send
-        if batcher is None or sent != "msgpack":
+        path = creation_path(resource, namespace, name, subresource)
+        creation = Creation(partial(self._object, "POST", path, {}, obj, brief=True), answered)
+        if self._batcher is None or self._send != "msgpack":
             creation.go_alone()
         else:
-            creation.join(batcher, self._base)
+            body, media = codecs.encode(obj, self._send)
+            creation.join(self._batcher, Write("POST", self._target(path, {}), media, body, True))
 
     async def update(
         self,

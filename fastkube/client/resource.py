@@ -53,6 +53,13 @@ def object_path(resource: str | Resource, namespace: str, name: str, subresource
     return f"{path}/{subresource}" if subresource else path
 
 
+def creation_path(resource: str | Resource, namespace: str, name: str = "", subresource: str = "") -> str:
+    """Where an object is posted: to its collection, or to a subresource of the object `name`."""
+    if subresource:
+        return object_path(resource, namespace, name, subresource)
+    return collection_path(resource, namespace)
+
+
 def object_key(obj: Object) -> str:
     """`namespace/name`, or the name alone of an object without namespace."""
     metadata = obj["metadata"]
