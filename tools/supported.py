@@ -20,7 +20,7 @@ from fastkube.controllers.builtin import CONTROLLERS, NOT_HERE  # noqa: E402
 from fastkube.controllers.builtin import UNSUPPORTED as UNSUPPORTED_CONTROLLERS  # noqa: E402
 from fastkube.registry.strategies import STRATEGIES  # noqa: E402
 from fastkube.scheduler.plugins import BUILT_IN  # noqa: E402
-from fastkube.server.admission.chain import PLUGINS, UNSUPPORTED  # noqa: E402
+from fastkube.server.admission.chain import IDLE, PLUGINS, UNSUPPORTED  # noqa: E402
 from fastkube.server.options import AUTHORIZATION_MODES  # noqa: E402
 from fastkube.server.upstream_options import UpstreamOptions  # noqa: E402
 
@@ -82,6 +82,8 @@ def page() -> Iterator[str]:
     for name, why in NOT_HERE.items():
         yield f"| {name} | passed over with a warning, as by kube-controller-manager: {why} |"
     yield f"| {', '.join(sorted(UNSUPPORTED))} | start-up error for `--enable-admission-plugins` |"
+    for name, why in IDLE.items():
+        yield f"| {name} | taken by name, checks nothing: {why} |"
 
 
 def _row(rtype: ResourceType) -> str:

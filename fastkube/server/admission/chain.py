@@ -147,8 +147,11 @@ UNSUPPORTED = frozenset(
 )  # fmt: skip
 """Plugins of kube-apiserver that fastkube does not have: they may be switched off, not on."""
 
-IDLE = frozenset(("JobValidation", "NodeDeclaredFeatureValidator"))
-"""Known by name, and do nothing: the first is behind feature gates that are off, and nodes here declare no features."""
+IDLE = {
+    "JobValidation": "the features GenericWorkload and WorkloadWithJob are off",
+    "NodeDeclaredFeatureValidator": "a change of a Pod is not compared with what its node declares",
+}
+"""Plugins of kube-apiserver that are known by name and do nothing, and why."""
 
 _Step = Callable[["Call", "Object | None", "Object | None"], Awaitable[None] | None]
 
@@ -280,7 +283,7 @@ class Chain:
 
 def _selected(enabled: frozenset[str], disabled: frozenset[str], only: frozenset[str]) -> frozenset[str]:
     """The names of the plugins that run; raises ValueError for names that cannot be meant."""
-    known = {entry.name for entry in PLUGINS} | IDLE
+    known = {entry.name for entry in PLUGINS} | IDLE.keys()
     for flag, names in (("enable-admission-plugins", enabled), ("disable-admission-plugins", disabled),
                         ("admission-control", only)):  # fmt: skip
         unknown = names - known - (UNSUPPORTED if names is disabled else frozenset())
